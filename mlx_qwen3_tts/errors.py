@@ -1,0 +1,29 @@
+"""Every error this package raises on purpose.
+
+    Qwen3TTSError ── CheckpointError   a model directory that cannot be used as it is
+                  ├─ DownloadError     a model that could not be fetched
+                  ├─ RequestError      a request this model cannot serve (also a ValueError)
+                  └─ AudioError        audio that could not be read or written
+
+Each message is one line: what is wrong, then what to do about it. The command line prints it and exits with 1.
+"""
+
+
+class Qwen3TTSError(Exception):
+    """Base class of the package's own errors."""
+
+
+class CheckpointError(Qwen3TTSError):
+    """A checkpoint that is incomplete, damaged, or of a kind this port does not implement."""
+
+
+class DownloadError(Qwen3TTSError):
+    """A model that could not be fetched from the hub."""
+
+
+class RequestError(Qwen3TTSError, ValueError):
+    """A text, voice, language, instruction or option that the loaded model cannot take."""
+
+
+class AudioError(Qwen3TTSError):
+    """Audio that could not be read or written."""
