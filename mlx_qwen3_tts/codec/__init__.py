@@ -1,0 +1,72 @@
+"""The 12.5 Hz codec: 16 codes a frame, 80 ms a frame, 24 kHz mono. See decoder.py and encoder.py."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import CodecConfig
+from ..errors import RequestError
+from .decoder import CodecDecoder
+from .encoder import CodecEncoder
+from .layers import State
+
+DECODE_CHUNK = 72  # frames decoded at a time: bounds memory however long the codes; the cut changes nothing
+
+
+class Codec(nn.Module):
+    """The codec of a checkpoint (speech_tokenizer/)."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = CodecEncoder(config.encoder_config)
+        self.decoder = CodecDecoder(config.decoder_config)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the decoded audio."""
+        return self.config.output_sample_rate
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples that one frame of codes becomes (1,920 in the released models)."""
+        return self.config.decode_upsample_rate
+
+    @property
+    def num_quantizers(self) -> int:
+        """Codes in a frame."""
+        return self.config.decoder_config.num_quantizers
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes to audio: int [frames, 16] -> float32 [frames * samples_per_frame], in -1 .. 1.
+
+        Equals the official decoder's `forward` on all frames at once. Raises RequestError for codes of another shape
+        or outside the codebooks.
+        """
+        decoder = self.config.decoder_config
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or codes.shape[1] != self.num_quantizers or codes.dtype.kind not in "iu":
+            raise RequestError(
+                f"codes must be integers of shape [frames, {self.num_quantizers}], "
+                f"not {codes.dtype} {list(codes.shape)}"
+            )
+        if codes.size and not 0 <= codes.min() <= codes.max() < decoder.codebook_size:
+            raise RequestError(
+                f"codes must lie in 0 .. {decoder.codebook_size - 1}; these reach from {codes.min()} to {codes.max()}"
+            )
+        state, chunks = None, [np.zeros(0, np.float32)]
+        for start in range(0, len(codes), DECODE_CHUNK):
+            audio, state = self.decode_next(codes[start : start + DECODE_CHUNK], state)
+            chunks.append(audio)
+        return np.concatenate(chunks)
+
+    def decode_next(self, codes: np.ndarray, state: State = None) -> tuple[np.ndarray, State]:
+        """Decode the next frames of a signal: int [frames, 16] and the state after those before (None at the start).
+
+        Returns float32 [frames * samples_per_frame] and the state for the next call. No frames, no samples.
+        """
+        if not len(codes):
+            return np.zeros(0, np.float32), state
+        wave, state = self.decoder(mx.array(codes.astype(np.int32))[None], state)
+        mx.eval(wave, state)
+        return np.array(wave[0]), state
