@@ -1,0 +1,71 @@
+"""The code predictor: codebooks 1..15 of a frame, one after the other, from the talker's hidden state and codebook 0.
+
+    position 0: talker's hidden state ─┐
+    position 1: embedding of code 0    ├─ small_to_mtp_projection ─ 5 layers ─ norm ─ lm_head[g] ─ code g + 1
+    position g: embedding of code g-1  ┘  (where the widths differ)
+
+Each frame starts with an empty cache. Keys: talker.code_predictor.*.
+Source: Qwen3TTSTalkerCodePredictorModelForConditionalGeneration.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .cache import KVCache
+from .config import CodePredictorConfig
+from .qwen3 import DecoderLayer
+
+
+class CodePredictorModel(nn.Module):
+    """Layers, final norm, and one input table per residual codebook, in the talker's width."""
+
+    def __init__(self, config: CodePredictorConfig, talker_hidden_size: int) -> None:
+        super().__init__()
+        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.codec_embedding = [
+            nn.Embedding(config.vocab_size, talker_hidden_size) for _ in range(config.num_code_groups - 1)
+        ]
+
+    def __call__(self, x: mx.array, caches: list[KVCache]) -> mx.array:
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, cache)
+        return self.norm(x)
+
+
+class CodePredictor(nn.Module):
+    """Predicts the residual codes of one frame."""
+
+    def __init__(self, config: CodePredictorConfig, talker_hidden_size: int) -> None:
+        super().__init__()
+        self.model = CodePredictorModel(config, talker_hidden_size)
+        self.lm_head = [
+            nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(config.num_code_groups - 1)
+        ]
+        if config.hidden_size != talker_hidden_size:
+            self.small_to_mtp_projection = nn.Linear(talker_hidden_size, config.hidden_size)
+
+    def _project(self, x: mx.array) -> mx.array:
+        return self.small_to_mtp_projection(x) if "small_to_mtp_projection" in self else x
+
+    def __call__(
+        self, hidden: mx.array, code0: mx.array, choose: Callable[[int, mx.array], mx.array]
+    ) -> tuple[mx.array, mx.array]:
+        """Complete a frame.
+
+        hidden: the talker's normalized output at this frame [batch, 1, talker hidden].
+        code0: the embedding of its codebook 0 [batch, 1, talker hidden].
+        choose: given g and the logits [batch, vocab] of codebook g + 1, its codes [batch].
+        Returns codes 1..15 [batch, 15] and the sum of their embeddings [batch, 1, talker hidden].
+        """
+        caches = [KVCache() for _ in self.model.layers]
+        x = mx.concatenate([hidden, code0], axis=1)
+        codes, total = [], mx.zeros_like(code0)
+        for g, (head, table) in enumerate(zip(self.lm_head, self.model.codec_embedding, strict=True)):
+            x = self.model(self._project(x), caches)
+            codes.append(choose(g, head(x[:, -1])))
+            x = table(codes[-1])[:, None]  # [batch, 1, talker hidden]
+            total = total + x
+        return mx.stack(codes, axis=1), total

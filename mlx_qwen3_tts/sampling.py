@@ -1,0 +1,136 @@
+"""From logits to codes, with the order and the semantics of the official run (transformers' logits processors).
+
+    talker: float32 ─ repetition penalty ─ no end before frame 2 ─ control ids out ─ temperature ─ top-k ─ top-p ─ draw
+    code predictor: float32 ─ temperature ─ top-k ─ top-p ─ draw
+
+Greedy (do_sample=False) takes the largest logit after the penalties and leaves out temperature, top-k and top-p.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import mlx.core as mx
+
+from .config import GenerationConfig, TalkerConfig
+from .errors import RequestError
+
+MIN_FRAMES = 2  # min_new_tokens of the official generate(), which is not configurable there either
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling options under generation_config.json's names; None means the checkpoint's own default.
+
+    The subtalker is the code predictor. top_k=0 and top_p=1.0 switch those filters off.
+    """
+
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    subtalker_dosample: bool | None = None
+    subtalker_temperature: float | None = None
+    subtalker_top_k: int | None = None
+    subtalker_top_p: float | None = None
+
+    def resolve(self, defaults: GenerationConfig) -> "Sampling":
+        """The same options with every None replaced by the checkpoint's default.
+
+        Raises RequestError for a value out of range, and for one that could have no effect because the draw it
+        shapes is switched off.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
+        for switch, prefix in (("do_sample", ""), ("subtalker_dosample", "subtalker_")):
+            for name in (f"{prefix}temperature", f"{prefix}top_k", f"{prefix}top_p"):
+                if given[name] is not None and not values[switch]:
+                    raise RequestError(f"{name} has no effect while {switch} is off; leave one of the two out")
+        _check_ranges(values)
+        return Sampling(**values)
+
+    def talker_filter(self, logits: mx.array) -> mx.array:
+        """Temperature, top-k and top-p for codebook 0; nothing when greedy."""
+        return warp(logits, self.temperature, self.top_k, self.top_p) if self.do_sample else logits
+
+    def subtalker_filter(self, logits: mx.array) -> mx.array:
+        """Temperature, top-k and top-p for codebooks 1..15; nothing when greedy."""
+        if not self.subtalker_dosample:
+            return logits
+        return warp(logits, self.subtalker_temperature, self.subtalker_top_k, self.subtalker_top_p)
+
+
+DEFAULTS = Sampling()
+
+
+def _check_ranges(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if name.endswith(("do_sample", "dosample")):
+            valid, rule = isinstance(value, bool), "true or false"
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            valid, rule = False, "a number"
+        elif name.endswith("top_k"):
+            valid, rule = (
+                isinstance(value, int) and value >= 0,
+                "a whole number, 0 or more (0 switches it off)",
+            )
+        elif name.endswith("top_p"):
+            valid, rule = 0 < value <= 1, "above 0 and at most 1 (1 switches it off)"
+        elif name.endswith("temperature"):
+            valid, rule = (
+                0 < value < float("inf"),
+                "above 0 (for the most likely code every time, switch sampling off)",
+            )
+        else:
+            valid, rule = 0 < value < float("inf"), "above 0 (1 switches it off)"
+        if not valid:
+            raise RequestError(f"{name} must be {rule}, not {value!r}")
+
+
+def warp(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.array:
+    """Scale float32 logits [..., vocab] by temperature, and set those outside top-k and top-p to -inf.
+
+    Source: TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper of transformers 4.57.3. Logits that tie
+    with the k-th stay.
+    """
+    if temperature != 1:
+        logits = logits / temperature
+    if top_k:
+        kth = min(top_k, logits.shape[-1])
+        threshold = mx.min(mx.topk(logits, kth, axis=-1), axis=-1, keepdims=True)
+        logits = mx.where(logits < threshold, -mx.inf, logits)
+    if top_p < 1:
+        order = mx.argsort(logits, axis=-1)
+        ascending = mx.take_along_axis(logits, order, axis=-1)
+        cumulative = mx.cumsum(mx.softmax(ascending, axis=-1), axis=-1)
+        last = mx.arange(logits.shape[-1]) == logits.shape[-1] - 1  # the most likely one always stays
+        kept = mx.where((cumulative <= 1 - top_p) & ~last, -mx.inf, ascending)
+        logits = mx.put_along_axis(logits, order, kept, axis=-1)
+    return logits
+
+
+def talker_logits(
+    logits: mx.array, seen: mx.array, frame: int, repetition_penalty: float, config: TalkerConfig
+) -> mx.array:
+    """What applies to codebook 0 before temperature, whether greedy or not.
+
+    logits: [batch, vocab], of any float type. seen: bool [batch, vocab], true for every id generated so far.
+    Returns float32. Source: RepetitionPenaltyLogitsProcessor, MinNewTokensLengthLogitsProcessor and
+    SuppressTokensLogitsProcessor of transformers 4.57.3 with the arguments of the official generate().
+    """
+    logits = logits.astype(mx.float32)
+    penalized = mx.where(logits < 0, logits * repetition_penalty, logits / repetition_penalty)
+    logits = mx.where(seen, penalized, logits)
+    ids = mx.arange(config.vocab_size)
+    is_end = ids == config.codec_eos_token_id
+    allowed = (ids < config.num_codes) | is_end
+    if frame < MIN_FRAMES:
+        allowed = allowed & ~is_end
+    return mx.where(allowed, logits, -mx.inf)
+
+
+def draw(logits: mx.array, key: mx.array | None) -> mx.array:
+    """One id [batch] from filtered float32 logits [batch, vocab]: a random one, or the likeliest without a key."""
+    if key is None:
+        return mx.argmax(logits, axis=-1)
+    return mx.random.categorical(logits, axis=-1, key=key)
