@@ -1,0 +1,171 @@
+"""Qwen3TTS: the model that users hold. Text in, speech out, whole or in chunks.
+
+Request ─ check ─ PromptBuilder ─ generate_frames ─ CodecDecoder ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, repeat
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from . import prompt
+from .codec import Codec
+from .config import GenerationConfig, ModelConfig
+from .errors import RequestError
+from .generate import generate_frames
+from .load import Network, load_directory, resolve
+from .prompt import Prompt, PromptBuilder, Request
+from .result import AudioChunk, Clock, SynthesisResult
+from .sampling import DEFAULTS, Sampling
+from .tokenizer import TextTokenizer
+
+CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
+
+
+class Qwen3TTS:
+    """A loaded Qwen3-TTS checkpoint."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        generation_config: GenerationConfig,
+        network: Network,
+        codec: Codec,
+        tokenizer: TextTokenizer,
+    ) -> None:
+        self.config, self.generation_config, self.codec = config, generation_config, codec
+        self.network = network
+        self.talker = network.talker
+        self._prompts = PromptBuilder(config, network.talker, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, dtype: str | None = None, progress: bool = False) -> "Qwen3TTS":
+        """Load a checkpoint.
+
+        model: a directory, a hub id (downloaded once), or "demo", the built-in miniature.
+        dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
+        progress: show downloads on stderr.
+        Raises CheckpointError for one that is damaged or not implemented, DownloadError.
+        """
+        with resolve(model, progress) as directory:
+            return cls(*load_directory(directory, dtype))
+
+    @property
+    def model_type(self) -> str:
+        """ "custom_voice", "voice_design" or "base"."""
+        return self.config.tts_model_type
+
+    @property
+    def speakers(self) -> list[str]:
+        """Names of the preset voices; empty for models without."""
+        return prompt.speakers(self.config)
+
+    @property
+    def default_speaker(self) -> str | None:
+        """The preset voice that speaks where none is named."""
+        return prompt.default_speaker(self.config)
+
+    @property
+    def languages(self) -> list[str]:
+        """Names that `language` takes; "auto" leaves the choice to the model."""
+        return prompt.languages(self.config)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio."""
+        return self.codec.sample_rate
+
+    def synthesize(
+        self,
+        text: str,
+        voice: str | None = None,
+        language: str | None = None,
+        instruct: str | None = None,
+        seed: int | None = None,
+        sampling: Sampling = DEFAULTS,
+        max_frames: int | None = None,
+        non_streaming_mode: bool | None = None,
+    ) -> SynthesisResult:
+        """Speak `text` and return all of it.
+
+        voice: a preset voice of a CustomVoice model, in any case; None takes `default_speaker`.
+        language: one of `languages`, in any case; None is "auto".
+        instruct: how to speak (CustomVoice 1.7B), or a description of the voice (VoiceDesign, where it is required).
+        seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
+        sampling: see Sampling.
+        max_frames: at most that many frames of 80 ms; None takes the checkpoint's limit.
+        non_streaming_mode: True (and None) puts the whole text before the first frame, False feeds one text token
+        a frame.
+        Raises RequestError where this model cannot do what is asked.
+        Source: generate_custom_voice and generate_voice_design of the official Qwen3TTSModel.
+        """
+        request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
+        return SynthesisResult.from_chunks(list(self._stream(request, (8,))))
+
+    def stream(
+        self,
+        text: str,
+        voice: str | None = None,
+        language: str | None = None,
+        instruct: str | None = None,
+        seed: int | None = None,
+        sampling: Sampling = DEFAULTS,
+        max_frames: int | None = None,
+        non_streaming_mode: bool | None = None,
+        chunk_frames: Sequence[int] = CHUNK_FRAMES,
+    ) -> Iterator[AudioChunk]:
+        """Speak `text` and yield the audio as it is made; the chunks add up to what `synthesize` returns.
+
+        chunk_frames: frames in each chunk, the last number for all further ones. The rest as in `synthesize`.
+        Raises RequestError at once, before the first chunk is asked for.
+        """
+        if not chunk_frames or not all(isinstance(n, int) and n > 0 for n in chunk_frames):
+            raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
+        request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
+        return self._stream(request, chunk_frames)
+
+    def _stream(self, request: Request, chunk_frames: Sequence[int]) -> Iterator[AudioChunk]:
+        """Check the request now, then return the generator that does the work."""
+        prompt.check(request, self.config)
+        sampling = request.sampling.resolve(self.generation_config)
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        return self._generate(request, sampling, seed, chunk_frames)
+
+    def _generate(
+        self, request: Request, sampling: Sampling, seed: int, chunk_frames: Sequence[int]
+    ) -> Iterator[AudioChunk]:
+        clock = Clock()
+        start = self._prompts.build(request)
+        limit = self._frame_limit(request, start)
+        frames = generate_frames(self.talker, start, sampling, seed, limit)
+        mx.eval(start.embeddings)
+        clock.lap("prefill")
+        state, count, ended = None, 0, False
+        for size in chain(chunk_frames, repeat(chunk_frames[-1])):
+            codes = np.array(list(islice(frames, size)), np.int32).reshape(-1, self.codec.num_quantizers)
+            clock.lap("generation")
+            audio, state = self.codec.decode_next(codes, state)
+            clock.lap("decode")
+            count += len(codes)
+            ended = count == limit or len(codes) < size
+            yield AudioChunk(
+                audio=audio,
+                codes=codes,
+                sample_rate=self.sample_rate,
+                seed=seed,
+                is_final=ended,
+                finish_reason=("length" if count == limit else "stop") if ended else None,
+                timing=clock.timing(count, count * self.codec.samples_per_frame / self.sample_rate) if ended else None,
+            )
+            if ended:
+                return
+            clock.resume()
+
+    def _frame_limit(self, request: Request, start: Prompt) -> int:
+        """The most frames that a request may take."""
+        # The official max_new_tokens counts one more: its last code is never completed to a frame.
+        limit = request.max_frames or self.generation_config.max_new_tokens - 1
+        return min(limit, self.config.talker_config.max_position_embeddings - start.embeddings.shape[1])

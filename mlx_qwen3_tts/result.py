@@ -1,0 +1,106 @@
+"""What synthesis returns: chunks while it runs, a result at the end, and the times it took."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import mlx.core as mx
+import numpy as np
+
+from .audio import write_audio
+
+
+@dataclass(frozen=True)
+class SynthesisTiming:
+    """Where the time of one request went. Times are wall-clock seconds."""
+
+    prefill: float  # tokenizing, and running the prompt through the talker
+    generation: float  # talker and code predictor, all frames
+    decode: float  # codec
+    first_audio: float  # from the request to its first samples
+    total: float  # from the request to its last samples
+    frames: int
+    audio_seconds: float
+    peak_memory: int  # bytes, the most that MLX held at once during the request
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for one second of audio: below 1 is faster than real time."""
+        return self.total / self.audio_seconds if self.audio_seconds else float("inf")
+
+
+class Clock:
+    """Sums up where a request's time goes; the time that a stream's consumer takes between chunks is left out."""
+
+    def __init__(self) -> None:
+        mx.reset_peak_memory()
+        self.seconds = {"prefill": 0.0, "generation": 0.0, "decode": 0.0}
+        self.first_audio = 0.0
+        self.resume()
+
+    def resume(self) -> None:
+        """Begin to count again, from now."""
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+        if stage == "decode" and not self.first_audio:
+            self.first_audio = sum(self.seconds.values())
+
+    def timing(self, frames: int, audio_seconds: float) -> SynthesisTiming:
+        """The sums so far."""
+        total = sum(self.seconds.values())
+        return SynthesisTiming(
+            **self.seconds,
+            first_audio=self.first_audio,
+            total=total,
+            frames=frames,
+            audio_seconds=audio_seconds,
+            peak_memory=mx.get_peak_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """A piece of speech as it is generated. The last one of a stream has `is_final` set and may hold no samples."""
+
+    audio: np.ndarray  # float32 [samples]
+    codes: np.ndarray  # int32 [frames, 16]
+    sample_rate: int
+    seed: int  # the seed in use, given or drawn
+    is_final: bool = False
+    finish_reason: str | None = None  # on the final chunk: "stop" or "length"
+    timing: SynthesisTiming | None = None  # on the final chunk
+
+
+@dataclass(frozen=True)
+class SynthesisResult:
+    """A whole request's speech."""
+
+    audio: np.ndarray  # float32 [samples], -1 .. 1, mono
+    codes: np.ndarray  # int32 [frames, 16]
+    sample_rate: int  # samples per second
+    timing: SynthesisTiming
+    finish_reason: str  # "stop": the model ended by itself; "length": max_frames or the context was reached
+    seed: int  # the seed that makes this result again
+
+    @classmethod
+    def from_chunks(cls, chunks: Sequence[AudioChunk]) -> "SynthesisResult":
+        """All chunks of a stream, put together."""
+        last = chunks[-1]
+        return cls(
+            audio=np.concatenate([chunk.audio for chunk in chunks]),
+            codes=np.concatenate([chunk.codes for chunk in chunks]),
+            sample_rate=last.sample_rate,
+            timing=last.timing,
+            finish_reason=last.finish_reason,
+            seed=last.seed,
+        )
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the audio as WAV (16 bit), FLAC, OGG or MP3, by the suffix of `path`. Raises AudioError."""
+        write_audio(path, self.audio, self.sample_rate)
