@@ -1,0 +1,42 @@
+"""The miniature checkpoints that the port and the official package are compared on.
+
+"equal": talker and code predictor of one width (no projection), 4 query heads per key-value head, the released codec
+rates. "projected": another width for the predictor (with small_to_mtp_projection), 2 query heads per key-value head, a
+codec of 64 samples a frame. Both have a text width of their own, as the released models do.
+"""
+
+import copy
+from pathlib import Path
+
+from mlx_qwen3_tts import demo
+
+SPEAKER_ENCODER = {
+    "enc_dim": 32, "sample_rate": 24000, "enc_channels": [16, 16, 16, 16, 48], "enc_attention_channels": 8,
+    "enc_res2net_scale": 4, "enc_se_channels": 8,
+}  # fmt: skip
+SHAPES = ("equal", "projected")
+GOLDEN_SEED = 1
+
+
+def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
+    """config.json and speech_tokenizer/config.json of a test checkpoint."""
+    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    model["tts_model_type"] = model_type
+    talker, predictor = model["talker_config"], model["talker_config"]["code_predictor_config"]
+    talker |= {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2}
+    predictor |= {"num_hidden_layers": 2, "intermediate_size": 64}
+    codec["decoder_config"] |= {"decoder_dim": 32, "latent_dim": 48}
+    if shape == "equal":
+        talker |= {"num_key_value_heads": 1}
+        predictor |= {"hidden_size": 32}
+    else:
+        predictor |= {"hidden_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2}
+        codec["decoder_config"] |= {"upsample_rates": [4, 2, 2, 1], "num_key_value_heads": 2}
+        codec["decode_upsample_rate"] = 64
+    return model, codec
+
+
+def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: int = GOLDEN_SEED) -> Path:
+    """Write a test checkpoint; the weights depend on shape and seed only, not on the model type."""
+    demo.write_checkpoint(directory, *configs(shape, model_type), seed)
+    return directory

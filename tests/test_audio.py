@@ -1,0 +1,59 @@
+"""Audio files: formats, and that a file is whole or not there."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from mlx_qwen3_tts import AudioError
+from mlx_qwen3_tts.audio import check_writable, write_audio
+
+WAVE = (0.5 * np.sin(np.arange(24000) * 2 * np.pi * 440 / 24000)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "suffix, container", [("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("mp3", "MP3"), ("WAV", "WAV")]
+)
+def test_formats(tmp_path, suffix, container):
+    path = tmp_path / f"tone.{suffix}"
+    write_audio(path, WAVE, 24000)
+    info = soundfile.info(path)
+    assert (info.format, info.samplerate, info.channels) == (container, 24000, 1)
+    audio, _ = soundfile.read(path)
+    spectrum = np.abs(np.fft.rfft(audio[:24000]))
+    assert np.argmax(spectrum) == 440
+    if suffix.lower() in ("wav", "flac"):
+        np.testing.assert_allclose(audio, WAVE, atol=1 / 32768)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_result_save(demo, tmp_path):
+    result = demo.synthesize("Hello", seed=1, max_frames=2)
+    result.save(tmp_path / "a.wav")
+    assert soundfile.info(tmp_path / "a.wav").frames == 2 * 1920
+
+
+@pytest.mark.parametrize("name, message", [("x.aac", r"\.wav, \.flac"), ("x", "must end"), ("no/dir/x.wav", "No such")])
+def test_unwritable(tmp_path, name, message):
+    with pytest.raises(AudioError, match=message):
+        check_writable(tmp_path / name)
+
+
+def test_directory(tmp_path):
+    (tmp_path / "x.wav").mkdir()
+    with pytest.raises(AudioError, match="is a directory"):
+        check_writable(tmp_path / "x.wav")
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"old")
+
+    def full_disk(file, *args, **kwargs):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full_disk)
+    with pytest.raises(AudioError, match="No space left"):
+        write_audio(path, WAVE, 24000)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,224 @@
+"""The command line: what it writes where, and one line for every error."""
+
+import fcntl
+import io
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import load_file, save_file
+
+from conftest import spawn
+from mlx_qwen3_tts import Qwen3TTS, Sampling, cli
+
+
+def error_of(result) -> str:
+    code, out, err = result
+    assert code == 1
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("mlx-qwen3-tts: error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_say(run_cli, tmp_path, demo):
+    path = tmp_path / "hello.wav"
+    code, out, err = run_cli(
+        "say", "Hello.", "--model", "demo", "--voice", "Ben", "--seed", 3, "--max-frames", 4, "-o", path
+    )
+    assert (code, out) == (0, "")
+    assert "4 frames, 0.32 s of audio" in err
+    assert "real-time factor" in err
+    assert "babbles" in err
+    assert "voice:" not in err
+    audio, rate = soundfile.read(path, dtype="float32")
+    assert rate == 24000
+    np.testing.assert_allclose(audio, demo.synthesize("Hello.", voice="ben", seed=3, max_frames=4).audio, atol=1e-4)
+
+
+def test_default_voice_is_named(run_cli, tmp_path):
+    _, _, err = run_cli("say", "Hi", "--model", "demo", "--max-frames", 2, "-o", tmp_path / "a.wav")
+    assert "voice: ada (the default" in err
+
+
+def test_every_option_reaches_the_model(run_cli, monkeypatch, tmp_path):
+    calls = []
+    stream = Qwen3TTS.stream
+    monkeypatch.setattr(
+        Qwen3TTS, "stream", lambda self, *a, **k: (calls.append((a, k)), stream(self, "Hi", max_frames=2))[1]
+    )
+    code, _, _ = run_cli(
+        "say", "Hello", "--model", "demo", "--voice", "ben", "--language", "English", "--instruct", "Slowly",
+        "--seed", 9, "--max-frames", 77, "--no-non-streaming-mode", "--do-sample", "--temperature", 0.5, "--top-k", 4,
+        "--top-p", 0.7,
+        "--repetition-penalty", 1.2, "--no-subtalker-dosample", "--subtalker-temperature", 0.6, "--subtalker-top-k", 6,
+        "--subtalker-top-p", 0.8, "-o", tmp_path / "a.wav",
+    )  # fmt: skip
+    assert code == 0
+    sampling = Sampling(True, 0.5, 4, 0.7, 1.2, False, 0.6, 6, 0.8)
+    assert calls == [
+        (
+            ("Hello",),
+            dict(voice="ben", language="English", instruct="Slowly", seed=9, sampling=sampling, max_frames=77,
+                 non_streaming_mode=False),
+        )
+    ]  # fmt: skip
+
+
+def test_greedy(run_cli, tmp_path, demo):
+    path = tmp_path / "a.wav"
+    run_cli("say", "Hello", "--model", "demo", "--greedy", "--max-frames", 3, "-o", path)
+    expected = demo.synthesize("Hello", max_frames=3, sampling=Sampling(do_sample=False, subtalker_dosample=False))
+    np.testing.assert_allclose(soundfile.read(path, dtype="float32")[0], expected.audio, atol=1e-4)
+
+
+def test_standard_input_and_output(tmp_path):
+    process = subprocess.run(
+        spawn("say", "-", "--model", "demo", "--seed", 1, "--max-frames", 2, "-o", "-"),
+        input="Grüße 你好\n".encode(), capture_output=True,
+    )  # fmt: skip
+    assert process.returncode == 0
+    audio, rate = soundfile.read(io.BytesIO(process.stdout))
+    assert (len(audio), rate) == (2 * 1920, 24000)
+    assert b"frames/s" not in process.stderr, "no progress bar where standard error is no terminal"
+
+
+def test_progress_bar_on_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows and columns
+    command = spawn("say", "Hello", "--model", "demo", "--max-frames", 12, "-o", tmp_path / "a.wav")
+    process = subprocess.Popen(command, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # the other end of a terminal closes with an error
+        pass
+    assert process.wait() == 0
+    assert b"12 frames" in shown
+    assert b"s of audio" in shown
+    assert b"x real time" in shown
+
+
+def test_voices(run_cli):
+    code, out, _ = run_cli("voices", "--model", "demo")
+    assert code == 0
+    assert "voice     ada (default)\n" in out
+    assert "voice     chuan (sichuan_dialect)\n" in out
+    assert "language  english\n" in out
+
+
+def test_demo(run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_cli("demo")
+    assert code == 0
+    assert "frames" in err
+    assert soundfile.info("demo.wav").frames == 40 * 1920
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--voice", "nobody"], "ada, ben, chuan"),
+        (["--language", "klingon"], "auto, english, chinese"),
+        (["--temperature", "-1"], "temperature"),
+        (["--top-p", "0"], "top_p"),
+        (["--top-p", "1.5"], "top_p"),
+        (["--max-frames", "0"], "max_frames"),
+        (["--seed", "-5"], "seed"),
+        (["--greedy", "--temperature", "0.5"], "no effect"),
+        (["--greedy", "--do-sample"], "exclude"),
+        (["--model", "no/such/place"], "no directory"),
+        (["-o", "x.aac"], "must end in"),
+        (["-o", "/no/such/directory/x.wav"], "cannot write"),
+    ],
+)
+def test_errors(run_cli, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["say", "Hello", "--model", "demo", *options]
+    assert message in error_of(run_cli(*argv))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text(run_cli, text):
+    assert "text is empty" in error_of(run_cli("say", text, "--model", "demo"))
+
+
+def test_output_is_checked_before_the_model_is_loaded(run_cli, monkeypatch):
+    monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda *a, **k: pytest.fail("the model was loaded first"))
+    assert "cannot write" in error_of(run_cli("say", "Hello", "-o", "/no/such/directory/x.wav"))
+
+
+def test_standard_input_that_is_no_text():
+    process = subprocess.run(spawn("say", "-", "--model", "demo"), input=b"\xff\xfe", capture_output=True)
+    assert process.returncode == 1
+    assert b"not UTF-8" in process.stderr
+
+
+def test_debug_shows_the_traceback(run_cli):
+    with pytest.raises(cli.Qwen3TTSError):
+        cli.main(["say", "", "--model", "demo", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["sing"], ["say"], ["say", "Hello", "--top-k", "many"], ["say", "Hello", "--nope"]]
+)
+def test_usage(run_cli, argv):
+    code, out, err = run_cli(*argv)
+    assert (code, out) == (2, "")
+    assert "usage" in err
+
+
+@pytest.fixture
+def endless(checkpoint):
+    """A checkpoint that never ends greedily: the logit of the end is 0, far below the others' largest."""
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    eos = json.loads((checkpoint / "config.json").read_text())["talker_config"]["codec_eos_token_id"]
+    tensors["talker.codec_head.weight"][eos] = 0
+    save_file(tensors, path, {"format": "pt"})
+    return checkpoint
+
+
+@pytest.mark.parametrize("seconds", [0, 1.5])
+def test_interrupt(endless, tmp_path, seconds):
+    """Ctrl-C ends at once, quietly, and leaves no file: while the model is loaded, and while it speaks."""
+    directory = tmp_path / "out"
+    directory.mkdir()
+    command = spawn("say", "Hello", "--model", endless, "--greedy", "-o", directory / "a.wav")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    if seconds:
+        assert b"voice" in process.stderr.readline()
+        time.sleep(seconds)
+    else:
+        time.sleep(1)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait() == 130
+    assert time.monotonic() - sent < 2
+    assert b"Traceback" not in err
+    assert list(directory.iterdir()) == []
+
+
+def test_reader_that_leaves():
+    process = subprocess.Popen(
+        spawn("say", "Hello", "--model", "demo", "--max-frames", 60, "-o", "-"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait() != 0
+    assert b"Traceback" not in err
+    assert b"Exception ignored" not in err

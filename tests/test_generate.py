@@ -1,0 +1,75 @@
+"""The frame loop: greedy codes equal the official ones, and the speech ends where it ends there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import arguments
+from mlx_qwen3_tts import Sampling
+
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+
+
+def test_greedy_codes(golden):
+    for tts, case in golden.cases():
+        expected = golden[f"{case['name']}.codes"]
+        result = tts.synthesize(**arguments(case), sampling=GREEDY, max_frames=42)
+        assert len(expected) == 42 or result.finish_reason == "stop"
+        np.testing.assert_array_equal(result.codes, expected, err_msg=case["name"])
+
+
+@pytest.mark.parametrize("stop", ["late", "early", "at-once"])
+def test_end(golden, stop, monkeypatch):
+    """An ordinary code stands in for the end: one met late, one met early, one that would come at frame 0."""
+    tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][0]
+    eos = int(golden[f"stop-{stop}.eos"][0])
+    monkeypatch.setattr(tts.talker, "config", replace(tts.talker.config, codec_eos_token_id=eos))
+    expected = golden[f"stop-{stop}.codes"]
+    result = tts.synthesize(**arguments(case), sampling=GREEDY, max_frames=42)
+    np.testing.assert_array_equal(result.codes, expected)
+    assert eos not in result.codes[:, 0]
+    assert result.finish_reason == ("stop" if len(expected) < 42 else "length")
+
+
+def test_max_frames_is_exact(demo):
+    for frames in (1, 2, 7, 8, 9):
+        result = demo.synthesize("Hello", seed=3, max_frames=frames)
+        assert result.codes.shape == (frames, 16)
+        assert result.finish_reason == "length"
+
+
+def test_seed_fixes_the_result(demo):
+    first = demo.synthesize("Hello", seed=3, max_frames=6)
+    again = demo.synthesize("Hello", seed=3, max_frames=6)
+    other = demo.synthesize("Hello", seed=4, max_frames=6)
+    np.testing.assert_array_equal(first.codes, again.codes)
+    np.testing.assert_array_equal(first.audio, again.audio)
+    assert (first.codes != other.codes).any()
+
+
+def test_drawn_seed_makes_the_result_again(demo):
+    first = demo.synthesize("Hello", max_frames=4)
+    np.testing.assert_array_equal(demo.synthesize("Hello", seed=first.seed, max_frames=4).codes, first.codes)
+    assert demo.synthesize("Hello", max_frames=4).seed != first.seed
+
+
+def test_talker_and_code_predictor_are_sampled_apart(demo):
+    """Each half can be greedy alone; a draw of one moves no draw of the other's."""
+    half = demo.synthesize("Hello", seed=3, max_frames=1, sampling=Sampling(subtalker_dosample=False))
+    full = demo.synthesize("Hello", seed=3, max_frames=1)
+    assert half.codes[0, 0] == full.codes[0, 0]
+    assert (half.codes[0, 1:] != full.codes[0, 1:]).any()
+
+
+def test_interleaved_requests_do_not_touch_each_other(demo):
+    texts = ("Hello world", "this is a voice")
+    alone = [demo.synthesize(text, seed=i, max_frames=9) for i, text in enumerate(texts)]
+    streams = [demo.stream(text, seed=i, max_frames=9, chunk_frames=(2,)) for i, text in enumerate(texts)]
+    together = [[], []]
+    for _ in range(5):
+        for stream, chunks in zip(streams, together, strict=True):
+            chunks.append(next(stream))
+    for result, chunks in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), result.codes)
+        np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), result.audio, atol=1e-5)

@@ -1,0 +1,53 @@
+"""The stages once more on the GPU, where there is one: looser bars, and codes compared teacher-forced.
+
+A GPU rounds otherwise than the CPU, and one flipped near-tie changes all codes after it: so each step is given the
+official codes, and the share of steps that would choose the same is counted.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from test_talker import forced_logits
+
+from conftest import arguments
+from mlx_qwen3_tts.prompt import Request
+from tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
+
+HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
+pytestmark = pytest.mark.skipif(not HAS_GPU, reason="no GPU here: the CPU tests are the exact ones")
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    mx.set_default_device(mx.gpu)
+    yield
+    mx.set_default_device(mx.cpu)
+
+
+def test_prompt_and_logits(golden):
+    tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][1]
+    prompt = tts._prompts.build(Request(**arguments(case)))
+    assert relative(np.array(prompt.embeddings[0]), golden["english-interleaved.embeddings"]) < GPU_LOGITS
+    codes, frames = golden["forced.codes"], golden["forced.frames"]
+    talker, predictor = forced_logits(tts, prompt, codes)
+    same = []
+    for i, frame in enumerate(frames):
+        assert relative(talker[frame], golden["forced.talker"][i]) < GPU_LOGITS
+        assert relative(predictor[frame], golden["forced.predictor"][i]) < GPU_LOGITS
+        same.append(talker[frame].argmax() == golden["forced.talker"][i].argmax())
+        same.extend(predictor[frame].argmax(-1) == golden["forced.predictor"][i].argmax(-1))
+    assert np.mean(same) >= GPU_AGREEMENT
+
+
+def test_codec(golden):
+    codec = golden.models["custom_voice"].codec
+    codes, expected = golden["codec-200.codes"][0], golden["codec-200.wave"][0]
+    wave = codec.decode(codes)
+    stride = 1 if len(wave) == len(expected) else golden.asked["sample_stride"]
+    assert relative_l2(wave[::stride], expected) < GPU_CODEC
+
+
+def test_whole_run(demo):
+    result = demo.synthesize("Hello world", seed=1, max_frames=10)
+    np.testing.assert_array_equal(demo.synthesize("Hello world", seed=1, max_frames=10).codes, result.codes)
+    assert np.isfinite(result.audio).all()

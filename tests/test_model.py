@@ -1,0 +1,155 @@
+"""The public class: what it lists, what it refuses, and that a stream adds up to the whole."""
+
+import numpy as np
+import pytest
+
+import checkpoints
+from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, RequestError
+from mlx_qwen3_tts.prompt import Request
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
+    """One checkpoint of each kind: model type and size."""
+    result = {}
+    for kind, size in (("custom_voice", "0b6"), ("custom_voice", "1b7"), ("voice_design", "1b7"), ("base", "0b6")):
+        directory = tmp_path_factory.mktemp("models") / "checkpoint"
+        model, codec = checkpoints.configs("projected", kind)
+        model["tts_model_size"] = size
+        if kind != "custom_voice":
+            model["talker_config"] |= {"spk_id": {}, "spk_is_dialect": {}}
+        if kind == "base":
+            model["speaker_encoder_config"] = checkpoints.SPEAKER_ENCODER
+        checkpoints.demo.write_checkpoint(directory, model, codec, 1)
+        result[f"{kind}-{size}"] = Qwen3TTS.from_pretrained(directory)
+    return result
+
+
+def test_what_a_checkpoint_offers(models):
+    preset, designed = models["custom_voice-1b7"], models["voice_design-1b7"]
+    assert (preset.model_type, designed.model_type) == ("custom_voice", "voice_design")
+    assert preset.speakers == ["ada", "ben", "chuan"]
+    assert (preset.default_speaker, designed.default_speaker) == ("ada", None)
+    assert designed.speakers == []
+    assert preset.languages == ["auto", "english", "chinese"]
+    assert preset.sample_rate == 24000
+
+
+ACCEPTED = [
+    ("custom_voice-0b6", {}),
+    ("custom_voice-0b6", {"voice": "Ben"}),
+    ("custom_voice-0b6", {"voice": "ada", "instruct": ""}),
+    ("custom_voice-1b7", {"voice": "ada", "instruct": "Slowly."}),
+    ("voice_design-1b7", {"instruct": "A deep voice."}),
+    ("voice_design-1b7", {"instruct": ""}),
+    ("voice_design-1b7", {"instruct": "A deep voice.", "language": "CHINESE"}),
+]
+REFUSED = [
+    ("custom_voice-0b6", {"instruct": "Slowly."}, "1.7B-CustomVoice"),
+    ("custom_voice-1b7", {"voice": "nobody"}, "ada, ben, chuan"),
+    ("custom_voice-1b7", {"voice": ""}, "ada, ben, chuan"),
+    ("custom_voice-1b7", {"language": "klingon"}, "auto, english, chinese"),
+    ("custom_voice-1b7", {"language": "sichuan_dialect"}, "auto, english, chinese"),
+    ("voice_design-1b7", {}, "needs instruct"),
+    ("voice_design-1b7", {"voice": "ada", "instruct": "A deep voice."}, "CustomVoice"),
+    ("base-0b6", {}, "CustomVoice"),
+    ("base-0b6", {"voice": "ada"}, "CustomVoice"),
+]
+
+
+@pytest.mark.parametrize("model, options", ACCEPTED)
+def test_options_that_act(models, model, options):
+    assert len(models[model].synthesize("Hello", seed=1, max_frames=2, **options).codes) == 2
+
+
+@pytest.mark.parametrize("model, options, message", REFUSED)
+def test_options_that_a_model_cannot_take(models, model, options, message):
+    for call in (models[model].synthesize, models[model].stream):
+        with pytest.raises(RequestError, match=message):
+            call("Hello", **options)
+
+
+def test_options_act(models):
+    """Every accepted option changes the codes."""
+    tts = models["custom_voice-1b7"]
+
+    def codes(**options):
+        return tts.synthesize("Hello world", seed=1, max_frames=4, **options).codes
+
+    plain = codes()
+    for options in ({"voice": "ben"}, {"language": "english"}, {"instruct": "Slowly."}, {"non_streaming_mode": False}):
+        assert (codes(**options) != plain).any(), options
+    np.testing.assert_array_equal(codes(voice="ADA"), plain)
+    np.testing.assert_array_equal(codes(language="Auto", non_streaming_mode=True, instruct=""), plain)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1}, {"seed": 1.5}, {"seed": 2**63}, {"seed": True}, {"max_frames": 0}, {"max_frames": -3},
+        {"max_frames": "9"},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range(demo, options):
+    with pytest.raises(RequestError, match=next(iter(options))):
+        demo.synthesize("Hello", **options)
+
+
+@pytest.mark.parametrize("chunk_frames", [(), (0,), (1, -1), (1.5,)])
+def test_chunk_frames_out_of_range(demo, chunk_frames):
+    with pytest.raises(RequestError, match="chunk_frames"):
+        demo.stream("Hello", chunk_frames=chunk_frames)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"Hello", ["Hello"]])
+def test_text_that_is_none(demo, text):
+    with pytest.raises(Qwen3TTSError):
+        demo.synthesize(text)
+
+
+def test_stream_adds_up(demo):
+    whole = demo.synthesize("Hello world", seed=5, max_frames=20)
+    chunks = list(demo.stream("Hello world", seed=5, max_frames=20))
+    assert [len(chunk.codes) for chunk in chunks] == [1, 1, 2, 4, 8, 4]
+    assert [chunk.is_final for chunk in chunks] == [False] * 5 + [True]
+    np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
+    np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
+    assert all(chunk.audio.shape == (len(chunk.codes) * 1920,) for chunk in chunks)
+
+
+def test_result(demo):
+    result = demo.synthesize("Hello", seed=5, max_frames=5)
+    assert result.audio.dtype == np.float32
+    assert result.audio.shape == (5 * 1920,)
+    assert result.codes.dtype == np.int32
+    assert 0.01 < np.abs(result.audio).max() < 1
+    np.testing.assert_allclose(demo.codec.decode(result.codes), result.audio, atol=1e-6)
+    timing = result.timing
+    assert (timing.frames, timing.audio_seconds) == (5, 0.4)
+    assert 0 < timing.prefill < timing.first_audio <= timing.total
+    assert abs(timing.prefill + timing.generation + timing.decode - timing.total) < 1e-6
+    assert timing.real_time_factor == timing.total / 0.4
+    assert timing.peak_memory > 0
+
+
+def test_the_consumer_s_time_is_not_counted(demo):
+    import time
+
+    for chunk in demo.stream("Hello", seed=5, max_frames=3):
+        if not chunk.is_final:
+            time.sleep(0.5)
+    assert chunk.timing.total < 0.5
+
+
+def test_frames_stop_at_the_context(models, monkeypatch):
+    from dataclasses import replace
+
+    tts = models["custom_voice-1b7"]
+    start = tts._prompts.build(Request("Hello")).embeddings.shape[1]
+    monkeypatch.setattr(
+        tts,
+        "config",
+        replace(tts.config, talker_config=replace(tts.config.talker_config, max_position_embeddings=start + 3)),
+    )
+    result = tts.synthesize("Hello", seed=1)
+    assert (len(result.codes), result.finish_reason) == (3, "length")

@@ -1,0 +1,73 @@
+"""Prompts equal the official ones: ids exactly, embeddings to rounding, position for position."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from conftest import arguments
+from mlx_qwen3_tts import RequestError
+from mlx_qwen3_tts.prompt import Request
+from tolerances import EMBEDDINGS, relative
+
+
+def test_ids_and_embeddings(golden):
+    for tts, case in golden.cases():
+        name, builder = case["name"], tts._prompts
+        assert builder.text_ids(case["text"]) == golden[f"{name}.ids"].tolist(), name
+        prompt = builder.build(Request(**arguments(case)))
+        expected = golden[f"{name}.embeddings"]
+        assert prompt.embeddings.shape[1:] == expected.shape, name
+        assert relative(np.array(prompt.embeddings[0]), expected) < EMBEDDINGS, name
+        assert relative(np.array(prompt.padding[0]), golden[f"{name}.pad"]) < EMBEDDINGS, name
+        trailing = golden[f"{name}.trailing"]
+        for frame in range(len(trailing) + 2):
+            expected = trailing[frame : frame + 1] if frame < len(trailing) else golden[f"{name}.pad"]
+            assert relative(np.array(prompt.text_at(frame)[0]), expected) < EMBEDDINGS, (name, frame)
+
+
+def test_positions_are_counted_from_zero(golden):
+    """The official position ids are what a cache offset gives, in all three rows of its M-RoPE."""
+    for _, case in golden.cases():
+        positions = golden[f"{case['name']}.positions"]
+        assert positions.shape[0] == 3
+        assert (positions == np.arange(positions.shape[1])).all()
+
+
+def test_control_tokens_in_text_are_plain_text(demo):
+    builder = demo._prompts
+    config = demo.config
+    control = {config.im_start_token_id, config.im_end_token_id, config.tts_pad_token_id, config.tts_eos_token_id}
+    for text in ("a<|im_end|>b", "<tts_pad>", "<|im_start|>assistant\n", "<tts_text_eod>"):
+        ids = builder.text_ids(text)
+        assert not control & set(ids[3:-5])
+        assert builder.tokenizer.decode(ids[3:-5]) == text
+        assert not control & set(builder.instruct_ids(text)[1:-2])
+
+
+def test_dialect_rule(demo):
+    language_id = demo._prompts.language_id
+    ids = demo.config.talker_config.codec_language_id
+    assert language_id(None, "ada") is None
+    assert language_id("auto", "chuan") == ids["sichuan_dialect"]
+    assert language_id("Chinese", "chuan") == ids["sichuan_dialect"]
+    assert language_id("english", "chuan") == ids["english"]
+    assert language_id("chinese", "ada") == ids["chinese"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
+def test_empty_text(demo, text):
+    with pytest.raises(RequestError, match="text is empty"):
+        demo.synthesize(text)
+
+
+def test_text_longer_than_the_context(demo):
+    with pytest.raises(RequestError, match="32768 positions"):
+        demo.synthesize("Q" * 40000)
+
+
+def test_dtype_follows_the_model(checkpoint):
+    from mlx_qwen3_tts import Qwen3TTS
+
+    tts = Qwen3TTS.from_pretrained(checkpoint, dtype="bfloat16")
+    prompt = tts._prompts.build(Request("Hello"))
+    assert prompt.embeddings.dtype == prompt.text_at(0).dtype == mx.bfloat16

@@ -1,0 +1,72 @@
+"""Sampling: the distributions are those of the official logits processors, and options are checked."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_qwen3_tts import RequestError, Sampling
+from mlx_qwen3_tts.config import GenerationConfig
+from mlx_qwen3_tts.sampling import draw, talker_logits
+from tolerances import PROBABILITIES
+
+
+def test_distributions(golden):
+    if "distribution.logits" not in golden.data:
+        pytest.skip("recorded once, on the other shape")
+    config = golden.models["custom_voice"].talker.config
+    logits, seen = mx.array(golden["distribution.logits"]), mx.array(golden["distribution.seen"])
+    frames = golden["distribution.frames"].tolist()
+    assert {min(frame, 2) for frame in frames} == {0, 1, 2}, "the first two frames, which may not end, and later ones"
+    for i, setting in enumerate(golden.asked["settings"]):
+        subtalker = {f"subtalker_{k}": v for k, v in setting.items() if k != "repetition_penalty"}
+        sampling = Sampling(**setting, **subtalker).resolve(GenerationConfig())
+        for row, frame in enumerate(frames):
+            allowed = talker_logits(
+                logits[row : row + 1], seen[row : row + 1], frame, sampling.repetition_penalty, config
+            )
+            found = mx.softmax(sampling.talker_filter(allowed), axis=-1)[0]
+            expected = golden[f"distribution.{i}.talker"][row]
+            np.testing.assert_allclose(np.array(found), expected, atol=PROBABILITIES, rtol=0, err_msg=str(setting))
+        found = mx.softmax(sampling.subtalker_filter(logits[:, :256]), axis=-1)
+        np.testing.assert_allclose(np.array(found), golden[f"distribution.{i}.subtalker"], atol=PROBABILITIES, rtol=0)
+
+
+def test_draws_follow_the_distribution():
+    logits = mx.log(mx.array([[0.5, 0.3, 0.2, 0.0]]))
+    keys = mx.random.split(mx.random.key(0), 4000)
+    counts = np.bincount([draw(logits, key).item() for key in keys], minlength=4) / 4000
+    np.testing.assert_allclose(counts, [0.5, 0.3, 0.2, 0.0], atol=0.03)  # 3.8 standard deviations of 0.5
+    assert draw(logits, None).item() == 0
+
+
+def test_low_precision_logits_are_processed_in_float32(demo):
+    config = demo.talker.config
+    logits = mx.zeros((1, config.vocab_size), mx.bfloat16)
+    assert talker_logits(logits, logits > 1, 5, 1.05, config).dtype == mx.float32
+
+
+def test_defaults_come_from_the_checkpoint():
+    resolved = Sampling(top_k=7).resolve(GenerationConfig(temperature=0.5, top_k=20))
+    assert (resolved.top_k, resolved.temperature, resolved.subtalker_top_k) == (7, 0.5, 50)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"temperature": -1}, {"temperature": 0}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0},
+        {"top_p": 1.01}, {"top_k": -1}, {"top_k": 2.5}, {"repetition_penalty": 0}, {"repetition_penalty": True},
+        {"subtalker_temperature": -0.1}, {"subtalker_top_p": 0}, {"subtalker_top_k": -3}, {"do_sample": 1},
+    ],
+)  # fmt: skip
+def test_values_out_of_range(demo, option):
+    with pytest.raises(RequestError, match=next(iter(option))):
+        demo.synthesize("Hello", sampling=Sampling(**option))
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}])
+def test_options_that_greedy_would_ignore_are_refused(demo, option):
+    with pytest.raises(RequestError, match="no effect"):
+        demo.synthesize("Hello", sampling=Sampling(do_sample=False, **option))
+    option = {f"subtalker_{key}": value for key, value in option.items()}
+    with pytest.raises(RequestError, match="no effect"):
+        demo.synthesize("Hello", sampling=Sampling(subtalker_dosample=False, **option))

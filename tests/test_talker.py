@@ -1,0 +1,63 @@
+"""Talker and code predictor, teacher-forced on the official package's codes: the logits are the same."""
+
+import mlx.core as mx
+import numpy as np
+
+from conftest import arguments
+from mlx_qwen3_tts.cache import STEP, KVCache
+from mlx_qwen3_tts.prompt import Request
+from tolerances import LOGITS, relative
+
+
+def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [frames + 1, vocab] and [frames, 15, codes] with the frames [frames, 16] given."""
+    talker = tts.talker
+    caches = [KVCache() for _ in talker.model.layers]
+    hidden, logits = talker(prompt.embeddings, caches)
+    rows, residual_rows = [logits[0]], []
+    for frame, row in enumerate(mx.array(codes)):
+        steps = []
+
+        def choose(g, logits, row=row, steps=steps):
+            steps.append(logits[0])
+            return row[g + 1 : g + 2]
+
+        code0 = talker.model.codec_embedding(row[:1])[:, None]
+        residual, total = talker.code_predictor(hidden, code0, choose)
+        assert (residual[0] == row[1:]).all()
+        assert mx.allclose(code0 + total, talker.embed_frames(row[None, None]), rtol=0, atol=1e-5)
+        hidden, logits = talker(code0 + total + prompt.text_at(frame), caches)
+        rows.append(logits[0])
+        residual_rows.append(mx.stack(steps))
+        mx.eval(rows, residual_rows)
+    return np.array(mx.stack(rows)), np.array(mx.stack(residual_rows))
+
+
+def test_teacher_forced_logits(golden):
+    tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][1]
+    codes, frames = golden["forced.codes"], golden["forced.frames"]
+    assert len(codes) == 120
+    talker, predictor = forced_logits(tts, tts._prompts.build(Request(**arguments(case))), codes)
+    for i, frame in enumerate(frames):
+        assert relative(talker[frame], golden["forced.talker"][i]) < LOGITS, frame
+        for g in range(15):
+            assert relative(predictor[frame, g], golden["forced.predictor"][i, g]) < LOGITS, (frame, g)
+
+
+def test_prefill_equals_single_steps(golden):
+    """One pass over the prompt gives what one position after the other gives, across a growth of the cache."""
+    tts = golden.models["custom_voice"]
+    x = mx.random.normal((1, STEP + 20, tts.config.talker_config.hidden_size), key=mx.random.key(0))
+    whole, steps = ([KVCache() for _ in tts.talker.model.layers] for _ in range(2))
+    hidden, logits = tts.talker(x, whole)
+    for position in range(x.shape[1]):
+        step_hidden, step_logits = tts.talker(x[:, position : position + 1], steps)
+        mx.eval(step_hidden, step_logits)
+    assert whole[0].offset == steps[0].offset == x.shape[1]
+    assert relative(np.array(step_hidden), np.array(hidden)) < LOGITS
+    assert relative(np.array(step_logits), np.array(logits)) < LOGITS
+
+
+def test_projection_is_there_only_between_different_widths(golden):
+    predictor = golden.models["custom_voice"].talker.code_predictor
+    assert ("small_to_mtp_projection" in predictor) == (golden.shape == "projected")

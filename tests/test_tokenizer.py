@@ -1,0 +1,82 @@
+"""Text ids equal those of the official tokenizer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import released
+from conftest import SHARED
+from mlx_qwen3_tts import CheckpointError
+from mlx_qwen3_tts.config import ModelConfig, from_dict
+from mlx_qwen3_tts.load import load_directory
+from mlx_qwen3_tts.prompt import PromptBuilder
+from mlx_qwen3_tts.tokenizer import TextTokenizer
+
+TOKENS = Path(__file__).with_name("golden") / "tokens.json"  # made by reference/tokens.py
+
+
+@pytest.fixture(scope="module")
+def builder() -> PromptBuilder:
+    if not (SHARED / "tokenizer" / "vocab.json").exists():
+        pytest.skip("the released vocabulary (vocab.json, merges.txt) is not here: it is not part of the project")
+    config = from_dict(ModelConfig, released.config("1.7B-VoiceDesign"), "config.json")
+    return PromptBuilder(config, None, TextTokenizer.from_directory(SHARED / "tokenizer", config))
+
+
+def test_ids_with_the_released_vocabulary(builder):
+    for text, ids in json.loads(TOKENS.read_text()).items():
+        assert builder.text_ids(text) == ids, text
+
+
+def test_known_ids(builder):
+    assert builder.tokenizer.encode("Hello, this is a test\n") == [9707, 11, 419, 374, 264, 1273, 198]
+
+
+def test_words_are_not_split_at_inner_capitals(builder):
+    """As transformers 4.57.3 would, on a local directory, for a Mistral fix that is not meant for this model."""
+    assert builder.tokenizer.encode("JavaScript iPhone") == [29475, 12167]
+
+
+def test_text_survives_the_round_trip(demo):
+    for text in ("Hello world", " a\n\n b ", "今天 25°C 🙂👍🏽", "\x00\x7f\u200b"):
+        assert demo._prompts.tokenizer.decode(demo._prompts.tokenizer.encode(text)) == text
+
+
+def damage(checkpoint: Path, name: str, change) -> None:
+    path = checkpoint / name
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        ("vocab.json", lambda v: v.update(zz=512), "512 text embeddings"),
+        ("vocab.json", lambda v: v.update(zz="1"), "text embeddings"),
+        ("vocab.json", lambda v: v.pop("A"), "lacks 1 of the 256 byte tokens"),
+        ("vocab.json", lambda v: v.pop("world"), "does not know"),
+        ("tokenizer_config.json", lambda c: c.pop("added_tokens_decoder"), "added_tokens_decoder"),
+        ("tokenizer_config.json", lambda c: c.update(added_tokens_decoder={}), "im_start_token_id"),
+        ("config.json", lambda c: c.update(tts_pad_token_id=3), "tts_pad_token_id"),
+        ("config.json", lambda c: c.update(assistant_token_id=3), "assistant"),
+    ],
+)
+def test_damaged_files(checkpoint, name, change, message):
+    damage(checkpoint, name, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_directory(checkpoint, None)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_missing_files(checkpoint, name):
+    (checkpoint / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_directory(checkpoint, None)
+
+
+def test_merges_that_are_no_text(checkpoint):
+    (checkpoint / "merges.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"merges\.txt"):
+        load_directory(checkpoint, None)
