@@ -1,0 +1,55 @@
+# make demo    hear the built-in miniature model    make test    the test suite
+# make parity  compare with the official package    make lint    ruff
+PYTHON ?= python3
+VENV ?= .venv
+REFERENCE ?= .venv-reference
+# On Linux MLX needs a back end by name: cpu, cuda12 or cuda13. A Mac has Metal.
+BACKEND ?= $(if $(filter Darwin,$(shell uname -s)),,cpu)
+BIN = $(VENV)/bin
+
+.PHONY: demo test parity golden lint clean
+demo: $(VENV)/.installed
+	$(BIN)/mlx-qwen3-tts demo
+
+test: $(VENV)/.tests-installed
+	$(BIN)/python -m pytest
+
+# Fresh checkpoints from a new seed (SEED=N repeats one), run through the official package, then the same comparisons.
+parity: $(VENV)/.tests-installed $(REFERENCE)/.installed
+	seed=$${SEED:-$$(date +%s)}; echo "parity: SEED=$$seed"; out=$$(mktemp -d) && \
+	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --seed $$seed && \
+	GOLDEN="$$out" $(BIN)/python -m pytest tests/test_prompt.py tests/test_talker.py tests/test_generate.py \
+	  tests/test_sampling.py tests/test_codec_decoder.py; \
+	status=$$?; rm -rf "$$out"; exit $$status
+
+# The committed golden data again, after a change of tests/checkpoints.py, demo.draw or tests/reference/golden.py.
+golden: $(VENV)/.tests-installed $(REFERENCE)/.installed
+	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python tests/golden
+
+lint: $(VENV)/.tests-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(REFERENCE)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "mlx-qwen3-tts needs Python 3.10 or later, and $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "Install a newer one and name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@if [ "$$(uname -s)" = Darwin ] && [ "$$($(PYTHON) -c 'import platform; print(platform.machine())')" != arm64 ]; then \
+	  echo "MLX runs on Apple Silicon with a native (arm64) Python; $(PYTHON) is another." >&2; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(PIP) --editable "$(if $(BACKEND),.[$(BACKEND)],.)"
+	@touch $@
+
+$(VENV)/.tests-installed: $(VENV)/.installed
+	$(PIP) "pytest>=8" "ruff>=0.9"
+	@touch $@
+
+$(REFERENCE)/.installed: tests/reference/setup.sh
+	sh tests/reference/setup.sh $(REFERENCE)
+	@touch $@
