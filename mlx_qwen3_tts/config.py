@@ -360,6 +360,7 @@ class CodecEncoderConfig:
         "pad_mode": "constant",
         "use_causal_conv": True,
         "use_conv_shortcut": False,
+        "use_streaming": False,
     }
 
     hidden_size: int

@@ -91,7 +91,7 @@ CODEC = {
         "num_key_value_heads": 4, "num_quantizers": 32, "num_residual_layers": 1, "num_semantic_quantizers": 1,
         "pad_mode": "constant", "residual_kernel_size": 3, "rope_theta": 10000.0, "sampling_rate": 24000,
         "sliding_window": 250, "trim_right_ratio": 1.0, "upsample_groups": 32, "upsampling_ratios": [8, 6, 5, 4],
-        "use_cache": False, "use_causal_conv": True, "use_conv_shortcut": False,
+        "use_cache": False, "use_causal_conv": True, "use_conv_shortcut": False, "use_streaming": False,
         "vector_quantization_hidden_dimension": 16,
     },
 }  # fmt: skip

@@ -105,6 +105,7 @@ CODEC_REFUSED = {
     "encoder_config.pad_mode": "reflect",
     "encoder_config.num_residual_layers": 2,
     "encoder_config._frame_rate": 25,
+    "encoder_config.use_streaming": True,
 }
 
 
@@ -131,7 +132,7 @@ IGNORED = {
     "architectures", "transformers_version", "max_window_layers", "sliding_window", "max_position_embeddings",
     "attention_dropout", "top_k", "temperature", "do_sample", "initializer_range", "pad_token_id",
     "position_id_per_seconds", "layer_scale_initial_scale", "semantic_codebook_size", "trim_right_ratio",
-    "upsample_groups", "normalize", "use_cache", "use_streaming", "dtype", "vector_quantization_hidden_dimension",
+    "upsample_groups", "normalize", "use_cache", "dtype", "vector_quantization_hidden_dimension",
 }  # fmt: skip
 SHAPING = {"talker_config.max_position_embeddings", "decoder_config.sliding_window",
            "encoder_config.vector_quantization_hidden_dimension"}  # fmt: skip

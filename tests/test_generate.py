@@ -5,24 +5,40 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import checkpoints
 from conftest import arguments
 from mlx_qwen3_tts import Sampling
+from tolerances import TIE
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
 
+def until_a_tie(golden, name: str) -> int:
+    """How many frames of a recorded greedy run must be equal: all, or those before the official code's own near-tie."""
+    ties = (golden[f"{name}.margins"] < TIE).any(axis=1)
+    return int(ties.argmax()) if ties.any() else len(ties)
+
+
 def test_greedy_codes(golden):
     for tts, case in golden.cases():
-        expected = golden[f"{case['name']}.codes"]
+        expected, frames = golden[f"{case['name']}.codes"], until_a_tie(golden, case["name"])
+        assert len(expected) == 42
         result = tts.synthesize(**arguments(case), sampling=GREEDY, max_frames=42)
-        assert len(expected) == 42 or result.finish_reason == "stop"
-        np.testing.assert_array_equal(result.codes, expected, err_msg=case["name"])
+        np.testing.assert_array_equal(result.codes[:frames], expected[:frames], err_msg=case["name"])
+
+
+def test_committed_data_has_no_ties(golden):
+    if golden.asked["seed"] != checkpoints.GOLDEN_SEED:
+        pytest.skip("a fresh seed may meet one")
+    assert all(until_a_tie(golden, case["name"]) == 42 for _, case in golden.cases())
 
 
 @pytest.mark.parametrize("stop", ["late", "early", "at-once"])
 def test_end(golden, stop, monkeypatch):
     """An ordinary code stands in for the end: one met late, one met early, one that would come at frame 0."""
     tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][0]
+    if until_a_tie(golden, f"stop-{stop}") < len(golden[f"stop-{stop}.codes"]):
+        pytest.skip("this seed meets a near-tie before the end")
     eos = int(golden[f"stop-{stop}.eos"][0])
     monkeypatch.setattr(tts.talker, "config", replace(tts.talker.config, codec_eos_token_id=eos))
     expected = golden[f"stop-{stop}.codes"]

@@ -7,6 +7,7 @@ window or a swapped norm lies far above.
 
 EMBEDDINGS = 1e-5  # relative: two matrix products and a sum; measured 4e-7
 LOGITS = 1e-4  # relative: all layers over some 150 positions; measured 8e-7
+TIE = 1e-5  # relative: two logits nearer than this may change places; ten times what is measured on logits
 PROBABILITIES = 1e-6  # absolute: a softmax of equal logits; measured 1e-7
 CODEC = 1e-5  # relative L2: some 30 layers, sines among them; measured 5e-6
 CHUNKED = 1e-5  # absolute, of a wave in -1 .. 1: the same sums in other blocks; measured 1e-6

@@ -53,6 +53,7 @@ SETTINGS = [
     dict(repetition_penalty=1.0, temperature=1.0, top_k=5, top_p=0.5),
     dict(repetition_penalty=0.8, temperature=1.7, top_k=5000, top_p=0.95),
     dict(repetition_penalty=2.0, temperature=1.0, top_k=1, top_p=1.0),
+    dict(repetition_penalty=1.5, temperature=4.0, top_k=0, top_p=1.0),  # flat: negative logits show, too
 ]
 
 
@@ -128,6 +129,27 @@ def run(model: Qwen3TTSModel, case: dict, frames: int, **options) -> tuple[np.nd
     return decoded[0]["audio_codes"].numpy().astype(np.int32), recorder
 
 
+def margins(recorder: Recorder, codes: np.ndarray, eos: int, penalty: float = 1.05) -> np.ndarray:
+    """How far ahead the likeliest code was at each greedy choice [frames, 16], over the largest logit.
+
+    Where that is no more than rounding, another order of sums may choose the other code, and everything after differs.
+    """
+    result = np.zeros(codes.shape)
+    residual = torch.stack(recorder.predictor).reshape(-1, codes.shape[1] - 1, recorder.predictor[0].shape[-1])
+    for frame, row in enumerate(codes):
+        logits = recorder.talker[frame].clone()
+        seen = torch.tensor(np.unique(codes[:frame, 0]), dtype=torch.long)
+        logits[seen] = torch.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
+        logits[256:] = -torch.inf
+        if frame < 2:
+            logits[eos] = -torch.inf
+        for g, scores in enumerate([logits, *residual[frame]]):
+            best, second = scores.topk(2).values
+            result[frame, g] = (best - second) / scores[scores.isfinite()].abs().max()
+            assert row[g] == scores.argmax() or result[frame, g] == 0
+    return result.astype(np.float32)
+
+
 def text_ids(model: Qwen3TTSModel, case: dict) -> np.ndarray:
     return model._tokenize_texts([model._build_assistant_text(case["text"])])[0].numpy().astype(np.int32)[0]
 
@@ -141,15 +163,22 @@ def prompts(model: Qwen3TTSModel, cases: list[dict], out: dict[str, np.ndarray])
         out[f"{name}.trailing"] = recorder.prompt["trailing_text_hidden"][0].numpy()
         out[f"{name}.pad"] = recorder.prompt["tts_pad_embed"][0].numpy()
         out[f"{name}.positions"] = torch.cat([p[:, 0] for p in recorder.positions], dim=1).numpy().astype(np.int32)
-        out[f"{name}.codes"] = codes
+        eos = model.model.config.talker_config.codec_eos_token_id
+        out[f"{name}.codes"], out[f"{name}.margins"] = codes, margins(recorder, codes, eos)
         print(f"  {name}: {len(codes)} frames, {len(np.unique(codes[:, 0]))} different first codes", file=sys.stderr)
+
+
+UNREACHABLE = 10**6  # as the id of the end: the speech goes on
 
 
 def forced(model: Qwen3TTSModel, case: dict, everything: bool, out: dict[str, np.ndarray]) -> None:
     """Logits of a sampled run, to be compared with ours on the same codes."""
     torch.manual_seed(0)
+    config = model.model.config.talker_config
+    original, config.codec_eos_token_id = config.codec_eos_token_id, UNREACHABLE
     options = dict(do_sample=True, subtalker_dosample=True, top_k=50, top_p=1.0, temperature=1.0)
     codes, recorder = run(model, case, FORCED_FRAMES, **options)
+    config.codec_eos_token_id = original
     assert len(codes) == FORCED_FRAMES
     frames = np.arange(0, FORCED_FRAMES, 1 if everything else STRIDE)
     predictor = torch.stack(recorder.predictor).reshape(FORCED_FRAMES, -1, recorder.predictor[0].shape[-1])
@@ -159,14 +188,15 @@ def forced(model: Qwen3TTSModel, case: dict, everything: bool, out: dict[str, np
 
 
 def stops(model: Qwen3TTSModel, case: dict, first: np.ndarray, out: dict[str, np.ndarray]) -> None:
-    """The same weights with an ordinary code as the one that ends the speech: one met late, one met at frame 0."""
+    """The same weights with an ordinary code as the one that ends the speech: met late, met early, met at frame 0."""
     config = model.model.config.talker_config
     original = config.codec_eos_token_id
     new = [i for i in range(3, len(first)) if first[i, 0] not in first[:i, 0]]
     for name, index in (("late", new[len(new) // 2]), ("early", new[0]), ("at-once", 0)):
         config.codec_eos_token_id = int(first[index, 0])
-        codes, _ = run(model, case, FRAMES)
+        codes, recorder = run(model, case, FRAMES)
         out[f"stop-{name}.codes"], out[f"stop-{name}.eos"] = codes, np.array([config.codec_eos_token_id], np.int32)
+        out[f"stop-{name}.margins"] = margins(recorder, codes, config.codec_eos_token_id)
         print(f"  stop {name}: {len(codes)} frames", file=sys.stderr)
     config.codec_eos_token_id = original
 
