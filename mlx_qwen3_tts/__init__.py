@@ -1,20 +1,50 @@
-"""Qwen3-TTS on MLX: text in, speech out. See README.md; the public names are those below."""
+"""Qwen3-TTS on MLX: text in, speech out. See README.md; the public names are those below.
 
-from .errors import AudioError, CheckpointError, DownloadError, Qwen3TTSError, RequestError
-from .model import Qwen3TTS
-from .result import AudioChunk, SynthesisResult, SynthesisTiming
-from .sampling import Sampling
+They are imported when first used: MLX takes a moment to load, and a command line must listen to Ctrl-C meanwhile.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import (
+        AudioError,
+        CheckpointError,
+        DownloadError,
+        GenerationError,
+        Qwen3TTSError,
+        RequestError,
+        VoiceError,
+    )
+    from .model import Qwen3TTS
+    from .result import AudioChunk, SynthesisResult, SynthesisTiming
+    from .sampling import Sampling
+    from .voice import VoiceClonePrompt
 
 __all__ = [
     "AudioChunk",
     "AudioError",
     "CheckpointError",
     "DownloadError",
+    "GenerationError",
     "Qwen3TTS",
     "Qwen3TTSError",
     "RequestError",
     "Sampling",
     "SynthesisResult",
     "SynthesisTiming",
+    "VoiceClonePrompt",
+    "VoiceError",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Qwen3TTS": "model", "Sampling": "sampling", "VoiceClonePrompt": "voice", "AudioChunk": "result",
+    "SynthesisResult": "result", "SynthesisTiming": "result",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)

@@ -25,6 +25,9 @@ Config = TypeVar("Config")
 # may never be generated (but for the end). The official generate() has this number as a literal.
 CONTROL_IDS = 1024
 
+# No size or id of a model comes near these; a file that claims more is damaged, and must not be built.
+LARGEST, MOST_LAYERS = 2**24, 256
+
 
 def _check(value: Any, kind: Any, where: str) -> Any:
     """Return `value` as `kind` (an annotation of this file), or raise a CheckpointError that names `where`."""
@@ -44,9 +47,9 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         return tuple(_check(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     elif hasattr(kind, "__dataclass_fields__") and isinstance(value, Mapping):
         return from_dict(kind, value, where)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
         return float(value)
-    elif kind is int and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    elif kind is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
         return value
     elif kind is type(None) and value is None:
         return None
@@ -103,6 +106,8 @@ def _require_positive(config: Any, where: str) -> None:
         for number in numbers:
             if isinstance(number, int | float) and not isinstance(number, bool) and not id_like and number <= 0:
                 raise CheckpointError(f"{where}.{field.name} is {number}; it must be positive")
+            if field.name in ("num_hidden_layers", "num_code_groups", "num_quantizers") and number > MOST_LAYERS:
+                raise CheckpointError(f"{where}.{field.name} is {number}; at most {MOST_LAYERS} are possible")
 
 
 def _check_attention(config: Any, where: str) -> None:
@@ -142,6 +147,10 @@ class CodePredictorConfig:
         where = "code_predictor_config"
         _require_positive(self, where)
         _check_attention(self, where)
+        _require(
+            len(self.layer_types) == self.num_hidden_layers,
+            f"{where}.layer_types names {len(self.layer_types)} layers, num_hidden_layers is {self.num_hidden_layers}",
+        )
         for kind in self.layer_types:
             _require(
                 kind == "full_attention",
@@ -227,6 +236,8 @@ class TalkerConfig:
 @dataclass(frozen=True)
 class SpeakerEncoderConfig:
     """`speaker_encoder_config` of the Base models; released files name the first two keys, the rest are defaults."""
+
+    IMPLEMENTED: ClassVar[dict[str, Any]] = {"sample_rate": 24000}
 
     enc_dim: int
     sample_rate: int
@@ -401,7 +412,11 @@ class CodecEncoderConfig:
 class CodecConfig:
     """speech_tokenizer/config.json."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {"model_type": "qwen3_tts_tokenizer_12hz"}
+    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+        "model_type": "qwen3_tts_tokenizer_12hz",
+        "input_sample_rate": 24000,
+        "output_sample_rate": 24000,
+    }
 
     input_sample_rate: int
     output_sample_rate: int
@@ -449,3 +464,6 @@ class GenerationConfig:
     subtalker_top_k: int = 50
     subtalker_top_p: float = 1.0
     max_new_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        _require(self.max_new_tokens >= 2, f"generation_config.json.max_new_tokens is {self.max_new_tokens}")

@@ -3,7 +3,9 @@
     Qwen3TTSError ── CheckpointError   a model directory that cannot be used as it is
                   ├─ DownloadError     a model that could not be fetched
                   ├─ RequestError      a request this model cannot serve (also a ValueError)
-                  └─ AudioError        audio that could not be read or written
+                  ├─ AudioError        audio that could not be read or written
+                  ├─ VoiceError        a voice file that could not be read or written
+                  └─ GenerationError   a computation that went wrong
 
 Each message is one line: what is wrong, then what to do about it. The command line prints it and exits with 1.
 """
@@ -27,3 +29,11 @@ class RequestError(Qwen3TTSError, ValueError):
 
 class AudioError(Qwen3TTSError):
     """Audio that could not be read or written."""
+
+
+class GenerationError(Qwen3TTSError):
+    """A computation that gave no usable numbers."""
+
+
+class VoiceError(Qwen3TTSError):
+    """A voice file that is damaged, edited, of a newer format, or not there."""

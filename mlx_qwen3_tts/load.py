@@ -1,34 +1,36 @@
-"""A path or a hub id to a model: find or fetch the files, read the configuration, load the weights.
+"""A path or a hub id to everything that a model is made of.
 
-    "demo" | directory | hub id ─ resolve ─ directory ─ config.json, tokenizer, *.safetensors ─► Qwen3TTS
-
-Attribute paths are the checkpoint's keys, so loading needs no table of names. `sanitize` holds the two exceptions,
-chosen by the type of the module at a path: the layout of convolutions (a PyTorch file says so in its metadata:
-`format` "pt"; an MLX file says "mlx"), and codebooks, which a file holds as sums and counts. Loading is strict: every
-tensor missing, left over or of another shape is an error that names it.
+"demo" | directory | hub id ─ resolve ─ directory ─ config.json, tokenizer, weights ─► Qwen3TTS
 """
 
+import os
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
-from safetensors import SafetensorError, safe_open
 
 from . import demo
 from .codec import Codec
-from .codec.quantizer import Codebook
 from .config import CodecConfig, GenerationConfig, ModelConfig, from_dict, read_json
-from .errors import CheckpointError, DownloadError
+from .errors import CheckpointError, DownloadError, RequestError
+from .sampling import DEFAULTS
 from .speaker_encoder import SpeakerEncoder
 from .talker import Talker
 from .tokenizer import TextTokenizer
+from .weights import load_weights
 
-FILES = ["*.json", "*.safetensors", "merges.txt", "speech_tokenizer/*.json", "speech_tokenizer/*.safetensors"]
+CONFIG_FILES = ["config.json"]
+FILES = [
+    *CONFIG_FILES, "generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "model*.safetensors", "model.safetensors.index.json", "speech_tokenizer/config.json",
+    "speech_tokenizer/model*.safetensors", "speech_tokenizer/model.safetensors.index.json",
+]  # fmt: skip
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -43,144 +45,107 @@ class Network(nn.Module):
             self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint in memory."""
+
+    config: ModelConfig
+    generation_config: GenerationConfig
+    network: Network
+    codec: Codec
+    tokenizer: TextTokenizer
+
+
 @contextmanager
-def resolve(model: str | Path, progress: bool = False) -> Iterator[Path]:
+def resolve(model: str | Path, progress: bool = False, files: list[str] = FILES) -> Iterator[Path]:
     """The directory that holds `model`: a directory, a hub id (fetched, or from the hub's cache), or "demo".
 
-    progress: show the download on stderr. Raises DownloadError or CheckpointError.
+    progress: show the download on stderr. files: what to fetch. Raises DownloadError or CheckpointError.
     """
-    path = Path(model).expanduser()
+    path = os.path.expanduser(model)
     if str(model) in demo.MODELS:
         with demo.checkpoint(str(model)) as directory:
             yield directory
-    elif path.is_dir():
-        yield path
-    elif path.exists():
+    elif os.path.isdir(path):
+        yield Path(path)
+    elif os.path.exists(path):
         raise CheckpointError(f"{path} is a file; name the checkpoint's directory")
-    elif HUB_ID.fullmatch(str(model)):
-        yield _download(str(model), progress)
+    elif HUB_ID.fullmatch(str(model)) and len(str(model)) < 100:
+        yield _download(str(model), progress, files)
     else:
-        raise CheckpointError(f"{path} is no directory, and no hub id of the form owner/name either")
+        raise CheckpointError(f"{path!r} is no directory, and no hub id of the form owner/name either")
 
 
-def _download(hub_id: str, progress: bool) -> Path:
+def _download(hub_id: str, progress: bool, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
     from tqdm import tqdm
 
     class Bar(tqdm):
+        """A bar that goes when it is done, and that is shown only where standard error is a terminal."""
+
         def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-            kwargs.pop("name", None)  # huggingface_hub's own bar takes it
-            kwargs["disable"] = None if progress else True  # None: only where stderr is a terminal
-            super().__init__(*args, **kwargs)
+            kwargs.pop("name", None)  # an argument of huggingface_hub's own bar
+            super().__init__(*args, **kwargs | {"disable": None if progress else True, "leave": False})
 
-    other = "or name a local directory, or --model demo"
+    other = "name a local directory, or --model demo"
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=FILES, tqdm_class=Bar))
+        return Path(snapshot_download(hub_id, allow_patterns=files, tqdm_class=Bar))
+    except GatedRepoError:
+        why = f"{hub_id} asks for your consent on its page; give it, sign in with `hf auth login`, or {other}"
     except RepositoryNotFoundError:
-        raise DownloadError(f"{hub_id} is neither a directory here nor a model on the hub; check it, {other}") from None
+        why = f"{hub_id} is neither a directory here nor a model on the hub; check the name, or {other}"
+    except LocalEntryNotFoundError:
+        why = f"{hub_id} is not here yet and the hub cannot be reached; connect to the network, {other}"
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise DownloadError(f"cannot fetch {hub_id} ({reason}); connect to the network, {other}") from None
+        why = f"cannot fetch {hub_id}: {textwrap.shorten(str(error), 200, placeholder=' ...')}; try later, or {other}"
+    raise DownloadError(why)
 
 
-def sanitize(weights: dict[str, mx.array], module: nn.Module, layout: str) -> dict[str, mx.array]:
-    """A file's tensors under the names and in the layouts of `module`. layout: the file's, "pt" or "mlx"."""
-    weights = dict(weights)
-    for path, part in module.named_modules():
-        if isinstance(part, Codebook):
-            Codebook.sanitize(weights, path)
-        elif layout == "pt" and isinstance(part, nn.Conv1d) and f"{path}.weight" in weights:
-            weights[f"{path}.weight"] = weights[f"{path}.weight"].moveaxis(1, 2)  # [out, in, k] -> [out, k, in]
-        elif layout == "pt" and isinstance(part, nn.ConvTranspose1d) and f"{path}.weight" in weights:
-            weights[f"{path}.weight"] = weights[f"{path}.weight"].transpose(1, 2, 0)  # [in, out, k] -> [out, k, in]
-    return weights
+def read_config(directory: Path) -> ModelConfig:
+    """config.json of a checkpoint directory. Raises CheckpointError."""
+    return from_dict(ModelConfig, read_json(directory / "config.json"), "config.json")
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    """model.safetensors, or the shards that its index names."""
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"{single} is missing: fetch the whole checkpoint again")
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
-        raise CheckpointError(f"{index} has no usable weight_map")
-    return [directory / name for name in sorted(set(names.values()))]
-
-
-def _read_file(path: Path) -> tuple[dict[str, mx.array], str]:
-    """The tensors of a safetensors file, lazily, and its layout ("pt" or "mlx")."""
+def _read_generation_config(path: Path) -> GenerationConfig:
+    """generation_config.json, which may be absent; keys that are not ours are left alone."""
+    if not path.is_file():
+        return GenerationConfig()
+    known, data = {field.name for field in fields(GenerationConfig)}, read_json(path)
+    config = from_dict(GenerationConfig, {k: v for k, v in data.items() if k in known and v is not None}, path.name)
     try:
-        with safe_open(path, framework="numpy") as file:  # checks the header against the file's length
-            layout = (file.metadata() or {}).get("format", "pt")  # transformers, too, takes no word for PyTorch
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: fetch the whole checkpoint again") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from None
-    if layout not in ("pt", "mlx"):
-        raise CheckpointError(f"{path} has the format {layout!r} in its metadata; this port reads 'pt' and 'mlx'")
-    return mx.load(str(path)), layout
+        DEFAULTS.resolve(config)
+    except RequestError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return config
 
 
-def load_weights(module: nn.Module, directory: Path, dtype: mx.Dtype | None = None) -> None:
-    """Load a directory's safetensors into `module`, strictly and lazily.
-
-    dtype: what floats are converted to; None keeps the file's. Raises CheckpointError.
-    """
-    weights: dict[str, mx.array] = {}
-    for path in _weight_files(directory):
-        tensors, layout = _read_file(path)
-        weights |= sanitize(tensors, module, layout)
-    expected = dict(tree_flatten(module.parameters()))
-    for name, parameter in expected.items():
-        if name not in weights:
-            raise CheckpointError(
-                f"{directory}: the tensor {name} is missing ({len(expected.keys() - weights)} in all)"
-            )
-        if weights[name].shape != parameter.shape:
-            found, wanted = list(weights[name].shape), list(parameter.shape)
-            raise CheckpointError(f"{directory}: the tensor {name} has shape {found}, config.json asks for {wanted}")
-    extra = sorted(weights.keys() - expected.keys())
-    if extra:
-        raise CheckpointError(f"{directory}: unknown tensor {extra[0]} ({len(extra)} in all)")
-    if dtype is not None:
-        weights = {name: tensor.astype(dtype) for name, tensor in weights.items()}
-    module.load_weights(list(weights.items()))
-    module.eval()
-
-
-def load_directory(directory: Path, dtype: str | None) -> tuple:
-    """Everything in a checkpoint directory: config, generation config, network, codec, tokenizer.
+def load_directory(directory: Path, dtype: str | None) -> Checkpoint:
+    """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32.
+    is always float32. Raises CheckpointError.
     """
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
-    config = from_dict(ModelConfig, read_json(directory / "config.json"), "config.json")
-    codec_directory = directory / "speech_tokenizer"
-    codec_config = from_dict(CodecConfig, read_json(codec_directory / "config.json"), "speech_tokenizer/config.json")
+    config = read_config(directory)
+    where = "speech_tokenizer/config.json"
+    codec_config = from_dict(CodecConfig, read_json(directory / where), where)
     groups, quantizers = config.talker_config.num_code_groups, codec_config.decoder_config.num_quantizers
     if (groups, config.talker_config.num_codes) != (quantizers, codec_config.decoder_config.codebook_size):
         raise CheckpointError(f"{directory}: the talker and the speech tokenizer do not belong together")
-    generation = GenerationConfig()
-    if (directory / "generation_config.json").is_file():
-        known = {field.name for field in fields(GenerationConfig)}
-        data = read_json(directory / "generation_config.json")
-        generation = from_dict(
-            GenerationConfig,
-            {k: v for k, v in data.items() if k in known and v is not None},
-            "generation_config.json",
-        )
+    generation_config = _read_generation_config(directory / "generation_config.json")
     tokenizer = TextTokenizer.from_directory(directory, config)
     network, codec = Network(config), Codec(codec_config)
     if dtype is None and mx.default_device().type == mx.cpu:
         dtype = "float32"
     load_weights(network, directory, DTYPES[dtype] if dtype else None)
-    load_weights(codec, codec_directory, mx.float32)
+    load_weights(codec, directory / "speech_tokenizer", mx.float32)
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())
-    return config, generation, network, codec, tokenizer
+    return Checkpoint(config, generation_config, network, codec, tokenizer)

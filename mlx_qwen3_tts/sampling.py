@@ -7,6 +7,7 @@ Greedy (do_sample=False) takes the largest logit after the penalties and leaves 
 """
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +15,7 @@ import mlx.core as mx
 from .config import GenerationConfig, TalkerConfig
 from .errors import RequestError
 
+OFFICIAL = GenerationConfig()  # the official code's own defaults
 MIN_FRAMES = 2  # min_new_tokens of the official generate(), which is not configurable there either
 
 
@@ -45,9 +47,17 @@ class Sampling:
         for switch, prefix in (("do_sample", ""), ("subtalker_dosample", "subtalker_")):
             for name in (f"{prefix}temperature", f"{prefix}top_k", f"{prefix}top_p"):
                 if given[name] is not None and not values[switch]:
-                    raise RequestError(f"{name} has no effect while {switch} is off; leave one of the two out")
+                    off = "off" if given[switch] is not None else "off by this checkpoint's default"
+                    raise RequestError(
+                        f"{name} has no effect while {switch} is {off}; switch it on, or leave {name} out"
+                    )
         _check_ranges(values)
-        return Sampling(**values)
+        # Numbers of other libraries become Python's own.
+        return Sampling(**{name: type(getattr(OFFICIAL, name))(value) for name, value in values.items()})
+
+    def check(self) -> None:
+        """Raise RequestError for what no checkpoint could take: a value out of range, or one without effect."""
+        self.resolve(OFFICIAL)
 
     def talker_filter(self, logits: mx.array) -> mx.array:
         """Temperature, top-k and top-p for codebook 0; nothing when greedy."""
@@ -64,25 +74,21 @@ DEFAULTS = Sampling()
 
 
 def _check_ranges(values: dict[str, Any]) -> None:
+    """Raise RequestError for a value that its option cannot have."""
     for name, value in values.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
         if name.endswith(("do_sample", "dosample")):
             valid, rule = isinstance(value, bool), "true or false"
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            valid, rule = False, "a number"
         elif name.endswith("top_k"):
-            valid, rule = (
-                isinstance(value, int) and value >= 0,
-                "a whole number, 0 or more (0 switches it off)",
-            )
+            valid, rule = number and isinstance(value, Integral) and value >= 0, "a whole number, or 0 to switch it off"
         elif name.endswith("top_p"):
-            valid, rule = 0 < value <= 1, "above 0 and at most 1 (1 switches it off)"
+            valid, rule = number and 0 < value <= 1, "above 0 and at most 1, which switches it off"
         elif name.endswith("temperature"):
-            valid, rule = (
-                0 < value < float("inf"),
-                "above 0 (for the most likely code every time, switch sampling off)",
-            )
+            # Below, float32 logits divided by it overflow: a draw would be of no distribution at all.
+            valid = number and 0.001 <= value < float("inf")
+            rule = "at least 0.001 (for the most likely code every time, switch sampling off)"
         else:
-            valid, rule = 0 < value < float("inf"), "above 0 (1 switches it off)"
+            valid, rule = number and 0 < value < float("inf"), "above 0 (1 switches it off)"
         if not valid:
             raise RequestError(f"{name} must be {rule}, not {value!r}")
 

@@ -10,14 +10,14 @@ from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
 from mlx_qwen3_tts.codec import Codec
 from mlx_qwen3_tts.config import CodecConfig, GenerationConfig, ModelConfig, from_dict
-from mlx_qwen3_tts.demo import pytorch_shapes
 from mlx_qwen3_tts.load import Network
+from mlx_qwen3_tts.weights import stored_shapes
 
 
 @pytest.mark.parametrize("name", released.MODELS)
 def test_released_model_has_its_tensors(name):
     network = Network(from_dict(ModelConfig, released.config(name), "config.json"))
-    assert pytorch_shapes(network) == released.tensors(name)
+    assert stored_shapes(network, "pt") == released.tensors(name)
 
 
 def test_tensor_counts():
@@ -28,7 +28,7 @@ def test_tensor_counts():
 
 def test_released_codec_has_its_tensors():
     codec = Codec(from_dict(CodecConfig, released.CODEC, "config.json"))
-    assert pytorch_shapes(codec) == released.codec_tensors()
+    assert stored_shapes(codec, "pt") == released.codec_tensors()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,6 @@ REFUSED = {
     "talker_config.vocab_size": 4096,
     "talker_config.num_key_value_heads": 3,
     "talker_config.head_dim": 127,
-    "talker_config.num_hidden_layers": 0,
     "talker_config.codec_bos_id": 3072,
     "talker_config.hidden_size": "1024",
     "talker_config.rms_norm_eps": None,
@@ -73,9 +72,14 @@ REFUSED = {
     "talker_config.code_predictor_config.rope_scaling": {"rope_type": "yarn"},
     "talker_config.code_predictor_config.tie_word_embeddings": True,
     "talker_config.code_predictor_config.layer_types": ["sliding_attention"] * 5,
+    "talker_config.code_predictor_config.num_hidden_layers": 6,
     "talker_config.spk_is_dialect": {},
     "talker_config.codec_language_id": [1, 2],
     "im_start_token_id": 999999,
+    "talker_config.rope_theta": float("nan"),
+    "talker_config.intermediate_size": 10**12,
+    "talker_config.num_hidden_layers": 10**6,
+    "talker_config.code_predictor_config.rms_norm_eps": float("inf"),
 }
 
 
@@ -93,6 +97,7 @@ def test_values_not_implemented(path):
 CODEC_REFUSED = {
     "model_type": "qwen3_tts_tokenizer_25hz",
     "decode_upsample_rate": 1280,
+    "output_sample_rate": 22050,
     "encode_downsample_rate": 960,
     "encoder_valid_num_quantizers": 8,
     "decoder_config.hidden_act": "relu",

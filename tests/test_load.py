@@ -1,6 +1,11 @@
 """Loading: strict, lazy, single files and shards, PyTorch and MLX layouts; damage is named."""
 
 import json
+import os
+import subprocess
+import threading
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import checkpoints
-from mlx_qwen3_tts import CheckpointError, DownloadError, Qwen3TTS
+from conftest import spawn
+from mlx_qwen3_tts import CheckpointError, DownloadError, GenerationError, Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.codec.quantizer import MIN_CLUSTER_USAGE
 from mlx_qwen3_tts.load import resolve
 
@@ -33,6 +39,16 @@ def test_shards_equal_a_single_file(checkpoint):
     index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     path.unlink()
+    again = Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", seed=1, max_frames=3)
+    np.testing.assert_array_equal(whole.audio, again.audio)
+    codec = checkpoint / "speech_tokenizer"
+    tensors = load_file(codec / "model.safetensors")
+    shards = {"model-1.safetensors": sorted(tensors)[::2], "model-2.safetensors": sorted(tensors)[1::2]}
+    for shard, part in shards.items():  # a codebook's sums and counts lie in different files
+        save_file({name: tensors[name] for name in part}, codec / shard, {"format": "pt"})
+    index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    (codec / "model.safetensors.index.json").write_text(json.dumps(index))
+    (codec / "model.safetensors").unlink()
     again = Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", seed=1, max_frames=3)
     np.testing.assert_array_equal(whole.audio, again.audio)
     (checkpoint / "model-00002-of-00002.safetensors").unlink()
@@ -108,6 +124,9 @@ NAME = "talker.model.layers.1.mlp.up_proj.weight"
         (lambda t: t.pop(NAME), f"{NAME} is missing"),
         (lambda t: t.update({NAME: t[NAME][:-1]}), f"{NAME} has shape"),
         (lambda t: t.update({NAME: np.ascontiguousarray(t[NAME].T)}), f"{NAME} has shape"),
+        (lambda t: t.update({NAME: t[NAME][0]}), f"{NAME} has shape"),
+        (lambda t: t.update({NAME: t[NAME].astype(np.float64)}), f"{NAME} is of type F64"),
+        (lambda t: t.update({NAME: t[NAME].astype(np.int64)}), f"{NAME} is of type I64"),
         (lambda t: t.update({"talker.lora.weight": t[NAME]}), "unknown tensor talker.lora.weight"),
     ],
 )
@@ -115,6 +134,50 @@ def test_tensors_that_do_not_fit(checkpoint, change, message):
     rewrite(checkpoint / "model.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         Qwen3TTS.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.pre_conv.conv.weight", "decoder.upsample.0.0.conv.weight", "decoder.decoder.0.conv.weight",
+        "decoder.quantizer.rvq_rest.vq.layers.3._codebook.cluster_usage", "encoder.downsample.conv.weight",
+        "encoder.quantizer.semantic_residual_vector_quantizer.layers.0.codebook.embed_sum",
+    ],
+)  # fmt: skip
+def test_codec_tensors_that_do_not_fit(checkpoint, name):
+    """Also where the tensor is changed on loading; it is named as the file names it."""
+    path = checkpoint / "speech_tokenizer" / "model.safetensors"
+    rewrite(path, lambda t: t.update({name: np.ascontiguousarray(t[name][:-1])}))
+    with pytest.raises(CheckpointError, match=f"{name} has shape"):
+        Qwen3TTS.from_pretrained(checkpoint)
+    rewrite(path, lambda t: t.pop(name))
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        Qwen3TTS.from_pretrained(checkpoint)
+
+
+def test_numbers_that_are_none(checkpoint):
+    rewrite(checkpoint / "model.safetensors", lambda t: t[NAME].fill(np.nan))
+    with pytest.raises(GenerationError, match="not finite"):
+        Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", max_frames=3)
+
+
+def test_generation_config_is_read(checkpoint):
+    """Its values are the defaults of a request, and its limit counts one more than the frames."""
+    path = checkpoint / "generation_config.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"max_new_tokens": 5, "top_k": 1, "subtalker_top_k": 1, "eos_token_id": 3}))
+    result = Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", seed=1)
+    assert len(result.codes) == 4
+    greedy = Sampling(do_sample=False, subtalker_dosample=False)
+    expected = Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", sampling=greedy)
+    np.testing.assert_array_equal(result.codes, expected.codes)
+    path.write_text(json.dumps(data | {"do_sample": False}))
+    with pytest.raises(RequestError, match="this checkpoint's default"):
+        Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", sampling=Sampling(top_k=3))
+    for bad in ({"top_p": 2.0}, {"max_new_tokens": 1}, {"top_k": "many"}):
+        path.write_text(json.dumps(data | bad))
+        with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+            Qwen3TTS.from_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "speech_tokenizer/model.safetensors"])
@@ -201,20 +264,79 @@ def test_no_network(monkeypatch, tmp_path):
         Qwen3TTS.from_pretrained("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice")
 
 
-def test_hub_cache_serves_offline(checkpoint, monkeypatch, tmp_path):
-    """A model that was fetched once loads without a network, and only the files that are needed were asked for."""
-    asked = {}
+@pytest.fixture
+def hub(checkpoint):
+    """A hub on this machine that has one model, owner/name, with files beside it that nobody needs."""
+    for extra in ("README.md", "pickle.bin", "onnx/model.safetensors", "speech_tokenizer/code.py"):
+        (checkpoint / extra).parent.mkdir(exist_ok=True)
+        (checkpoint / extra).write_text("not needed")
+    asked = []
 
-    def snapshot_download(hub_id, **options):
-        asked.update(options, hub_id=hub_id)
-        return str(checkpoint)
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.command, self.path))
+            path = self.path.partition("?")[0]
+            if path.startswith("/api/models/owner/name"):
+                names = [str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()]
+                files = [{"rfilename": name} for name in names]
+                body = json.dumps({"id": "owner/name", "sha": "0" * 40, "siblings": files}).encode()
+                if "/tree/" in path:
+                    body = json.dumps([{"type": "file", "path": n, "size": 1, "oid": "0" * 40} for n in names]).encode()
+            elif path.startswith("/owner/name/resolve/"):
+                body = (checkpoint / path.split("/", 5)[5]).read_bytes()
+            else:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{zlib.crc32(body):040x}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with resolve("owner/name") as directory:
-        assert directory == checkpoint
-    assert asked["hub_id"] == "owner/name"
-    assert "*.safetensors" in asked["allow_patterns"]
-    assert not any(pattern in ("*", "*.py", "*.bin") for pattern in asked["allow_patterns"])
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server, asked
+    server.shutdown()
+
+
+def test_hub(hub, tmp_path):
+    """A model is fetched once, only the files that are needed; then it speaks without a network."""
+    server, asked = hub
+    environment = os.environ | {
+        "HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_ETAG_TIMEOUT": "2", "NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+    }  # fmt: skip
+
+    def say(model: str) -> subprocess.CompletedProcess:
+        command = spawn("say", "Hello", "--model", model, "--max-frames", 2, "-o", tmp_path / "a.wav")
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    first = say("owner/name")
+    assert first.returncode == 0, first.stderr
+    assert "%" not in first.stderr, "no bar where standard error is no terminal"
+    fetched = {path.split("/", 5)[5] for command, path in asked if "/resolve/" in path}
+    assert {"config.json", "model.safetensors", "speech_tokenizer/model.safetensors"} <= fetched
+    assert not {name for name in fetched if name.endswith((".md", ".bin", ".py")) or name.startswith("onnx")}
+    other = say("owner/other")
+    assert other.returncode == 1
+    assert "--model demo" in other.stderr.splitlines()[-1]
+    server.shutdown()
+    server.server_close()
+    (tmp_path / "a.wav").unlink()
+    offline = say("owner/name")
+    assert offline.returncode == 0, offline.stderr
+    assert (tmp_path / "a.wav").exists()
+    unknown = say("owner/third")
+    assert unknown.returncode == 1
+    assert "cannot be reached" in unknown.stderr.splitlines()[-1]
+    assert "Traceback" not in unknown.stderr + other.stderr
 
 
 def test_released_layout(checkpoint):
