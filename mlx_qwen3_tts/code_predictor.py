@@ -58,14 +58,14 @@ class CodePredictor(nn.Module):
         hidden: the talker's normalized output at this frame [batch, 1, talker hidden].
         code0: the embedding of its codebook 0 [batch, 1, talker hidden].
         choose: given g and the logits [batch, vocab] of codebook g + 1, its codes [batch].
-        Returns codes 1..15 [batch, 15] and the sum of their embeddings [batch, 1, talker hidden].
+        Returns codes 1..15 [batch, 15] and the sum of all 16 embeddings [batch, 1, talker hidden].
         """
         caches = [KVCache() for _ in self.model.layers]
         x = mx.concatenate([hidden, code0], axis=1)
-        codes, total = [], mx.zeros_like(code0)
+        codes, total = [], code0.astype(mx.float32)  # rounded once, at the end, as PyTorch sums bfloat16
         for g, (head, table) in enumerate(zip(self.lm_head, self.model.codec_embedding, strict=True)):
             x = self.model(self._project(x), caches)
             codes.append(choose(g, head(x[:, -1])))
             x = table(codes[-1])[:, None]  # [batch, 1, talker hidden]
             total = total + x
-        return mx.stack(codes, axis=1), total
+        return mx.stack(codes, axis=1), total.astype(code0.dtype)

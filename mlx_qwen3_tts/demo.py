@@ -18,7 +18,6 @@ from typing import Any
 
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 SEED = 20260205
@@ -70,7 +69,9 @@ TALKER = TRANSFORMER | {
 MODEL = {
     "architectures": ["Qwen3TTSForConditionalGeneration"], "model_type": "qwen3_tts",
     "tokenizer_type": "qwen3_tts_tokenizer_12hz", "tts_model_type": "custom_voice", "tts_model_size": "1b7",
-    "talker_config": TALKER, "transformers_version": "4.57.1",
+    "talker_config": TALKER,
+    # Not the released 4.57.3: from there on transformers swaps the pre-tokenizer of a local model (see tokenizer.py).
+    "transformers_version": "4.57.1",
 }  # fmt: skip
 CODEC = {
     "architectures": ["Qwen3TTSTokenizerV2Model"], "model_type": "qwen3_tts_tokenizer_12hz",
@@ -100,7 +101,15 @@ GENERATION = {
     "subtalker_dosample": True, "subtalker_temperature": 0.9, "subtalker_top_p": 1.0, "subtalker_top_k": 50,
     "max_new_tokens": 8192,
 }  # fmt: skip
-MODELS = {"demo": MODEL}
+BASE = MODEL | {
+    "tts_model_type": "base",
+    "talker_config": TALKER | {"spk_id": {}, "spk_is_dialect": {}},
+    "speaker_encoder_config": {
+        "enc_dim": TALKER["hidden_size"], "sample_rate": 24000, "enc_channels": [32, 32, 32, 32, 96],
+        "enc_attention_channels": 16, "enc_se_channels": 16,
+    },
+}  # fmt: skip
+MODELS = {"demo": MODEL, "demo-base": BASE}
 
 
 @contextmanager
@@ -175,27 +184,10 @@ def byte_level_vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[
 
 
 def _save(module: nn.Module, path: Path, seed: int) -> None:
-    shapes = pytorch_shapes(module)
+    from .weights import stored_shapes
+
+    shapes = stored_shapes(module, "pt")
     save_file({name: draw(name, shape, seed) for name, shape in shapes.items()}, path, {"format": "pt"})
-
-
-def pytorch_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of `module`'s tensors as a released file has them: the inverse of load.sanitize."""
-    from .codec.quantizer import Codebook
-
-    shapes = {name: parameter.shape for name, parameter in tree_flatten(module.parameters())}
-    for path, part in module.named_modules():
-        name = f"{path}.weight"
-        if isinstance(part, Codebook):
-            size, dim = shapes.pop(name)
-            shapes |= {key: {2: (size, dim), 1: (size,), 0: (1,)}[rank] for key, rank in Codebook.stored(path).items()}
-        elif isinstance(part, nn.Conv1d):
-            out, kernel, width = shapes[name]
-            shapes[name] = (out, width, kernel)
-        elif isinstance(part, nn.ConvTranspose1d):
-            out, kernel, width = shapes[name]
-            shapes[name] = (width, out, kernel)
-    return shapes
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

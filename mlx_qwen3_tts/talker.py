@@ -66,7 +66,8 @@ class Talker(nn.Module):
     def embed_frames(self, codes: mx.array) -> mx.array:
         """Whole frames [batch, frames, 16] -> the sum of their embeddings [batch, frames, hidden]."""
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
-        return sum(table(codes[..., i]) for i, table in enumerate(tables))
+        total = sum(table(codes[..., i]).astype(mx.float32) for i, table in enumerate(tables))
+        return total.astype(tables[0].weight.dtype)  # rounded once, as PyTorch sums bfloat16
 
     def __call__(self, x: mx.array, caches: list[KVCache]) -> tuple[mx.array, mx.array]:
         """Advance over embeddings [batch, time, hidden].

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import RequestError
+from mlx_qwen3_tts import Qwen3TTS, RequestError
 from tolerances import CHUNKED, CODEC, relative_l2
 
 
@@ -43,6 +43,17 @@ def test_the_window_is_72_frames(golden):
     difference = np.abs(codec.decode(codes) - codec.decode(changed)).reshape(len(codes), -1).max(axis=1)
     assert (difference[:100] == 0).all()
     assert difference[100] > 1e-4
+
+
+def test_loud_waves_are_clamped(checkpoint):
+    decoder = Qwen3TTS.from_pretrained(checkpoint).codec.decoder
+    codes = mx.array(np.random.RandomState(0).randint(0, 256, (1, 4, 16)))
+    quiet, _ = decoder(codes)
+    last = decoder.decoder[-1].conv
+    last.weight, last.bias = 20 * last.weight, 20 * last.bias
+    loud, _ = decoder(codes)
+    assert (mx.abs(loud) == 1).any()
+    assert mx.allclose(loud, mx.clip(20 * quiet, -1, 1), atol=1e-4)
 
 
 def test_no_frames(demo):

@@ -2,21 +2,15 @@
 
 from dataclasses import replace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 import checkpoints
-from conftest import arguments
+from conftest import arguments, until_a_tie
 from mlx_qwen3_tts import Sampling
-from tolerances import TIE
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
-
-
-def until_a_tie(golden, name: str) -> int:
-    """How many frames of a recorded greedy run must be equal: all, or those before the official code's own near-tie."""
-    ties = (golden[f"{name}.margins"] < TIE).any(axis=1)
-    return int(ties.argmax()) if ties.any() else len(ties)
 
 
 def test_greedy_codes(golden):
@@ -62,6 +56,15 @@ def test_seed_fixes_the_result(demo):
     np.testing.assert_array_equal(first.codes, again.codes)
     np.testing.assert_array_equal(first.audio, again.audio)
     assert (first.codes != other.codes).any()
+
+
+def test_global_random_state_is_neither_read_nor_written(demo):
+    mx.random.seed(1)
+    before = np.array(mx.random.state[0])
+    first = demo.synthesize("Hello", seed=3, max_frames=3)
+    np.testing.assert_array_equal(np.array(mx.random.state[0]), before)
+    mx.random.seed(2)
+    np.testing.assert_array_equal(demo.synthesize("Hello", seed=3, max_frames=3).codes, first.codes)
 
 
 def test_drawn_seed_makes_the_result_again(demo):

@@ -4,8 +4,10 @@ import mlx.core as mx
 import numpy as np
 
 from conftest import arguments
+from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cache import STEP, KVCache
-from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.generate import PREFILL_STEP, prefill
+from mlx_qwen3_tts.prompt import Prompt, Request
 from tolerances import LOGITS, relative
 
 
@@ -25,8 +27,8 @@ def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
         code0 = talker.model.codec_embedding(row[:1])[:, None]
         residual, total = talker.code_predictor(hidden, code0, choose)
         assert (residual[0] == row[1:]).all()
-        assert mx.allclose(code0 + total, talker.embed_frames(row[None, None]), rtol=0, atol=1e-5)
-        hidden, logits = talker(code0 + total + prompt.text_at(frame), caches)
+        assert mx.allclose(total, talker.embed_frames(row[None, None]), rtol=0, atol=1e-5)
+        hidden, logits = talker(total + prompt.text_at(frame), caches)
         rows.append(logits[0])
         residual_rows.append(mx.stack(steps))
         mx.eval(rows, residual_rows)
@@ -56,6 +58,33 @@ def test_prefill_equals_single_steps(golden):
     assert whole[0].offset == steps[0].offset == x.shape[1]
     assert relative(np.array(step_hidden), np.array(hidden)) < LOGITS
     assert relative(np.array(step_logits), np.array(logits)) < LOGITS
+
+
+def test_bfloat16_embeddings_are_rounded_once(checkpoint):
+    """PyTorch sums 16 bfloat16 rows in float32 and rounds the sum; so do both places that sum them here."""
+    talker = Qwen3TTS.from_pretrained(checkpoint, dtype="bfloat16").talker
+    codes = mx.array(np.random.RandomState(0).randint(0, 256, (1, 50, 16)))
+    tables = [talker.model.codec_embedding, *talker.code_predictor.model.codec_embedding]
+    rows = sum(np.array(table.weight.astype(mx.float32))[np.array(codes)[..., i]] for i, table in enumerate(tables))
+    expected = mx.array(rows).astype(mx.bfloat16)
+    assert (talker.embed_frames(codes) == expected).all()
+    for frame in range(3):
+        row = codes[0, frame]
+        code0 = talker.model.codec_embedding(row[:1])[:, None]
+        _, total = talker.code_predictor(code0, code0, lambda g, logits, row=row: row[g + 1 : g + 2])
+        assert (total[0, 0] == expected[0, frame]).all()
+
+
+def test_prefill_in_steps_equals_one_pass(golden):
+    """Across the boundary of a step, and in bounded memory."""
+    tts = golden.models["custom_voice"]
+    x = mx.random.normal((1, PREFILL_STEP + 70, tts.config.talker_config.hidden_size), key=mx.random.key(0))
+    caches = [KVCache() for _ in tts.talker.model.layers]
+    hidden, logits = tts.talker(x, caches)
+    start = prefill(tts.talker, Prompt(x, x[:, :0], x[:, :1]))
+    assert start.caches[0].offset == x.shape[1]
+    assert relative(np.array(start.hidden), np.array(hidden)) < LOGITS
+    assert relative(np.array(start.logits), np.array(logits)) < LOGITS
 
 
 def test_projection_is_there_only_between_different_widths(golden):
