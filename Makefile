@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 REFERENCE ?= .venv-reference
+# Recordings that `make parity` clones from beside its own sounds, where there are any.
+AUDIO ?= ../shared/audio
 # On Linux MLX needs a back end by name: cpu, cuda12 or cuda13. A Mac has Metal.
 BACKEND ?= $(if $(filter Darwin,$(shell uname -s)),,cpu)
 BIN = $(VENV)/bin
 
-.PHONY: demo test parity golden lint clean
+.PHONY: demo test parity parity-full-size golden lint clean
 demo: $(VENV)/.installed
 	$(BIN)/mlx-qwen3-tts demo
 
@@ -17,9 +19,17 @@ test: $(VENV)/.tests-installed
 # Fresh checkpoints from a new seed (SEED=N repeats one), run through the official package, then the same comparisons.
 parity: $(VENV)/.tests-installed $(REFERENCE)/.installed
 	seed=$${SEED:-$$(date +%s)}; echo "parity: SEED=$$seed"; out=$$(mktemp -d) && \
-	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --seed $$seed && \
+	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --seed $$seed $(addprefix --audio ,$(wildcard $(AUDIO))) && \
 	GOLDEN="$$out" $(BIN)/python -m pytest tests/test_prompt.py tests/test_talker.py tests/test_generate.py \
-	  tests/test_sampling.py tests/test_codec_decoder.py; \
+	  tests/test_sampling.py tests/test_codec_decoder.py tests/test_codec_encoder.py tests/test_speaker_encoder.py \
+	  tests/test_voice.py; \
+	status=$$?; rm -rf "$$out"; exit $$status
+
+# The speaker encoders and the codec's encoder once at the released sizes: some 4 GB of disk and memory, a few minutes.
+parity-full-size: $(VENV)/.tests-installed $(REFERENCE)/.installed
+	out=$$(mktemp -d) && \
+	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --full-size && \
+	GOLDEN_FULL_SIZE="$$out" $(BIN)/python -m pytest tests/test_full_size.py --durations=0; \
 	status=$$?; rm -rf "$$out"; exit $$status
 
 # The committed golden data again, after a change of tests/checkpoints.py, demo.draw or tests/reference/golden.py.
@@ -39,7 +49,7 @@ $(VENV)/bin/python:
 	  echo "Install a newer one and name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@if [ "$$(uname -s)" = Darwin ] && [ "$$($(PYTHON) -c 'import platform; print(platform.machine())')" != arm64 ]; then \
 	  echo "MLX runs on Apple Silicon with a native (arm64) Python; $(PYTHON) is another." >&2; exit 1; fi
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml

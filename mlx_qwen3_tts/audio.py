@@ -1,23 +1,136 @@
-"""Audio files: writing, through soundfile.
+"""Audio in and out of the models: reading, resampling, mel spectrogram, writing.
+
+    file | file object | (array, rate) ─ read_audio ─ float32 mono at its own rate ─ resample ─ 24 kHz
+    24 kHz ─ mel_spectrogram ─ [frames, 128] for the speaker encoder
+    float32 ─ write_audio ─ WAV, FLAC, OGG, MP3
 
 A file appears under its name only when it is whole: it is written beside it and moved there at the end.
 """
 
+import io
+import math
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 from .errors import AudioError
 
-FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", None),
-}
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+Audio = str | os.PathLike | BinaryIO | tuple[np.ndarray, int]
+
+# The mel front end of the speaker encoder (mel_spectrogram in modeling_qwen3_tts.py).
+N_FFT, HOP, MEL_RATE = 1024, 256, 24000
+SPECTRUM_FLOOR, MEL_FLOOR = 1e-9, 1e-5
+
+
+def read_audio(source: Audio) -> tuple[np.ndarray, int]:
+    """Read audio as float32 mono [samples] (the mean of the channels) and its rate.
+
+    source: a path or a file object that holds any format that libsndfile knows (WAV in all its encodings, FLAC, OGG,
+    MP3), or an array [samples] or [samples, channels] with its rate.
+    Raises AudioError for what is no audio, empty, or not finite.
+    Source: Qwen3TTSModel._normalize_audio_inputs, which reads through librosa.load(sr=None, mono=True).
+    """
+    if isinstance(source, tuple):
+        name = "the array"
+        audio, rate = source
+        audio = np.asarray(audio)
+        if audio.dtype.kind != "f" or audio.ndim not in (1, 2):
+            raise AudioError(
+                f"audio must be floats of shape [samples] or [samples, channels], not {audio.dtype} {list(audio.shape)}"
+            )
+    else:
+        name = str(source) if isinstance(source, str | os.PathLike) else "the audio"
+        audio, rate = _read_file(source, name)
+    audio = audio.astype(np.float32)
+    if audio.ndim == 2:
+        audio = np.mean(audio, axis=1)
+    if type(rate) is not int or rate <= 0:
+        raise AudioError(f"{name} has the sample rate {rate!r}; it must be a whole number above 0")
+    if not len(audio):
+        raise AudioError(f"{name} holds no samples")
+    if not np.isfinite(audio).all():
+        raise AudioError(f"{name} holds samples that are no numbers (NaN or infinite): repair or export it again")
+    return audio, rate
+
+
+def _read_file(source: str | os.PathLike | BinaryIO, name: str) -> tuple[np.ndarray, int]:
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        if path.is_dir():
+            raise AudioError(f"{name} is a directory, not an audio file")
+        if not path.exists():
+            raise AudioError(f"{name} does not exist")
+        source = str(path)
+    try:
+        return soundfile.read(source, dtype="float32", always_2d=True)
+    except (OSError, TypeError, soundfile.SoundFileError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise AudioError(f"{name} cannot be read as audio ({reason}); WAV, FLAC, OGG and MP3 can") from None
+
+
+def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Audio [samples] at `rate` as [ceil(samples * (target / rate))] at `target`.
+
+    Source: librosa.resample with its default, soxr's high quality.
+    """
+    if rate == target:
+        return audio
+    import soxr
+
+    length = math.ceil(len(audio) * (target / rate))  # in floats, as there: one more where the product rounds up
+    result = soxr.resample(audio, rate, target, quality="HQ")[:length]
+    return np.pad(result, (0, length - len(result)))
+
+
+def trim_silence(audio: np.ndarray, rate: int, below: float = 0.01) -> np.ndarray:
+    """Audio [samples] without what is quieter at both ends than `below` (-40 dB) of its loudest 20 ms."""
+    block = max(1, rate // 50)
+    padded = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
+    loudness = np.sqrt(np.mean(padded**2, axis=1))
+    loud = np.flatnonzero(loudness > below * loudness.max())
+    return audio[loud[0] * block : (loud[-1] + 1) * block] if len(loud) else audio
+
+
+def _hertz_to_mel(hertz: np.ndarray | float) -> np.ndarray:
+    """Slaney's scale: linear to 1 kHz, 15 mel there, then logarithmic, 27 mel for a factor of 6.4."""
+    hertz = np.asarray(hertz, np.float64)
+    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
+
+
+def _mel_to_hertz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+@cache
+def mel_filters(n_mels: int) -> np.ndarray:
+    """Triangular filters of unit area, 0 to 12 kHz: float32 [n_mels, N_FFT // 2 + 1]. Equals librosa.filters.mel."""
+    bins = np.linspace(0, MEL_RATE / 2, N_FFT // 2 + 1)
+    corners = _mel_to_hertz(np.linspace(0, _hertz_to_mel(MEL_RATE / 2), n_mels + 2))
+    rising = (bins - corners[:-2, None]) / np.diff(corners)[:-1, None]
+    falling = (corners[2:, None] - bins) / np.diff(corners)[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * 2 / (corners[2:] - corners[:-2])[:, None]).astype(np.float32)
+
+
+def mel_spectrogram(audio: np.ndarray, n_mels: int = 128) -> np.ndarray:
+    """Log-mel spectrogram of audio [samples] at 24 kHz: float32 [(samples - 256) // 256 + 1, n_mels].
+
+    Reflected at both ends by 384 samples, which it must be longer than. Source: the official mel_spectrogram.
+    """
+    padded = np.pad(audio, (N_FFT - HOP) // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic Hann
+    # In float64: the official float32 transform leaves rounding noise (up to 0.01 in the logarithm) in the empty bins
+    # beside a loud tone, which depends on the FFT library. This is what all of them approximate.
+    spectrum = np.fft.rfft(frames * window)
+    magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2 + SPECTRUM_FLOOR)
+    return np.log(np.maximum(magnitude @ mel_filters(n_mels).T, MEL_FLOOR)).astype(np.float32)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -25,25 +138,46 @@ def check_writable(path: str | os.PathLike) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise AudioError(f"cannot write {path}: its name must end in {', '.join(FORMATS)}")
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a directory")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise AudioError(f"cannot write {path}: {error.strerror or error}") from None
+        if path.is_dir():
+            raise AudioError(f"cannot write {path}: it is a directory")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise AudioError(f"cannot write {path}: it is write-protected")
+        if not path.exists() or path.is_file():
+            with tempfile.TemporaryFile(dir=path.resolve().parent):
+                pass
+            (path.resolve().parent / f".{path.name}.part").exists()  # a name too long, or with a zero in it, shows here
+    except (OSError, ValueError) as error:
+        raise AudioError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def encode_audio(audio: np.ndarray, sample_rate: int, suffix: str) -> bytes:
+    """The bytes of a file of float audio [samples] in -1 .. 1, in the format of `suffix` (".wav", ".mp3", ...)."""
+    container, subtype = FORMATS[suffix.lower()]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, sample_rate, format=container, subtype=subtype)
+    return buffer.getvalue()
 
 
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) -> None:
     """Write float audio [samples] in -1 .. 1 in the format of the suffix. Raises AudioError."""
     path = Path(path)
     check_writable(path)
-    container, subtype = FORMATS[path.suffix.lower()]
-    partial = path.with_name(f".{path.name}.part")
     try:
-        soundfile.write(partial, audio, sample_rate, format=container, subtype=subtype)
-        os.replace(partial, path)
+        write_whole(path, encode_audio(audio, sample_rate, path.suffix))
     except (OSError, soundfile.SoundFileError) as error:
-        raise AudioError(f"cannot write {path}: {error}") from None
+        raise AudioError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` never names half of it. Raises OSError."""
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
+        path.write_bytes(data)
+        return
+    path = path.resolve()  # behind a symbolic link
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,29 +1,32 @@
-"""The command line: `mlx-qwen3-tts say | voices | demo`. One sub-command is one function, with its parser beside it.
+"""The command line: `mlx-qwen3-tts say | clone | voices | demo`. One sub-command is one function, its parser beside it.
 
 Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
 line; 2: a wrong option; 130: interrupted.
 """
 
 import argparse
-import io
+import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
-import soundfile
 from tqdm import tqdm
 
-from . import __version__
-from .audio import check_writable
-from .errors import Qwen3TTSError, RequestError
-from .load import DTYPES
+from . import __version__, prompt, voice
+from .audio import check_writable, encode_audio
+from .errors import AudioError, Qwen3TTSError, RequestError, VoiceError
+from .load import CONFIG_FILES, DTYPES, read_config, resolve
 from .model import Qwen3TTS
+from .prompt import Request
 from .result import SynthesisResult
 from .sampling import Sampling
+from .voice import VoiceClonePrompt
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
+DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
 DEFAULT_OUTPUT = "speech.wav"
 DEMO_TEXT = "Hello world, this is a voice."
 DEMO_NOTE = "the demo's weights are random: it babbles, and is no measure of Qwen3-TTS's voices"
@@ -31,7 +34,8 @@ DEMO_NOTE = "the demo's weights are random: it babbles, and is no measure of Qwe
 
 def note(message: str) -> None:
     """Tell the user something, on standard error."""
-    print(message, file=sys.stderr)  # noqa: T201
+    if sys.stderr:
+        print(message, file=sys.stderr)  # noqa: T201
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,31 +43,294 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mlx-qwen3-tts", description="Qwen3-TTS on MLX: text in, speech out.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_say, add_voices, add_demo):
+    for add in (add_say, add_clone, add_voices, add_demo):
         add(commands).add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except Qwen3TTSError as error:
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        return 1
+    except (Qwen3TTSError, OSError) as error:
         if args.debug:
             raise
         note(f"mlx-qwen3-tts: error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left: there is nobody to tell
-        return 1
     return 0
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+# --- say ---
+
+
+def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("say", help="speak a text", description="Speak a text.")
+    parser.add_argument("text", help="what to say; - reads standard input")
     parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help="checkpoint directory, hub id, or 'demo' (default: %(default)s)",
+        "-o",
+        "--output",
+        default=DEFAULT_OUTPUT,
+        metavar="FILE",
+        help="wav, flac, ogg or mp3 by its suffix; - writes a WAV to standard output (default: %(default)s)",
     )
-    parser.add_argument("--dtype", choices=list(DTYPES), help="default: the checkpoint's on a GPU, float32 on the CPU")
+    add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice the model that it was made with")
+    parser.add_argument("--voice", help="a preset voice, a voice of your library, or a voice file (see `voices`)")
+    parser.add_argument("--language", help="language of the text (default: auto)")
+    parser.add_argument("--instruct", help="how to speak, or a description of the voice (VoiceDesign)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same audio")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms")
+    parser.add_argument(
+        "--non-streaming-mode",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the whole text before the first frame (default), or one text token a frame",
+    )
+    clip = parser.add_argument_group("cloning in one go")
+    clip.add_argument("--ref-audio", metavar="FILE", help="a clip of the voice to speak in")
+    clip.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only its timbre is taken")
+    add_clip(clip)
+    add_sampling(parser)
+    parser.set_defaults(run=say)
+    return parser
+
+
+def say(args: argparse.Namespace) -> None:
+    """Speak a text into a file."""
+    if args.ref_audio is not None and args.voice is not None:
+        raise RequestError("--ref-audio and --voice both name a voice; leave one out")
+    if args.ref_audio is None and (args.ref_text is not None or clip_options(args)):
+        raise RequestError("--ref-text and the options for the clip need --ref-audio")
+    chosen = find_voice(args.voice, args.model)
+    request = Request(
+        text=read_text() if args.text == "-" else args.text,
+        voice=chosen,
+        language=args.language,
+        instruct=args.instruct,
+        seed=args.seed,
+        sampling=sampling_from(args),
+        max_frames=args.max_frames,
+        non_streaming_mode=args.non_streaming_mode,
+    )
+    prompt.check_values(request)
+    if args.output != "-":
+        check_writable(args.output)
+    default = DEFAULT_BASE if args.ref_audio is not None else DEFAULT_MODEL
+    if isinstance(chosen, VoiceClonePrompt):
+        default = chosen.provenance.get("model") or DEFAULT_BASE
+    tts = Qwen3TTS.from_pretrained(default if args.model is None else args.model, args.dtype, progress=True)
+    options = {field.name: getattr(request, field.name) for field in fields(Request)}
+    if args.ref_audio is not None:
+        options["voice"] = make_voice(tts, args.ref_audio, args.ref_text, args)
+    elif tts.model_type == "base" and isinstance(chosen, str):
+        options["voice"] = VoiceClonePrompt.load(voice.library_path(chosen))
+    chunks = tts.stream(**options)
+    if chosen is None and tts.default_speaker:
+        note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
+    if tts.name.startswith("demo"):
+        note(DEMO_NOTE)
+    write(collect(tts, chunks), args.output)
+
+
+def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
+    """A voice file, or a voice of the library where no model is named that might have a preset voice of that name."""
+    if name is None:
+        return None
+    if name.endswith(".safetensors") or os.sep in name:
+        return VoiceClonePrompt.load(name)
+    if model is None and name in voice.library_names():
+        return VoiceClonePrompt.load(voice.library_path(name))
+    return name
+
+
+def read_text() -> str:
+    """All of standard input, less the end of its last line. Raises RequestError where it is not UTF-8."""
+    if sys.stdin is None:
+        raise RequestError("standard input is closed: there is no text to read")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"standard input is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
+def collect(tts: Qwen3TTS, chunks: Sequence) -> SynthesisResult:
+    """All chunks of a stream, with a progress line on standard error where that is a terminal."""
+    received, frames, began = [], 0, time.perf_counter()
+    with tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar:
+        for chunk in chunks:
+            received.append(chunk)
+            frames += len(chunk.codes)
+            seconds = frames * tts.codec.samples_per_frame / tts.sample_rate
+            speed = seconds / (time.perf_counter() - began)
+            bar.set_description_str(f"{frames} frames, {seconds:.1f} s of audio, {speed:.2f}x real time")
+    return SynthesisResult.from_chunks(received)
+
+
+def write(result: SynthesisResult, output: str) -> None:
+    """Write the audio to a file or to standard output, and tell what it is."""
+    if output != "-":
+        result.save(output)
+    elif sys.stdout is None:
+        raise AudioError("standard output is closed: there is nowhere to write the audio")
+    else:
+        sys.stdout.buffer.write(encode_audio(result.audio, result.sample_rate, ".wav"))
+    timing = result.timing
+    ended = "" if result.finish_reason == "stop" else " (cut off at the frame limit)"
+    note(
+        f"{'standard output' if output == '-' else output}: {timing.frames} frames, {timing.audio_seconds:.2f} s of "
+        f"audio{ended} in {timing.total:.2f} s, real-time factor {timing.real_time_factor:.2f}, seed {result.seed}"
+    )
+
+
+# --- clone and voices ---
+
+
+def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "clone", help="make a voice from a clip", description="Make a voice from a clip, with a Base model."
+    )
+    parser.add_argument("audio", help="the clip: wav, flac, ogg or mp3, of any rate; 3 to 15 s of speech are best")
+    parser.add_argument("--text", help="what the clip says; without it only its timbre is taken")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", metavar="FILE", help="the voice file to write (.safetensors)")
+    target.add_argument("--save-as", metavar="NAME", help="keep it in your library: `say --voice NAME` finds it")
+    add_model(parser, DEFAULT_BASE)
+    add_clip(parser)
+    parser.set_defaults(run=clone)
+    return parser
+
+
+def clone(args: argparse.Namespace) -> None:
+    """Make a voice from a clip and keep it."""
+    path = Path(args.output) if args.save_as is None else voice.library_path(args.save_as)
+    if path.suffix != ".safetensors":
+        raise VoiceError(f"cannot write {path}: the name of a voice file ends in .safetensors")
+    if args.save_as is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise VoiceError(f"cannot write {path}: {path.parent} is no directory that can be written to")
+    tts = Qwen3TTS.from_pretrained(DEFAULT_BASE if args.model is None else args.model, args.dtype, progress=True)
+    made = make_voice(tts, args.audio, args.text, args)
+    made.save(path)
+    frames = 0 if made.ref_codes is None else len(made.ref_codes)
+    seconds = made.provenance["seconds"]
+    note(f"{path}: a voice from {seconds} s of audio, {frames} frames of reference codes")
+
+
+def make_voice(tts: Qwen3TTS, audio: str, text: str | None, args: argparse.Namespace) -> VoiceClonePrompt:
+    """tts.clone_voice with the options of the clip; what is odd about it is told on standard error."""
+    made = tts.clone_voice(audio, text, **clip_options(args))
+    for warning in made.warnings:
+        note(f"warning: {warning}")
+    if text is None:
+        note("no transcript was given: the voice is its timbre alone (speaker embedding); with one it is closer")
+    return made
+
+
+def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "voices",
+        help="list voices and languages",
+        description="List your library of cloned voices, and a model's preset voices and languages.",
+    )
+    add_model(parser, DEFAULT_MODEL, dtype=False)
+    parser.add_argument("--remove", metavar="NAME", help="delete a voice of your library")
+    parser.set_defaults(run=voices)
+    return parser
+
+
+def voices(args: argparse.Namespace) -> None:
+    """List the library, then a checkpoint's preset voices, with their dialects, and its languages."""
+    if args.remove is not None:
+        path = voice.library_path(args.remove)
+        if not path.exists():
+            raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
+        path.unlink()
+        note(f"removed {path}")
+        return
+    for name in voice.library_names():
+        emit(f"cloned    {name}  {describe(voice.library_path(name))}")
+    with resolve(DEFAULT_MODEL if args.model is None else args.model, progress=True, files=CONFIG_FILES) as directory:
+        config = read_config(directory)
+    dialects, default = config.talker_config.spk_is_dialect, prompt.default_speaker(config)
+    for name in prompt.speakers(config):
+        emit(
+            f"voice     {name}" + (f" ({dialects[name]})" if dialects[name] else "") + " (default)" * (name == default)
+        )
+    if not prompt.speakers(config):
+        note(f"a {prompt.MODEL_KINDS[config.tts_model_type]} model has no preset voices")
+    for name in prompt.languages(config):
+        emit(f"language  {name}")
+
+
+def describe(path: Path) -> str:
+    """What a voice file says of itself, or why it cannot be read."""
+    try:
+        kept = VoiceClonePrompt.load(path)
+    except VoiceError as error:
+        return f"(unusable: {error})"
+    about = kept.provenance
+    text = "timbre only" if kept.ref_text is None else repr(kept.ref_text)
+    return f"({about.get('model', 'unknown model')}, {about.get('seconds', '?')} s, {text})"
+
+
+def emit(line: str) -> None:
+    """Print a line of a result."""
+    if sys.stdout is None:
+        raise AudioError("standard output is closed: there is nowhere to write the list")
+    print(line)  # noqa: T201
+
+
+# --- demo ---
+
+
+def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "demo", help="try the built-in miniature model, offline", description=f"Offline and at once; {DEMO_NOTE}."
+    )
+    parser.add_argument("-o", "--output", default="demo.wav", metavar="FILE", help="default: %(default)s")
+    parser.set_defaults(run=demo)
+    return parser
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Synthesize a sentence with the built-in checkpoint."""
+    check_writable(args.output)
+    tts = Qwen3TTS.from_pretrained("demo")
+    note(DEMO_NOTE)
+    write(collect(tts, tts.stream(DEMO_TEXT, language="english", seed=7, max_frames=40)), args.output)
+
+
+# --- options that commands share ---
+
+
+def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True) -> None:
+    parser.add_argument("--model", help=f"checkpoint directory, hub id, 'demo' or 'demo-base' (default: {default})")
+    if dtype:
+        parser.add_argument(
+            "--dtype", choices=list(DTYPES), help="default: the checkpoint's on a GPU, float32 on the CPU"
+        )
+
+
+def add_clip(parser: argparse._ActionsContainer) -> None:
+    """How a reference clip is taken; the names are those of Qwen3TTS.clone_voice."""
+    parser.add_argument("--trim-silence", action="store_true", help="cut silence off both ends of the clip")
+    parser.add_argument(
+        "--ref-tail",
+        type=float,
+        metavar="SECONDS",
+        help="silence put behind the clip before it is encoded (default: 0, as the official code). 0.5 helps where the "
+        "speech begins with the clip's last sound",
+    )
+    parser.add_argument("--max-ref-seconds", type=float, metavar="SECONDS", help="refuse a longer clip (default: 120)")
+
+
+def clip_options(args: argparse.Namespace) -> dict[str, float | bool]:
+    """Those that were given."""
+    given = {"trim": args.trim_silence or None, "tail": args.ref_tail, "max_seconds": args.max_ref_seconds}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -89,135 +356,3 @@ def sampling_from(args: argparse.Namespace) -> Sampling:
             raise RequestError("--greedy and --do-sample or --subtalker-dosample exclude each other; leave one out")
         values |= {"do_sample": False, "subtalker_dosample": False}
     return Sampling(**values)
-
-
-def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("say", help="speak a text", description="Speak a text.")
-    parser.add_argument("text", help="what to say; - reads standard input")
-    parser.add_argument(
-        "-o",
-        "--output",
-        default=DEFAULT_OUTPUT,
-        metavar="FILE",
-        help="wav, flac, ogg or mp3 by its suffix; - writes a WAV to standard output (default: %(default)s)",
-    )
-    add_model(parser)
-    parser.add_argument("--voice", help="a preset voice (see `mlx-qwen3-tts voices`)")
-    parser.add_argument("--language", help="language of the text (default: auto)")
-    parser.add_argument("--instruct", help="how to speak, or a description of the voice (VoiceDesign)")
-    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same audio")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms")
-    parser.add_argument(
-        "--non-streaming-mode",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="the whole text before the first frame (default), or one text token a frame",
-    )
-    add_sampling(parser)
-    parser.set_defaults(run=say)
-    return parser
-
-
-def say(args: argparse.Namespace) -> None:
-    """Speak a text into a file."""
-    sampling = sampling_from(args)
-    text = read_text() if args.text == "-" else args.text
-    if not text.strip():
-        raise RequestError("the text is empty: give at least one word to say")
-    if args.output != "-":
-        check_writable(args.output)
-    tts = Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True)
-    if args.voice is None and tts.default_speaker:
-        note(f"voice: {tts.default_speaker} (the default; --voice takes another, `mlx-qwen3-tts voices` lists them)")
-    if args.model == "demo":
-        note(DEMO_NOTE)
-    result = synthesize(
-        tts,
-        text,
-        voice=args.voice,
-        language=args.language,
-        instruct=args.instruct,
-        seed=args.seed,
-        sampling=sampling,
-        max_frames=args.max_frames,
-        non_streaming_mode=args.non_streaming_mode,
-    )
-    write(result, args.output)
-
-
-def read_text() -> str:
-    """All of standard input. Raises RequestError where it is not UTF-8."""
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"standard input is not UTF-8 text (byte {error.start}); convert it first") from None
-
-
-def synthesize(tts: Qwen3TTS, text: str, **options: object) -> SynthesisResult:
-    """tts.synthesize with a progress bar on standard error, where that is a terminal."""
-    received, frames, began = [], 0, time.perf_counter()
-    with tqdm(bar_format="{desc}", disable=None, file=sys.stderr, leave=False) as bar:
-        for chunk in tts.stream(text, **options):
-            received.append(chunk)
-            frames += len(chunk.codes)
-            seconds = frames * tts.codec.samples_per_frame / tts.sample_rate
-            speed = seconds / (time.perf_counter() - began)
-            bar.set_description_str(f"{frames} frames, {seconds:.1f} s of audio, {speed:.2f}x real time")
-    return SynthesisResult.from_chunks(received)
-
-
-def write(result: SynthesisResult, output: str) -> None:
-    """Write the audio to a file or to standard output, and tell what it is."""
-    if output == "-":
-        buffer = io.BytesIO()
-        soundfile.write(buffer, result.audio, result.sample_rate, format="WAV", subtype="PCM_16")
-        sys.stdout.buffer.write(buffer.getvalue())
-        sys.stdout.buffer.flush()
-    else:
-        result.save(output)
-    timing = result.timing
-    ended = "" if result.finish_reason == "stop" else " (cut off at the frame limit)"
-    note(
-        f"{'standard output' if output == '-' else output}: {timing.frames} frames, {timing.audio_seconds:.2f} s of "
-        f"audio{ended} in {timing.total:.2f} s, real-time factor {timing.real_time_factor:.2f}, seed {result.seed}"
-    )
-
-
-def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("voices", help="list voices and languages", description="List voices and languages.")
-    add_model(parser)
-    parser.set_defaults(run=voices)
-    return parser
-
-
-def voices(args: argparse.Namespace) -> None:
-    """List a checkpoint's preset voices, with their dialects, and its languages."""
-    tts = Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True)
-    dialects = tts.config.talker_config.spk_is_dialect
-    for name in tts.speakers:
-        default = " (default)" if name == tts.default_speaker else ""
-        dialect = f" ({dialects[name]})" if dialects[name] else ""
-        print(f"voice     {name}{dialect}{default}")  # noqa: T201
-    if not tts.speakers:
-        note(f"a {tts.model_type} model has no preset voices")
-    for name in tts.languages:
-        print(f"language  {name}")  # noqa: T201
-
-
-def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        "demo",
-        help="try the built-in miniature model, offline",
-        description=f"Offline and at once; {DEMO_NOTE}.",
-    )
-    parser.add_argument("-o", "--output", default="demo.wav", metavar="FILE", help="default: %(default)s")
-    parser.set_defaults(run=demo)
-    return parser
-
-
-def demo(args: argparse.Namespace) -> None:
-    """Synthesize a sentence with the built-in checkpoint."""
-    check_writable(args.output)
-    tts = Qwen3TTS.from_pretrained("demo")
-    note(DEMO_NOTE)
-    write(synthesize(tts, DEMO_TEXT, language="english", seed=7, max_frames=40), args.output)

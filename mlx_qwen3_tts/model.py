@@ -3,6 +3,7 @@
 Request ─ check ─ PromptBuilder ─ generate_frames ─ CodecDecoder ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
 """
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, repeat
@@ -12,34 +13,28 @@ import mlx.core as mx
 import numpy as np
 
 from . import prompt
-from .codec import Codec
-from .config import GenerationConfig, ModelConfig
-from .errors import RequestError
-from .generate import generate_frames
-from .load import Network, load_directory, resolve
+from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
+from .errors import AudioError, RequestError
+from .generate import generate_frames, prefill
+from .load import Checkpoint, load_directory, resolve
 from .prompt import Prompt, PromptBuilder, Request
 from .result import AudioChunk, Clock, SynthesisResult
 from .sampling import DEFAULTS, Sampling
-from .tokenizer import TextTokenizer
+from .voice import VoiceClonePrompt, check_clip
 
 CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
+
+MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
 
 
 class Qwen3TTS:
     """A loaded Qwen3-TTS checkpoint."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        generation_config: GenerationConfig,
-        network: Network,
-        codec: Codec,
-        tokenizer: TextTokenizer,
-    ) -> None:
-        self.config, self.generation_config, self.codec = config, generation_config, codec
-        self.network = network
-        self.talker = network.talker
-        self._prompts = PromptBuilder(config, network.talker, tokenizer)
+    def __init__(self, name: str, checkpoint: Checkpoint) -> None:
+        self.name = name
+        self.config, self.generation_config, self.network, self.codec, tokenizer = checkpoint
+        self.talker = self.network.talker
+        self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, dtype: str | None = None, progress: bool = False) -> "Qwen3TTS":
@@ -51,7 +46,8 @@ class Qwen3TTS:
         Raises CheckpointError for one that is damaged or not implemented, DownloadError.
         """
         with resolve(model, progress) as directory:
-            return cls(*load_directory(directory, dtype))
+            name = str(Path(model).expanduser().resolve() if os.path.isdir(model) else model)
+            return cls(name, load_directory(directory, dtype))
 
     @property
     def model_type(self) -> str:
@@ -78,10 +74,66 @@ class Qwen3TTS:
         """Samples per second of the audio."""
         return self.codec.sample_rate
 
+    def clone_voice(
+        self,
+        audio: Audio,
+        text: str | None = None,
+        trim: bool = False,
+        tail: float = 0.0,
+        max_seconds: float = 120.0,
+    ) -> VoiceClonePrompt:
+        """Make a voice from a reference clip (Base models).
+
+        audio: a path, a file object, or (array, sample rate), of any rate and number of channels.
+        text: what the clip says, which lets the model continue it (in-context mode); None takes the timbre alone.
+        trim: cut silence off both ends of the clip.
+        tail: seconds of silence put behind the clip before it is encoded, so that a clip that ends inside a word does
+        not leak its last sound into the speech. 0, the default, is what the official code does.
+        max_seconds: a longer clip is refused.
+        Raises RequestError for a model that cannot clone and a blank text, AudioError for audio that cannot be used.
+        Source: Qwen3TTSModel.create_voice_clone_prompt.
+        """
+        prompt.check_cloning(self.config, text)
+        samples, rate = read_audio(audio)
+        if len(samples) / rate > max_seconds:
+            raise AudioError(
+                f"the clip is {len(samples) / rate:.0f} s long and the limit is {max_seconds:g} s: cut it, or raise "
+                "the limit (max_seconds; --max-ref-seconds)"
+            )
+        if not 0 <= tail <= max_seconds:
+            raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}")
+        if trim:
+            samples = trim_silence(samples, rate)
+        warnings = check_clip(samples, rate, text)
+        samples = resample(samples, rate, self.sample_rate)
+        codes = None
+        if text is not None:
+            silence = np.zeros(round(tail * self.sample_rate), np.float32)
+            codes = self.codec.encode(np.concatenate([samples, silence]), self.sample_rate)
+        return VoiceClonePrompt(
+            speaker_embedding=self._embed_speaker(samples),
+            ref_codes=codes,
+            ref_text=text,
+            provenance={
+                "model": self.name,
+                "clip": Path(audio).name if isinstance(audio, str | os.PathLike) else "",
+                "seconds": f"{len(samples) / self.sample_rate:.2f}",
+            },
+            warnings=warnings,
+        )
+
+    def _embed_speaker(self, samples: np.ndarray) -> np.ndarray:
+        """Audio [samples] at 24 kHz -> speaker embedding, float32 [hidden]."""
+        encoder, config = self.network.speaker_encoder, self.config.speaker_encoder_config
+        if len(samples) < MIN_SAMPLES:
+            raise AudioError(f"the clip is {len(samples) / self.sample_rate:.3f} s long; at least 0.1 s are needed")
+        mel = mx.array(mel_spectrogram(samples, config.mel_dim)).astype(encoder.fc.weight.dtype)
+        return np.array(encoder(mel[None])[0].astype(mx.float32))
+
     def synthesize(
         self,
         text: str,
-        voice: str | None = None,
+        voice: str | VoiceClonePrompt | None = None,
         language: str | None = None,
         instruct: str | None = None,
         seed: int | None = None,
@@ -91,7 +143,8 @@ class Qwen3TTS:
     ) -> SynthesisResult:
         """Speak `text` and return all of it.
 
-        voice: a preset voice of a CustomVoice model, in any case; None takes `default_speaker`.
+        voice: a preset voice of a CustomVoice model, in any case; None takes `default_speaker`. For a Base model what
+        `clone_voice` returned, or VoiceClonePrompt.load.
         language: one of `languages`, in any case; None is "auto".
         instruct: how to speak (CustomVoice 1.7B), or a description of the voice (VoiceDesign, where it is required).
         seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
@@ -100,7 +153,7 @@ class Qwen3TTS:
         non_streaming_mode: True (and None) puts the whole text before the first frame, False feeds one text token
         a frame.
         Raises RequestError where this model cannot do what is asked.
-        Source: generate_custom_voice and generate_voice_design of the official Qwen3TTSModel.
+        Source: generate_custom_voice, generate_voice_design and generate_voice_clone of the official Qwen3TTSModel.
         """
         request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
         return SynthesisResult.from_chunks(list(self._stream(request, (8,))))
@@ -108,7 +161,7 @@ class Qwen3TTS:
     def stream(
         self,
         text: str,
-        voice: str | None = None,
+        voice: str | VoiceClonePrompt | None = None,
         language: str | None = None,
         instruct: str | None = None,
         seed: int | None = None,
@@ -128,22 +181,32 @@ class Qwen3TTS:
         return self._stream(request, chunk_frames)
 
     def _stream(self, request: Request, chunk_frames: Sequence[int]) -> Iterator[AudioChunk]:
-        """Check the request now, then return the generator that does the work."""
+        """Check the request and build its prompt now, then return the generator that does the work."""
         prompt.check(request, self.config)
         sampling = request.sampling.resolve(self.generation_config)
-        seed = secrets.randbits(32) if request.seed is None else request.seed
-        return self._generate(request, sampling, seed, chunk_frames)
-
-    def _generate(
-        self, request: Request, sampling: Sampling, seed: int, chunk_frames: Sequence[int]
-    ) -> Iterator[AudioChunk]:
+        seed = secrets.randbits(32) if request.seed is None else int(request.seed)
         clock = Clock()
         start = self._prompts.build(request)
-        limit = self._frame_limit(request, start)
-        frames = generate_frames(self.talker, start, sampling, seed, limit)
-        mx.eval(start.embeddings)
         clock.lap("prefill")
-        state, count, ended = None, 0, False
+        return self._generate(request, start, sampling, seed, chunk_frames, clock)
+
+    def _generate(
+        self,
+        request: Request,
+        start: Prompt,
+        sampling: Sampling,
+        seed: int,
+        chunk_frames: Sequence[int],
+        clock: Clock,
+    ) -> Iterator[AudioChunk]:
+        clock.resume()
+        limit = self._frame_limit(request, start)
+        frames = generate_frames(self.talker, start, prefill(self.talker, start), sampling, seed, limit)
+        # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
+        reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
+        state = self.codec.prime(reference) if reference is not None else None
+        clock.lap("prefill")
+        count, ended = 0, False
         for size in chain(chunk_frames, repeat(chunk_frames[-1])):
             codes = np.array(list(islice(frames, size)), np.int32).reshape(-1, self.codec.num_quantizers)
             clock.lap("generation")
@@ -167,5 +230,5 @@ class Qwen3TTS:
     def _frame_limit(self, request: Request, start: Prompt) -> int:
         """The most frames that a request may take."""
         # The official max_new_tokens counts one more: its last code is never completed to a frame.
-        limit = request.max_frames or self.generation_config.max_new_tokens - 1
+        limit = int(request.max_frames or self.generation_config.max_new_tokens - 1)
         return min(limit, self.config.talker_config.max_position_embeddings - start.embeddings.shape[1])

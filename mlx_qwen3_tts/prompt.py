@@ -1,14 +1,17 @@
 """A request to the embeddings that the talker starts from. The only file that knows the modes apart.
 
-    [instruct] ─ role ─ language tags, [speaker], bos ─ text        (one embedding a position, text and codec added)
+    [instruct] ─ role ─ language tags, [speaker], bos ─ [reference] text   (each position: text + codec embedding)
       user turn  3 ids  tts_pad ... tts_bos + codec ids
 
 Two layouts of the text: `non_streaming_mode` puts all of it before the first frame; otherwise its first token comes
 with the start of speech and one more is added to each frame's embedding, then tts_eos, then tts_pad.
-Source: Qwen3TTSForConditionalGeneration.generate, Qwen3TTSModel._build_assistant_text and _build_instruct_text.
+A cloned voice puts its speaker embedding in the speaker's place and, in in-context mode, its reference text and codes
+before the text, as if the model had just spoken them.
+Source: Qwen3TTSForConditionalGeneration.generate and generate_icl_prompt; the _build_* methods of Qwen3TTSModel.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import mlx.core as mx
 
@@ -17,12 +20,15 @@ from .errors import RequestError
 from .sampling import DEFAULTS, Sampling
 from .talker import Talker
 from .tokenizer import TextTokenizer
+from .voice import VoiceClonePrompt
 
 MODEL_NAMES = {
     "custom_voice": "a CustomVoice model, such as Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice",
     "voice_design": "a VoiceDesign model, such as Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign",
     "base": "a Base model, such as Qwen/Qwen3-TTS-12Hz-0.6B-Base",
 }
+MODEL_KINDS = {"custom_voice": "CustomVoice", "voice_design": "VoiceDesign", "base": "Base"}
+SIZES = {1024: "0.6B", 2048: "1.7B"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Request:
     """What to say and how. See Qwen3TTS.synthesize for the fields."""
 
     text: str
-    voice: str | None = None
+    voice: str | VoiceClonePrompt | None = None
     language: str | None = None
     instruct: str | None = None
     seed: int | None = None
@@ -70,44 +76,109 @@ def default_speaker(config: ModelConfig) -> str | None:
 def check(request: Request, config: ModelConfig) -> None:
     """Refuse what this checkpoint cannot do. The one place that says which option goes with which model.
 
-                            voice (preset)      instruct
-        CustomVoice 0.6B    yes, or default     no
-        CustomVoice 1.7B    yes, or default     optional
-        VoiceDesign         no                  required, may be empty
-        Base                no                  no
+                            voice                   instruct
+        CustomVoice 0.6B    preset, or default      no
+        CustomVoice 1.7B    preset, or default      optional
+        VoiceDesign         no                      required, may be empty
+        Base                cloned, required        no
 
     Raises RequestError, naming the model that can.
     """
     kind, size = config.tts_model_type, config.tts_model_size
-    _check_numbers(request)
-    if not isinstance(request.text, str) or not request.text.strip():
-        raise RequestError("the text is empty: give at least one word to say")
+    check_values(request)
     if kind == "base":
-        raise RequestError(
-            f"this is a Base model, which speaks in cloned voices only; use {MODEL_NAMES['custom_voice']}"
-        )
-    if request.voice is not None:
+        _check_clone(request.voice, config)
+    elif isinstance(request.voice, VoiceClonePrompt):
+        raise RequestError(f"a {MODEL_KINDS[kind]} model cannot speak in a cloned voice; use {MODEL_NAMES['base']}")
+    elif request.voice is not None:
         if kind == "voice_design":
             raise RequestError(
                 f"this VoiceDesign model has no preset voices: describe one with instruct, or use "
                 f"{MODEL_NAMES['custom_voice']}"
             )
-        if request.voice.lower() not in speakers(config):
+        if match(request.voice, speakers(config)) is None:
             raise RequestError(f"unknown voice {request.voice!r}; this model has: {', '.join(speakers(config))}")
-    if request.language is not None and request.language.lower() not in languages(config):
+    if request.language is not None and match(request.language, languages(config)) is None:
         raise RequestError(f"unknown language {request.language!r}; this model has: {', '.join(languages(config))}")
     if kind == "voice_design" and request.instruct is None:
         raise RequestError("a VoiceDesign model needs instruct: describe the voice, as in 'a calm, deep male voice'")
     if request.instruct and kind == "custom_voice" and size == "0b6":
         raise RequestError("the 0.6B CustomVoice model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    if request.instruct and kind == "base":
+        raise RequestError("a Base model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")
 
 
-def _check_numbers(request: Request) -> None:
-    """Whole numbers in range; True and False are not numbers here."""
-    for name, least in (("seed", 0), ("max_frames", 1)):
+def check_cloning(config: ModelConfig, text: str | None) -> None:
+    """Refuse to make a voice where the model cannot, or with a transcript that says nothing. Raises RequestError."""
+    if config.tts_model_type != "base":
+        raise RequestError(
+            f"a {MODEL_KINDS[config.tts_model_type]} model cannot clone a voice; use {MODEL_NAMES['base']}"
+        )
+    if text is None:
+        return
+    if not isinstance(text, str) or not text.strip():
+        raise RequestError("the reference text is empty: give what the clip says, or leave it out")
+    check_text("the reference text", text)
+
+
+def _check_clone(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> None:
+    """A Base model speaks in a voice made for its width and its codebooks, and in no other."""
+    if not isinstance(voice, VoiceClonePrompt):
+        raise RequestError(
+            f"a Base model speaks in cloned voices only: clone one from a clip, or use {MODEL_NAMES['custom_voice']}"
+        )
+    width, talker = len(voice.speaker_embedding), config.talker_config
+    if width != talker.hidden_size:
+        raise RequestError(
+            f"this voice was made for a model of width {width} ({SIZES.get(width, 'another size')}), this one has "
+            f"{talker.hidden_size} ({SIZES.get(talker.hidden_size, 'another size')}): clone it again with this model"
+        )
+    codes = voice.ref_codes
+    if codes is not None and (
+        codes.shape[1] != talker.num_code_groups
+        or (codes.size and not 0 <= codes.min() <= codes.max() < talker.num_codes)
+    ):
+        raise RequestError("this voice's codes are not of this model's codebooks: clone it again with this model")
+
+
+def check_values(request: Request) -> None:
+    """Refuse what no checkpoint could take. Raises RequestError."""
+    kinds = {
+        "text": str,
+        "voice": str | VoiceClonePrompt | None,
+        "language": str | None,
+        "instruct": str | None,
+        "seed": Integral | None,
+        "sampling": Sampling,
+        "max_frames": Integral | None,
+        "non_streaming_mode": bool | None,
+    }
+    for name, kind in kinds.items():
         value = getattr(request, name)
-        if value is not None and (type(value) is not int or not least <= value < 2**63):
-            raise RequestError(f"{name} must be a whole number from {least} on, not {value!r}")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not kinds["non_streaming_mode"]):
+            raise RequestError(f"{name} cannot be {value!r}, a {type(value).__name__}")
+        if isinstance(value, str):
+            check_text(name, value)
+    if not request.text.strip():
+        raise RequestError("the text is empty: give at least one word to say")
+    for name, least, most in (("seed", 0, 2**63 - 1), ("max_frames", 1, 2**31 - 1)):
+        value = getattr(request, name)
+        if value is not None and not least <= value <= most:
+            raise RequestError(f"{name} must be a whole number from {least} to {most}, not {value}")
+    request.sampling.check()
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse a string that is not Unicode text: Python marks bytes it could not decode as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name} is not valid Unicode at character {error.start}: write it as UTF-8") from None
+
+
+def match(name: str, names: list[str]) -> str | None:
+    """The one of `names` that is `name`, whatever its capitals."""
+    return next((known for known in names if known.lower() == name.lower()), None)
 
 
 class PromptBuilder:
@@ -146,21 +217,28 @@ class PromptBuilder:
     def language_id(self, language: str | None, voice: str | None) -> int | None:
         """The id of the language tag, None for auto. A dialect speaker turns Chinese and auto into the dialect."""
         config = self.config.talker_config
-        name = (language or "auto").lower()
+        name = match(language or "auto", languages(self.config))
         dialect = config.spk_is_dialect[voice] if voice else False
-        if dialect and name in ("chinese", "auto"):
+        if dialect and name.lower() in ("chinese", "auto"):
             name = dialect
         return None if name == "auto" else config.codec_language_id[name]
 
-    def _codec_prefix(self, language_id: int | None, voice: str | None) -> list[int]:
-        """Language tags, speaker, pad, bos."""
+    def _codec_prefix(self, language_id: int | None, speaker: mx.array | None) -> mx.array:
+        """Language tags, speaker, pad, bos: [1, positions, hidden]. speaker: its embedding [1, 1, hidden]."""
         config = self.config.talker_config
         if language_id is None:
             tags = [config.codec_nothink_id, config.codec_think_bos_id, config.codec_think_eos_id]
         else:
             tags = [config.codec_think_id, config.codec_think_bos_id, language_id, config.codec_think_eos_id]
-        speaker = [config.spk_id[voice]] if voice else []
-        return [*tags, *speaker, config.codec_pad_id, config.codec_bos_id]
+        parts = [self.talker.embed_codec(tags), self.talker.embed_codec([config.codec_pad_id, config.codec_bos_id])]
+        return mx.concatenate(parts if speaker is None else [parts[0], speaker, parts[1]], axis=1)
+
+    def _speaker(self, voice: str | VoiceClonePrompt | None) -> mx.array | None:
+        """What stands in the speaker's place [1, 1, hidden]."""
+        if isinstance(voice, VoiceClonePrompt):
+            embedding = mx.array(voice.speaker_embedding)[None, None]
+            return embedding.astype(self.talker.model.codec_embedding.weight.dtype)
+        return self.talker.embed_codec([self.config.talker_config.spk_id[voice]]) if voice else None
 
     def build(self, request: Request) -> Prompt:
         """The prompt of a request that `check` has passed.
@@ -168,29 +246,46 @@ class PromptBuilder:
         Raises RequestError where it is longer than the model's context.
         """
         config, talker = self.config, self.talker
-        voice = request.voice.lower() if request.voice else default_speaker(config)
+        voice = request.voice or default_speaker(config)
+        if isinstance(voice, str):
+            voice = match(voice, speakers(config))
+        preset = voice if isinstance(voice, str) else None
+        reference = voice if isinstance(voice, VoiceClonePrompt) and voice.ref_codes is not None else None
         ids = self.text_ids(request.text)
         role, text = ids[:3], ids[3:-5]
+        if reference:
+            text = self.text_ids(reference.ref_text)[3:-5] + text
         instruct = self.instruct_ids(request.instruct) if request.instruct else []
-        prefix = self._codec_prefix(self.language_id(request.language, voice), voice)
-        self._check_length(len(instruct) + len(role) + len(prefix) + len(text) + 1)
 
         pad, eos = talker.embed_text([config.tts_pad_token_id]), talker.embed_text([config.tts_eos_token_id])
-        tags = [config.tts_pad_token_id] * (len(prefix) - 2) + [config.tts_bos_token_id]
-        codec = talker.embed_codec(prefix)
-        parts = [talker.embed_text(instruct + role), talker.embed_text(tags) + codec[:, :-1]]
+        prefix = self._codec_prefix(self.language_id(request.language, preset), self._speaker(voice))
+        tags = talker.embed_text([config.tts_pad_token_id] * (prefix.shape[1] - 2) + [config.tts_bos_token_id])
+        # What the codec side starts from: bos, and in in-context mode the reference's frames after it.
+        codec = prefix[:, -1:]
+        if reference:
+            codec = mx.concatenate([codec, talker.embed_frames(mx.array(reference.ref_codes)[None])], axis=1)
         text_and_eos = mx.concatenate([talker.embed_text(text), eos], axis=1)
-        if request.non_streaming_mode is False:
-            parts.append(text_and_eos[:, :1] + codec[:, -1:])
-            trailing = text_and_eos[:, 1:]
-        else:
-            codec_pad = talker.embed_codec([config.talker_config.codec_pad_id])
-            parts += [text_and_eos + codec_pad, pad + codec[:, -1:]]
-            trailing = pad
-        return Prompt(mx.concatenate(parts, axis=1), trailing, pad)
+        interleaved = request.non_streaming_mode is False
+        start, trailing = (self._interleave if interleaved else self._in_turn)(text_and_eos, codec, pad)
+        parts = [talker.embed_text(instruct + role), tags + prefix[:, :-1], start]
+        prompt = Prompt(mx.concatenate(parts, axis=1), trailing, pad)
+        self._check_length(prompt.embeddings.shape[1] + trailing.shape[1])
+        return prompt
+
+    def _in_turn(self, text: mx.array, codec: mx.array, pad: mx.array) -> tuple[mx.array, mx.array]:
+        """All of the text, each position with codec_pad; then the codec side, each with tts_pad."""
+        codec_pad = self.talker.embed_codec([self.config.talker_config.codec_pad_id])
+        return mx.concatenate([text + codec_pad, codec + pad], axis=1), pad
+
+    def _interleave(self, text: mx.array, codec: mx.array, pad: mx.array) -> tuple[mx.array, mx.array]:
+        """Text and codec side by side; text that is left over is fed one a frame, text that is missing is tts_pad."""
+        count, positions = text.shape[1], codec.shape[1]
+        if count > positions:
+            return text[:, :positions] + codec, text[:, positions:]
+        return mx.concatenate([text] + [pad] * (positions - count), axis=1) + codec, pad
 
     def _check_length(self, positions: int) -> None:
-        """`positions`: what the prompt and, in the streaming layout, the frames that carry its text take."""
+        """`positions`: what the prompt and, in the interleaved layout, the frames that carry its text take."""
         context = self.config.talker_config.max_position_embeddings
         if positions >= context:
             raise RequestError(f"the text takes {positions} of the model's {context} positions; split it into parts")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
+import released
 from mlx_qwen3_tts import demo
 
 SPEAKER_ENCODER = {
@@ -28,6 +29,9 @@ def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
     talker |= {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2}
     predictor |= {"num_hidden_layers": 2, "intermediate_size": 64}
     codec["decoder_config"] |= {"decoder_dim": 32, "latent_dim": 48}
+    if model_type == "base":
+        talker |= {"spk_id": {}, "spk_is_dialect": {}}
+        model["speaker_encoder_config"] = SPEAKER_ENCODER
     if shape == "equal":
         talker |= {"num_key_value_heads": 1}
         predictor |= {"hidden_size": 32}
@@ -35,6 +39,17 @@ def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
         predictor |= {"hidden_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2}
         codec["decoder_config"] |= {"upsample_rates": [4, 2, 2, 1], "num_key_value_heads": 2}
         codec["decode_upsample_rate"] = 64
+    return model, codec
+
+
+def full_size_configs(hidden: int) -> tuple[dict, dict]:
+    """A Base checkpoint whose speaker encoder and codec have the released sizes; its talker is a stub of that width."""
+    model, codec = released.config("0.6B-Base" if hidden == 1024 else "1.7B-Base"), copy.deepcopy(released.CODEC)
+    talker = model["talker_config"]
+    talker |= {"num_hidden_layers": 1, "intermediate_size": 64, "text_vocab_size": 512, "text_hidden_size": 32}
+    talker["code_predictor_config"] |= {
+        "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64, "layer_types": ["full_attention"],
+    }  # fmt: skip
     return model, codec
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from safetensors import safe_open
 
 import checkpoints
+import sounds
 from mlx_qwen3_tts import Qwen3TTS
+from tolerances import TIE
 
 mx.set_default_device(mx.cpu)
 
@@ -41,6 +44,36 @@ class Golden:
         return [(self.models[kind], case) for kind in ("custom_voice", "voice_design") for case in self.asked[kind]]
 
 
+@dataclass
+class CloneGolden:
+    """The same of cloning."""
+
+    shape: str
+    asked: dict
+    data: dict[str, np.ndarray]
+    tts: Qwen3TTS
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def clips(self) -> dict[str, tuple[np.ndarray, int]]:
+        """The recorded sounds; recordings that are not part of the project are read from where they were."""
+        names = [name.removeprefix("clip-").removesuffix(".mel") for name in self.data if name.endswith(".mel")]
+        others = {name: SHARED / "audio" / f"{name}.wav" for name in names if name not in sounds.SOUNDS}
+        return sounds.SOUNDS | {name: soundfile.read(path, dtype="float32") for name, path in others.items()}
+
+
+def read_golden(name: str) -> tuple[dict, dict[str, np.ndarray]]:
+    with safe_open(GOLDEN / f"{name}.safetensors", framework="numpy") as file:
+        return json.loads(file.metadata()["asked"]), {key: file.get_tensor(key) for key in file.keys()}
+
+
+def until_a_tie(golden, name: str) -> int:
+    """How many frames of a recorded greedy run must be equal: all, or those before the official code's own near-tie."""
+    ties = (golden[f"{name}.margins"] < TIE).any(axis=1)
+    return int(ties.argmax()) if ties.any() else len(ties)
+
+
 def arguments(case: dict) -> dict:
     """A recorded request as arguments of Qwen3TTS.synthesize."""
     call = {key: value for key, value in case.items() if key != "name"}
@@ -51,9 +84,7 @@ def arguments(case: dict) -> dict:
 
 @pytest.fixture(scope="session", params=checkpoints.SHAPES)
 def golden(request, tmp_path_factory) -> Golden:
-    with safe_open(GOLDEN / f"{request.param}.safetensors", framework="numpy") as file:
-        asked = json.loads(file.metadata()["asked"])
-        data = {name: file.get_tensor(name) for name in file.keys()}
+    asked, data = read_golden(request.param)
     models = {}
     for kind in ("custom_voice", "voice_design"):
         directory = tmp_path_factory.mktemp(f"{request.param}-{kind}") / "checkpoint"
@@ -61,9 +92,22 @@ def golden(request, tmp_path_factory) -> Golden:
     return Golden(request.param, asked, data, models)
 
 
+@pytest.fixture(scope="session", params=checkpoints.SHAPES)
+def cloning(request, tmp_path_factory) -> CloneGolden:
+    asked, data = read_golden(f"{request.param}-clone")
+    directory = tmp_path_factory.mktemp(f"{request.param}-base") / "checkpoint"
+    tts = Qwen3TTS.from_pretrained(checkpoints.write(directory, request.param, "base", asked["seed"]))
+    return CloneGolden(request.param, asked, data, tts)
+
+
 @pytest.fixture(scope="session")
 def demo() -> Qwen3TTS:
     return Qwen3TTS.from_pretrained("demo")
+
+
+@pytest.fixture(scope="session")
+def demo_base() -> Qwen3TTS:
+    return Qwen3TTS.from_pretrained("demo-base")
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """Audio files: formats, and that a file is whole or not there."""
 
+import os
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -38,6 +42,43 @@ def test_unwritable(tmp_path, name, message):
         check_writable(tmp_path / name)
 
 
+def test_name_that_no_file_can_have(tmp_path):
+    for name in ("x" * 300 + ".wav", "a\0.wav"):
+        with pytest.raises(AudioError, match="cannot write"):
+            check_writable(tmp_path / name)
+
+
+def test_write_protected(tmp_path, monkeypatch):
+    path = tmp_path / "x.wav"
+    path.touch()
+    monkeypatch.setattr("os.access", lambda *args: False)  # root may write anywhere
+    with pytest.raises(AudioError, match="write-protected"):
+        check_writable(path)
+
+
+def test_links_and_pipes_stay_what_they_are(tmp_path):
+    target, link, pipe = tmp_path / "target.wav", tmp_path / "link.wav", tmp_path / "pipe.wav"
+    link.symlink_to(target)
+    write_audio(link, WAVE, 24000)
+    assert link.is_symlink()
+    assert soundfile.info(target).frames == len(WAVE)
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write_audio(pipe, WAVE, 24000)
+    reader.join()
+    assert got == [target.read_bytes()]
+    assert pipe.is_fifo()
+
+
+def test_undecodable_names(tmp_path):
+    """A name that Python could not decode is still the name of a file."""
+    path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/a\xff.wav")
+    write_audio(path, WAVE, 24000)
+    assert os.listdir(os.fsencode(str(tmp_path))) == [b"a\xff.wav"]
+
+
 def test_directory(tmp_path):
     (tmp_path / "x.wav").mkdir()
     with pytest.raises(AudioError, match="is a directory"):
@@ -48,11 +89,11 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.wav"
     path.write_bytes(b"old")
 
-    def full_disk(file, *args, **kwargs):
-        file.write_bytes(b"half")
+    def full_disk(self, data):
+        self.open("wb").write(data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(AudioError, match="No space left"):
         write_audio(path, WAVE, 24000)
     assert path.read_bytes() == b"old"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, RequestError
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.prompt import Request
 
 
@@ -18,8 +18,6 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
         model["tts_model_size"] = size
         if kind != "custom_voice":
             model["talker_config"] |= {"spk_id": {}, "spk_is_dialect": {}}
-        if kind == "base":
-            model["speaker_encoder_config"] = checkpoints.SPEAKER_ENCODER
         checkpoints.demo.write_checkpoint(directory, model, codec, 1)
         result[f"{kind}-{size}"] = Qwen3TTS.from_pretrained(directory)
     return result
@@ -101,10 +99,44 @@ def test_chunk_frames_out_of_range(demo, chunk_frames):
         demo.stream("Hello", chunk_frames=chunk_frames)
 
 
-@pytest.mark.parametrize("text", [None, 5, b"Hello", ["Hello"]])
+@pytest.mark.parametrize("text", [None, 5, b"Hello", ["Hello"], "a\udcffb"])
 def test_text_that_is_none(demo, text):
-    with pytest.raises(Qwen3TTSError):
+    with pytest.raises(RequestError, match="text"):
         demo.synthesize(text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"voice": 5}, {"voice": ["ada"]}, {"language": 5}, {"instruct": 5}, {"instruct": "\udcff"}, {"sampling": None},
+        {"sampling": {"top_k": 5}}, {"non_streaming_mode": "no"}, {"non_streaming_mode": 1}, {"language": True},
+    ],
+)  # fmt: skip
+def test_options_of_a_wrong_type(demo, options):
+    with pytest.raises(RequestError, match=next(iter(options))):
+        demo.synthesize("Hello", **options)
+
+
+def test_numbers_of_other_libraries(demo):
+    sampling = Sampling(temperature=np.float32(0.5), top_k=np.int64(9))
+    one = demo.synthesize("Hello", seed=np.int64(3), max_frames=np.int32(2), sampling=sampling)
+    two = demo.synthesize("Hello", seed=3, max_frames=2, sampling=Sampling(temperature=0.5, top_k=9))
+    np.testing.assert_array_equal(one.codes, two.codes)
+
+
+def test_names_with_capitals(tmp_path):
+    """Fine-tuned checkpoints carry names as their users wrote them."""
+    model, codec = checkpoints.configs("projected")
+    model["talker_config"] |= {"spk_id": {"MyVoice": 1100}, "spk_is_dialect": {"MyVoice": False}}
+    checkpoints.demo.write_checkpoint(tmp_path / "c", model, codec, 1)
+    tts = Qwen3TTS.from_pretrained(tmp_path / "c")
+    one = tts.synthesize("Hello", voice="myvoice", seed=1, max_frames=2)
+    np.testing.assert_array_equal(tts.synthesize("Hello", voice="MyVoice", seed=1, max_frames=2).codes, one.codes)
+
+
+def test_streams_are_checked_at_once(demo):
+    with pytest.raises(RequestError, match="positions"):
+        demo.stream("Q" * 40000)
 
 
 def test_stream_adds_up(demo):
@@ -130,6 +162,11 @@ def test_result(demo):
     assert abs(timing.prefill + timing.generation + timing.decode - timing.total) < 1e-6
     assert timing.real_time_factor == timing.total / 0.4
     assert timing.peak_memory > 0
+
+
+def test_prefill_time_is_that_of_the_prompt(demo):
+    timing = demo.synthesize("Hello " * 600, seed=5, max_frames=1).timing
+    assert timing.prefill > timing.generation
 
 
 def test_the_consumer_s_time_is_not_counted(demo):

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
+
+import sounds
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -11,15 +14,17 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_python_block(block, tmp_path, monkeypatch):
-    """As it stands, but for the model: the demo stands in for the released one, whose voices it does not have."""
+    """As it stands, but for the models: the demos stand in for the released ones, whose voices they do not have."""
     from mlx_qwen3_tts import Qwen3TTS
 
     load = Qwen3TTS.from_pretrained
-    monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda model, **options: load("demo", **options))
+    stand_in = {"Base": "demo-base", "CustomVoice": "demo"}
+    monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda model, **o: load(stand_in[model.split("-")[-1]], **o))
     monkeypatch.chdir(tmp_path)
+    soundfile.write("me.wav", *sounds.SOUNDS["speech"])
     block = block.replace('"Ryan"', '"ben"').replace("seed=7", "seed=7, max_frames=4")
     exec(compile(block, str(README), "exec"), {})
-    assert list(tmp_path.iterdir())
+    assert (tmp_path / "hello.wav").exists()
 
 
 def test_first_command_comes_early():

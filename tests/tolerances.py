@@ -10,6 +10,11 @@ LOGITS = 1e-4  # relative: all layers over some 150 positions; measured 8e-7
 TIE = 1e-5  # relative: two logits nearer than this may change places; ten times what is measured on logits
 PROBABILITIES = 1e-6  # absolute: a softmax of equal logits; measured 1e-7
 CODEC = 1e-5  # relative L2: some 30 layers, sines among them; measured 5e-6
+MEL = 1e-4  # relative L2: the official float32 transform's own rounding beside a loud tone; measured 3e-5
+SPEAKER = 1e-4  # relative: some 20 layers and a softmax over time
+CODE_AGREEMENT = 0.999  # share of the encoder's choices; every other one must be a tie
+CODE_TIE = 1e-5  # relative: two codebook vectors as near as this are equally near
+ROUND_TRIP = 1e-4  # relative L2 of encode and decode
 CHUNKED = 1e-5  # absolute, of a wave in -1 .. 1: the same sums in other blocks; measured 1e-6
 
 # On a GPU matrix products run in other precisions (TF32 on CUDA, fused orders on Metal), and codes are compared

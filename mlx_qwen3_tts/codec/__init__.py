@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..audio import read_audio, resample
 from ..config import CodecConfig
 from ..errors import RequestError
 from .decoder import CodecDecoder
@@ -37,6 +38,15 @@ class Codec(nn.Module):
         """Codes in a frame."""
         return self.config.decoder_config.num_quantizers
 
+    def encode(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Audio to codes: float [samples] in -1 .. 1 at any rate -> int32 [ceil(samples at 24 kHz / 1920), 16].
+
+        Raises AudioError for audio that is empty or not finite. Source: Qwen3TTSTokenizer.encode for one clip.
+        """
+        audio = resample(*read_audio((audio, sample_rate)), self.config.input_sample_rate)
+        codes = self.encoder(mx.array(audio)[None], self.num_quantizers)
+        return np.array(codes[0], dtype=np.int32)
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes to audio: int [frames, 16] -> float32 [frames * samples_per_frame], in -1 .. 1.
 
@@ -59,6 +69,13 @@ class Codec(nn.Module):
             audio, state = self.decode_next(codes[start : start + DECODE_CHUNK], state)
             chunks.append(audio)
         return np.concatenate(chunks)
+
+    def prime(self, codes: np.ndarray) -> State:
+        """The state of the decoder after `codes` [frames, 16]: what is decoded next continues their audio."""
+        state = None
+        for start in range(0, len(codes), DECODE_CHUNK):
+            _, state = self.decode_next(codes[start : start + DECODE_CHUNK], state)
+        return state
 
     def decode_next(self, codes: np.ndarray, state: State = None) -> tuple[np.ndarray, State]:
         """Decode the next frames of a signal: int [frames, 16] and the state after those before (None at the start).

@@ -118,9 +118,11 @@ def run(model: Qwen3TTSModel, case: dict, frames: int, **options) -> tuple[np.nd
     decoded = []
     tokenizer = model.model.speech_tokenizer
     original, tokenizer.decode = tokenizer.decode, lambda items: (decoded.extend(items), ([], 24000))[1]
-    method = (
-        model.generate_custom_voice if model.model.tts_model_type == "custom_voice" else model.generate_voice_design
-    )
+    method = {
+        "custom_voice": model.generate_custom_voice,
+        "voice_design": model.generate_voice_design,
+        "base": model.generate_voice_clone,
+    }[model.model.tts_model_type]
     try:
         with Recorder(model) as recorder:
             method(**call)

@@ -1,6 +1,6 @@
 """Make golden data: write the test checkpoints here, run the official package on them in its own environment.
 
-usage: python tests/reference/make.py REFERENCE_PYTHON OUT [--seed N]
+usage: python tests/reference/make.py REFERENCE_PYTHON OUT [--seed N] [--audio DIRECTORY] [--full-size]
 
 Without --seed: the committed data (tests/golden). With one: fresh checkpoints, and the logits of every frame.
 """
@@ -22,16 +22,29 @@ def main() -> None:
     parser.add_argument("python", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--audio", type=Path, help="a directory of recordings to clone from as well (with --seed)")
+    parser.add_argument("--full-size", action="store_true", help="the encoders at the released sizes, nothing else")
     args = parser.parse_args()
     seed = checkpoints.GOLDEN_SEED if args.seed is None else args.seed
     with tempfile.TemporaryDirectory() as directory:
-        for shape in checkpoints.SHAPES:
-            for model_type in ("custom_voice", "voice_design"):
-                checkpoints.write(Path(directory) / f"{shape}-{model_type}", shape, model_type, seed)
-        command = [args.python, Path(__file__).with_name("golden.py"), directory, args.out, str(seed)]
-        if args.seed is not None:
-            command.append("--all")
-        subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})
+        if args.full_size:
+            for width in (1024, 2048):
+                target = Path(directory) / f"{width}-full-size"
+                checkpoints.demo.write_checkpoint(target, *checkpoints.full_size_configs(width), seed)
+            runs = [("golden_clone.py", ["--full-size"])]
+        else:
+            for shape in checkpoints.SHAPES:
+                for model_type in ("custom_voice", "voice_design", "base"):
+                    checkpoints.write(Path(directory) / f"{shape}-{model_type}", shape, model_type, seed)
+            fresh = args.seed is not None
+            runs = [
+                ("golden.py", ["--all"] if fresh else []),
+                ("golden_clone.py", ["--audio", args.audio] if fresh and args.audio else []),
+            ]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        for script, extra in runs:
+            path = Path(__file__).with_name(script)
+            subprocess.run([args.python, path, directory, args.out, str(seed), *extra], check=True, env=environment)
 
 
 if __name__ == "__main__":

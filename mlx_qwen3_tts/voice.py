@@ -1,0 +1,150 @@
+"""A cloned voice: what a reference clip becomes, and the small file that keeps it.
+
+    clip ─ mel ─ speaker encoder ─ speaker embedding [hidden] ─┐
+         └ codec encoder ─ reference codes [frames, 16] ───────┼─ VoiceClonePrompt ─ me.safetensors
+    transcript ─ reference text ───────────────────────────────┘
+
+Without a transcript there are no codes: the embedding alone carries the voice (the official x_vector_only_mode).
+Source: VoiceClonePromptItem and Qwen3TTSModel.create_voice_clone_prompt.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .audio import write_whole
+from .errors import VoiceError
+
+FORMAT = "mlx_qwen3_tts.voice"
+VERSION = 1  # of the file format; a newer one is refused
+MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
+
+
+@dataclass(frozen=True, eq=False)
+class VoiceClonePrompt:
+    """A voice to pass as `voice` to a Base model of the width it was made with."""
+
+    speaker_embedding: np.ndarray  # float32 [hidden]
+    ref_codes: np.ndarray | None = None  # int32 [frames, 16]; None: the embedding alone
+    ref_text: str | None = None  # what the clip says; None: the embedding alone
+    provenance: dict[str, str] = field(default_factory=dict)  # model, clip, seconds, ... as clone_voice knew them
+    warnings: tuple[str, ...] = ()  # what clone_voice found odd about the clip; not kept in the file
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the voice to a safetensors file. Raises VoiceError."""
+        tensors = {"speaker_embedding": np.ascontiguousarray(self.speaker_embedding, np.float32)}
+        if self.ref_codes is not None:
+            tensors["ref_codes"] = np.ascontiguousarray(self.ref_codes, np.int32)
+        about = {"format": FORMAT, "version": str(VERSION), "provenance": json.dumps(self.provenance)}
+        if self.ref_text is not None:
+            about["ref_text"] = self.ref_text
+        about["sha256"] = _digest(tensors, about)
+        try:
+            write_whole(Path(path), save(tensors, about))
+        except OSError as error:
+            raise VoiceError(f"cannot write the voice {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "VoiceClonePrompt":
+        """Read a voice; nothing in the file is executed.
+
+        Raises VoiceError for a file that is absent, damaged, edited, of a newer version, or no voice at all.
+        """
+        path = Path(path).expanduser()
+        try:
+            if path.stat().st_size > MAX_FILE:
+                raise VoiceError(f"{path} is too large for a voice file")
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            raise VoiceError(f"{path} does not exist") from None
+        except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
+            raise VoiceError(f"{path} is damaged or no voice file ({' '.join(str(error).split())[:100]})") from None
+        _check_file(path, tensors, about)
+        return cls(
+            speaker_embedding=tensors["speaker_embedding"],
+            ref_codes=tensors.get("ref_codes"),
+            ref_text=about.get("ref_text"),
+            provenance=json.loads(about["provenance"]),
+        )
+
+
+def _digest(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
+    """A checksum over all that a file says."""
+    digest = hashlib.sha256(json.dumps({k: v for k, v in about.items() if k != "sha256"}, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _check_file(path: Path, tensors: dict[str, np.ndarray], about: dict[str, str]) -> None:
+    if about.get("format") != FORMAT:
+        raise VoiceError(f"{path} is no voice file; make one with `mlx-qwen3-tts clone`")
+    if about.get("version") != str(VERSION):
+        raise VoiceError(
+            f"{path} has version {about.get('version')} of the voice format, this package reads {VERSION}: update it"
+        )
+    if about.get("sha256") != _digest(tensors, about):
+        raise VoiceError(f"{path} was changed or damaged since it was made; make the voice again")
+    embedding, codes = tensors.get("speaker_embedding"), tensors.get("ref_codes")
+    names = {"speaker_embedding"} | ({"ref_codes"} if codes is not None else set())
+    whole = (
+        set(tensors) == names
+        and embedding is not None and embedding.ndim == 1 and embedding.dtype == np.float32
+        and np.isfinite(embedding).all()
+        and (codes is None) == ("ref_text" not in about)
+        and (codes is None or (codes.ndim == 2 and codes.dtype == np.int32))
+    )  # fmt: skip
+    if not whole:
+        raise VoiceError(f"{path} does not hold what a voice file must; make the voice again")
+
+
+def check_clip(audio: np.ndarray, rate: int, text: str | None) -> tuple[str, ...]:
+    """What may spoil a voice cloned from `audio` [samples] at `rate`, in words; empty where nothing looks odd."""
+    seconds, peak = len(audio) / rate, float(np.abs(audio).max())
+    found = []
+    if seconds < 1:
+        found.append(f"the clip is {seconds:.2f} s long; 3 to 15 s of speech carry a voice better")
+    if seconds > 30:
+        found.append(f"the clip is {seconds:.0f} s long; beyond some 15 s it slows every request and adds little")
+    if peak < 1e-3:
+        found.append("the clip is silent or nearly so")
+    if np.mean(np.abs(audio) >= 0.999 * max(peak, 1)) > 1e-3:
+        found.append("the clip is clipped: many samples are at full scale")
+    if text is not None:
+        speed = len("".join(text.split())) / seconds
+        if speed > 35:
+            found.append(f"the transcript is too long for the clip ({speed:.0f} characters a second)")
+        if speed < 1 and seconds > 2:
+            found.append(f"the transcript is too short for the clip ({speed:.1f} characters a second)")
+    return tuple(found)
+
+
+def library() -> Path:
+    """The directory of saved voices: $MLX_QWEN3_TTS_VOICES, or the platform's place for a user's data."""
+    if override := os.environ.get("MLX_QWEN3_TTS_VOICES"):
+        return Path(override).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("mlx-qwen3-tts", appauthor=False) / "voices"
+
+
+def library_path(name: str) -> Path:
+    """Where the voice `name` is kept. Raises VoiceError for a name that could not be a file's."""
+    if not re.fullmatch(r"\w[\w -]{0,63}", name):
+        raise VoiceError(f"a voice cannot be called {name!r}: use letters, digits, spaces, - and _")
+    return library() / f"{name}.safetensors"
+
+
+def library_names() -> list[str]:
+    """The names of all saved voices."""
+    return sorted(path.stem for path in library().glob("*.safetensors"))

@@ -1,0 +1,112 @@
+"""The codec's encoder chooses the official codes; where it does not, the two are equally near."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import sounds
+from conftest import SHARED
+from mlx_qwen3_tts import AudioError
+from mlx_qwen3_tts.audio import resample
+from tolerances import CODE_AGREEMENT, CODE_TIE, ROUND_TRIP, relative_l2
+
+
+def features(tts, audio: np.ndarray) -> mx.array:
+    """What the quantizer sees [1, frames, hidden]."""
+    encoder = tts.codec.encoder
+    return encoder.downsample(encoder.encoder_transformer(encoder.encoder(mx.array(audio)[None, :, None])))[0]
+
+
+def compare(tts, audio: np.ndarray, expected: np.ndarray) -> int:
+    """Assert that our codes are the official ones but for ties; return how many choices differ.
+
+    Each codebook quantizes what the ones before it left over, so one tie changes all later codes of its frame. Here the
+    left-over is computed from the official codes, and each single choice is compared.
+    """
+    found = tts.codec.encode(audio, 24000)
+    assert found.shape == expected.shape
+    assert found.dtype == np.int32
+    quantizer, x = tts.codec.encoder.quantizer, features(tts, audio)
+    groups = [
+        (quantizer.semantic_residual_vector_quantizer, [0]),
+        (quantizer.acoustic_residual_vector_quantizer, range(1, 16)),
+    ]
+    differences = 0
+    for group, indices in groups:
+        residual = np.array(x[0] @ group.input_proj.weight[:, 0, :].T, np.float64)
+        for layer, index in zip(group.layers, indices, strict=False):
+            table = np.array(layer.codebook.weight, np.float64)
+            distance = np.sqrt(((residual[:, None] - table[None]) ** 2).sum(-1))  # [frames, codes]
+            official = distance[np.arange(len(residual)), expected[:, index]]
+            assert (official <= distance.min(axis=1) * (1 + CODE_TIE)).all(), index
+            differences += int((distance.argmin(axis=1) != expected[:, index]).sum())
+            residual = residual - table[expected[:, index]]
+    return differences
+
+
+@pytest.mark.parametrize("length", sounds.LENGTHS)
+def test_lengths(cloning, length):
+    expected = cloning[f"length-{length}.codes"]
+    assert len(expected) == -(-length // 1920)
+    assert compare(cloning.tts, sounds.speech(2.0)[5000 : 5000 + length], expected) == 0
+
+
+def test_500_frames(cloning):
+    expected = cloning["frames-500.codes"]
+    assert expected.shape == (500, 16)
+    assert np.median([len(np.unique(column)) for column in expected.T]) >= 30, "varied enough to tell"
+    assert compare(cloning.tts, sounds.long(40), expected) <= (1 - CODE_AGREEMENT) * expected.size
+
+
+def test_one_minute(cloning):
+    """Far beyond 250 positions of 25 Hz: the configured window is not applied by the official run."""
+    expected = cloning["minute.codes"]
+    assert expected.shape == (750, 16)
+    assert (cloning.tts.codec.encode(sounds.long(60), 24000) == expected).mean() > CODE_AGREEMENT
+
+
+def test_clips(cloning):
+    for name, (wave, rate) in cloning.clips().items():
+        expected = cloning[f"clip-{name}.codes"]
+        if len(expected) < 100:
+            assert compare(cloning.tts, resample(wave, rate, 24000), expected) <= 1, name
+        np.testing.assert_array_equal(cloning.tts.codec.encode(wave, rate).shape, expected.shape)
+
+
+def test_round_trip(cloning):
+    codec = cloning.tts.codec
+    codes = codec.encode(sounds.speech(2.0), 24000)
+    np.testing.assert_array_equal(codes, cloning["round-trip.codes"])
+    wave = codec.decode(codes)
+    assert relative_l2(wave[:: cloning.asked["sample_stride"]], cloning["round-trip.wave"]) < ROUND_TRIP
+
+
+def test_recordings():
+    if not (SHARED / "audio").is_dir():
+        pytest.skip(
+            "the recordings are not here: they are not part of the project (`make parity` uses them if they are)"
+        )
+    from mlx_qwen3_tts import Qwen3TTS
+
+    tts = Qwen3TTS.from_pretrained("demo-base")
+    for path in (SHARED / "audio").glob("*.wav"):
+        voice = tts.clone_voice(path, text="x " * 200)
+        assert voice.ref_codes.shape == (375, 16)
+        assert np.isfinite(voice.speaker_embedding).all()
+        assert voice.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "audio, rate, message",
+    [
+        (np.zeros(0, np.float32), 24000, "no samples"),
+        (np.full(100, np.nan, np.float32), 24000, "no numbers"),
+        (np.zeros(100, np.int16), 24000, "floats"),
+        (np.zeros((2, 2, 2), np.float32), 24000, "floats"),
+        (np.zeros(100, np.float32), 0, "sample rate"),
+        (np.zeros(100, np.float32), "24000", "sample rate"),
+    ],
+)
+def test_audio_that_cannot_be_encoded(demo_base, audio, rate, message):
+    with pytest.raises(AudioError, match=message):
+        demo_base.codec.encode(audio, rate)

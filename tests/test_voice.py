@@ -1,0 +1,410 @@
+"""Cloning: prompts and greedy codes equal the official ones; voice files; the library; the guards."""
+
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import sounds
+from conftest import arguments, until_a_tie
+from mlx_qwen3_tts import AudioError, RequestError, Sampling, VoiceClonePrompt, VoiceError, voice
+from mlx_qwen3_tts.prompt import Request
+from tolerances import CODEC, EMBEDDINGS, relative, relative_l2
+
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+CLIP = sounds.SOUNDS["speech"]
+
+
+def request(cloning, case: dict) -> dict:
+    """A recorded request, its voice made from the recorded clip by our own encoders."""
+    call = arguments(case)
+    text = call.pop("ref_text", None)
+    return call | {"voice": cloning.tts.clone_voice(CLIP, text)}
+
+
+def test_prompts(cloning):
+    for case in cloning.asked["cases"]:
+        name, call = case["name"], request(cloning, case)
+        prompt = cloning.tts._prompts.build(Request(**call))
+        assert relative(np.array(prompt.embeddings[0]), cloning[f"{name}.embeddings"]) < 10 * EMBEDDINGS, name
+        trailing = cloning[f"{name}.trailing"]
+        for frame in range(len(trailing)):
+            assert relative(np.array(prompt.text_at(frame)[0]), trailing[frame : frame + 1]) < EMBEDDINGS, name
+
+
+def test_the_cases_cover_both_overlays(cloning):
+    """Interleaved in context, the text is once shorter and once longer than the reference."""
+    frames = len(cloning["clip-speech.codes"])
+    pad = cloning["icl-short-interleaved.trailing"]
+    assert len(pad) == 1
+    assert len(cloning["icl-long-interleaved.trailing"]) > frames
+
+
+def test_greedy_codes(cloning):
+    for case in cloning.asked["cases"]:
+        name = case["name"]
+        expected, frames = cloning[f"{name}.codes"], until_a_tie(cloning, name)
+        assert len(expected) == 42
+        result = cloning.tts.synthesize(**request(cloning, case), sampling=GREEDY, max_frames=42)
+        np.testing.assert_array_equal(result.codes[:frames], expected[:frames], err_msg=name)
+
+
+def test_first_sample_is_the_first_of_the_new_speech(cloning):
+    """The decoder is primed with the reference: what comes out is the official cut of the two decoded together."""
+    case = next(case for case in cloning.asked["cases"] if case["name"] == "icl-long")
+    if until_a_tie(cloning, "icl-long") < 42:
+        pytest.skip("this seed meets a near-tie")
+    result = cloning.tts.synthesize(**request(cloning, case), sampling=GREEDY, max_frames=42)
+    assert abs(len(result.audio) - int(cloning["cut.length"][0])) <= 1, "int() of the official proportion may lose one"
+    if len(result.audio) == cloning["cut.length"][0]:
+        stride = cloning.asked["sample_stride"]
+        assert relative_l2(result.audio[::stride], cloning["cut.wave"]) < CODEC
+    unprimed = cloning.tts.codec.decode(result.codes)
+    assert relative_l2(unprimed, result.audio) > 0.01, "the reference is heard in the first frames' context"
+
+
+def test_stream_of_a_clone_adds_up(demo_base):
+    made = demo_base.clone_voice(CLIP, "hello this voice")
+    whole = demo_base.synthesize("Hello world", voice=made, seed=5, max_frames=12)
+    chunks = list(demo_base.stream("Hello world", voice=made, seed=5, max_frames=12))
+    np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
+
+
+def test_every_part_of_a_voice_acts(demo_base):
+    made = demo_base.clone_voice(CLIP, "hello this voice")
+
+    def codes(voice):
+        return demo_base.synthesize("Hello", voice=voice, seed=1, max_frames=3).codes
+
+    plain = codes(made)
+    assert (codes(replace(made, speaker_embedding=-made.speaker_embedding)) != plain).any()
+    assert (codes(replace(made, ref_codes=made.ref_codes[:-1])) != plain).any()
+    assert (codes(replace(made, ref_text="another text")) != plain).any()
+    assert (codes(replace(made, ref_codes=None, ref_text=None)) != plain).any()
+
+
+# --- files ---
+
+
+@pytest.fixture
+def made(demo_base) -> VoiceClonePrompt:
+    return demo_base.clone_voice(CLIP, "hello «this» voice 🙂")
+
+
+def test_save_and_load(made, tmp_path):
+    made.save(tmp_path / "me.safetensors")
+    again = VoiceClonePrompt.load(tmp_path / "me.safetensors")
+    np.testing.assert_array_equal(again.speaker_embedding, made.speaker_embedding)
+    np.testing.assert_array_equal(again.ref_codes, made.ref_codes)
+    assert (again.ref_text, again.provenance) == (made.ref_text, made.provenance)
+    assert again.provenance == {"model": "demo-base", "clip": "", "seconds": "2.10"}
+    assert (tmp_path / "me.safetensors").stat().st_size < 10_000
+
+
+def test_timbre_only(demo_base, tmp_path):
+    demo_base.clone_voice(CLIP).save(tmp_path / "me.safetensors")
+    again = VoiceClonePrompt.load(tmp_path / "me.safetensors")
+    assert again.ref_codes is None
+    assert again.ref_text is None
+
+
+def rewrite(path: Path, change) -> None:
+    """Change tensors and metadata of a file."""
+    tensors = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata()
+    change(tensors, about)
+    save_file(tensors, path, about)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t, m: t["ref_codes"].__setitem__((0, 0), 1 + t["ref_codes"][0, 0]), "was changed"),
+        (lambda t, m: m.update(ref_text="something else"), "was changed"),
+        (lambda t, m: m.update(provenance="{}"), "was changed"),
+        (lambda t, m: t.pop("speaker_embedding"), "was changed"),
+        (lambda t, m: m.pop("sha256"), "was changed"),
+        (lambda t, m: m.update(version="2"), "version 2"),
+        (lambda t, m: m.update(format="pt"), "no voice file"),
+        (lambda t, m: m.clear(), "no voice file"),
+    ],
+)
+def test_edited_files(made, tmp_path, change, message):
+    path = tmp_path / "me.safetensors"
+    made.save(path)
+    rewrite(path, change)
+    with pytest.raises(VoiceError, match=message):
+        VoiceClonePrompt.load(path)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, -1])
+def test_truncated_files(made, tmp_path, keep):
+    path = tmp_path / "me.safetensors"
+    made.save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(VoiceError, match="damaged"):
+        VoiceClonePrompt.load(path)
+
+
+def test_files_that_hold_something_else(made, tmp_path):
+    """Whole and signed, and yet not what a voice must be."""
+    for wrong in (
+        replace(made, speaker_embedding=made.speaker_embedding[None]),
+        replace(made, speaker_embedding=np.full_like(made.speaker_embedding, np.inf)),
+        replace(made, ref_codes=made.ref_codes[0]),
+        replace(made, ref_text=None),
+        replace(made, ref_codes=None),
+    ):
+        wrong.save(tmp_path / "me.safetensors")
+        with pytest.raises(VoiceError, match="does not hold"):
+            VoiceClonePrompt.load(tmp_path / "me.safetensors")
+
+
+def test_file_that_is_not_there(tmp_path):
+    with pytest.raises(VoiceError, match="does not exist"):
+        VoiceClonePrompt.load(tmp_path / "me.safetensors")
+
+
+def test_unwritable(made, tmp_path):
+    with pytest.raises(VoiceError, match="cannot write"):
+        made.save(tmp_path / "no" / "me.safetensors")
+
+
+def test_voices_of_another_model(made, demo_base):
+    wide = replace(made, speaker_embedding=np.zeros(2048, np.float32))
+    with pytest.raises(RequestError, match=r"width 2048 \(1\.7B\)"):
+        demo_base.synthesize("Hello", voice=wide)
+    for codes in (made.ref_codes[:, :8], made.ref_codes + 256, made.ref_codes - 300):
+        with pytest.raises(RequestError, match="codebooks"):
+            demo_base.synthesize("Hello", voice=replace(made, ref_codes=codes))
+
+
+def test_preset_models_take_no_clones(made, demo):
+    with pytest.raises(RequestError, match=r"0\.6B-Base"):
+        demo.synthesize("Hello", voice=made)
+    with pytest.raises(RequestError, match=r"0\.6B-Base"):
+        demo.clone_voice(CLIP)
+
+
+# --- clips ---
+
+
+def mp3_in_wav(path: Path, audio: np.ndarray, rate: int) -> None:
+    """An MP3 stream in a WAV container (format tag 0x55), as some recorders write it."""
+    mp3 = path.with_suffix(".mp3")
+    soundfile.write(mp3, audio, rate)
+    data, channels = mp3.read_bytes(), 1 if audio.ndim == 1 else 2
+    about = struct.pack("<HHIIHHHHIHHH", 0x55, channels, rate, 16000, 1, 0, 12, 1, 0, 417, 1, 1393)
+    chunks = b"fmt " + struct.pack("<I", len(about)) + about
+    chunks += b"fact" + struct.pack("<II", 4, len(audio)) + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+
+
+@pytest.mark.parametrize(
+    "name, tolerance",
+    [
+        ("PCM_16.wav", 0.01), ("PCM_24.wav", 0.01), ("PCM_32.wav", 0.01), ("FLOAT.wav", 0.01), ("ALAW.wav", 1),
+        ("PCM_16.flac", 0.01), ("VORBIS.ogg", 1), ("MPEG_LAYER_III.mp3", 1), ("MP3.wav", 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rate, channels", [(24000, 1), (44100, 2)])
+def test_formats(demo_base, tmp_path, name, tolerance, rate, channels):
+    mono = sounds.speech(1.2, rate)
+    audio = mono if channels == 1 else np.stack([1.2 * mono, 0.8 * mono], axis=1)  # whose mean is the mono one
+    path = tmp_path / name
+    if name == "MP3.wav":
+        mp3_in_wav(path, audio, rate)
+    else:
+        soundfile.write(path, audio, rate, subtype=path.stem)
+    assert np.abs(audio).max() < 1
+    expected = demo_base.clone_voice((mono, rate)).speaker_embedding
+    for source in (path, str(path), path.open("rb")):
+        found = demo_base.clone_voice(source).speaker_embedding
+        assert relative(found, expected) < tolerance
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "cannot be read as audio"),
+        (b"this is no audio at all", "cannot be read as audio"),
+        (None, "does not exist"),
+    ],
+)
+def test_files_that_are_no_audio(demo_base, tmp_path, content, message):
+    path = tmp_path / "clip.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AudioError, match=message):
+        demo_base.clone_voice(path)
+
+
+def test_directory_is_no_audio(demo_base, tmp_path):
+    with pytest.raises(AudioError, match="is a directory"):
+        demo_base.clone_voice(tmp_path)
+
+
+def test_clips_that_cannot_be_used(demo_base, tmp_path):
+    empty = tmp_path / "empty.wav"
+    soundfile.write(empty, np.zeros(0, np.float32), 24000)
+    with pytest.raises(AudioError, match="no samples"):
+        demo_base.clone_voice(empty)
+    with pytest.raises(AudioError, match="no numbers"):
+        demo_base.clone_voice((np.array([0.1, np.inf] * 5000, np.float32), 24000))
+    with pytest.raises(AudioError, match=r"at least 0\.1 s"):
+        demo_base.clone_voice((np.zeros(100, np.float32), 24000))
+    with pytest.raises(AudioError, match="--max-ref-seconds"):
+        demo_base.clone_voice((np.zeros(24000 * 121, np.float32), 24000))
+    assert demo_base.clone_voice((sounds.long(3), 24000), max_seconds=3).provenance["seconds"] == "3.00"
+
+
+@pytest.mark.parametrize("text", ["", "  ", 5, "\udcff"])
+def test_transcripts_that_say_nothing(demo_base, text):
+    with pytest.raises(RequestError, match="reference text"):
+        demo_base.clone_voice(CLIP, text)
+
+
+@pytest.mark.parametrize("tail", [-1, float("nan"), 1000])
+def test_tail_out_of_range(demo_base, tail):
+    with pytest.raises(RequestError, match="tail"):
+        demo_base.clone_voice(CLIP, "hello", tail=tail)
+
+
+WARNINGS = {
+    "s long; 3": ((sounds.speech(0.5), 24000), None),
+    "silent": ((np.zeros(48000, np.float32), 24000), None),
+    "clipped": ((np.clip(20 * sounds.speech(2.0), -1, 1), 24000), None),
+    "too long for the clip": (CLIP, "word " * 40),
+    "too short for the clip": ((sounds.long(9), 24000), "Hi."),
+    "slows every request": ((sounds.long(31), 24000), "word " * 60),
+}
+
+
+@pytest.mark.parametrize("message", WARNINGS)
+def test_warnings(demo_base, message):
+    clip, text = WARNINGS[message]
+    (warning,) = demo_base.clone_voice(clip, text).warnings
+    assert message in warning
+
+
+def test_good_clips_are_not_warned_of(demo_base):
+    assert demo_base.clone_voice(CLIP, "hello this is a voice").warnings == ()
+
+
+def test_tail_is_silence_behind_the_clip(demo_base):
+    plain, tailed = (demo_base.clone_voice(CLIP, "hello", tail=tail) for tail in (0, 0.5))
+    np.testing.assert_array_equal(plain.speaker_embedding, tailed.speaker_embedding)
+    assert len(tailed.ref_codes) == -(-(len(CLIP[0]) + 12000) // 1920)
+    padded = np.concatenate([CLIP[0], np.zeros(12000, np.float32)])
+    np.testing.assert_array_equal(tailed.ref_codes, demo_base.codec.encode(padded, 24000))
+
+
+def test_trim_is_on_request(demo_base):
+    quiet = np.concatenate([np.zeros(24000, np.float32), CLIP[0], np.zeros(12000, np.float32)])
+    assert demo_base.clone_voice((quiet, 24000)).provenance["seconds"] == "3.60"
+    trimmed = float(demo_base.clone_voice((quiet, 24000), trim=True).provenance["seconds"])
+    assert abs(trimmed - 2.1) < 0.1
+
+
+# --- the library and the command line ---
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(tmp_path / "voices"))
+    return tmp_path / "voices"
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    soundfile.write(tmp_path / "me.wav", CLIP[0], CLIP[1])
+    return tmp_path / "me.wav"
+
+
+def test_library_is_in_the_user_s_place(monkeypatch):
+    monkeypatch.delenv("MLX_QWEN3_TTS_VOICES", raising=False)
+    assert voice.library().name == "voices"
+    assert voice.library().parent.name == "mlx-qwen3-tts"
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", "~/v")
+    assert voice.library() == Path.home() / "v"
+
+
+def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):
+    code, out, err = run_cli("clone", clip, "--text", "hello this voice", "--save-as", "me", "--model", "demo-base")
+    assert (code, out) == (0, "")
+    assert "2.10 s of audio, 27 frames" in err
+    code, _, err = run_cli("say", "Hello", "--voice", "me", "--seed", 1, "--max-frames", 3, "-o", tmp_path / "a.wav")
+    assert code == 0, "the voice knows the model that it was made with: " + err
+    expected = demo_base.synthesize(
+        "Hello", voice=demo_base.clone_voice(clip, "hello this voice"), seed=1, max_frames=3
+    )
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav", dtype="float32")[0], expected.audio, atol=1e-4)
+    code, out, _ = run_cli("voices", "--model", "demo")
+    assert "cloned    me  (demo-base, 2.10 s, 'hello this voice')" in out
+    assert "voice     ada" in out
+    code, _, _ = run_cli("voices", "--remove", "me")
+    assert code == 0
+    assert list(library.iterdir()) == []
+    code, _, err = run_cli("voices", "--remove", "me")
+    assert code == 1
+    assert "no voice 'me'" in err
+
+
+def test_voice_file_and_one_go(run_cli, clip, tmp_path):
+    path = tmp_path / "v.safetensors"
+    code, _, err = run_cli("clone", clip, "-o", path, "--model", "demo-base")
+    assert code == 0
+    assert "timbre alone" in err
+    argv = ("say", "Hello", "--seed", 1, "--max-frames", 3, "-o")
+    assert run_cli(*argv, tmp_path / "a.wav", "--voice", path)[0] == 0
+    assert run_cli(*argv, tmp_path / "b.wav", "--ref-audio", clip, "--model", "demo-base")[0] == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert run_cli(*argv, tmp_path / "c.wav", "--ref-audio", clip, "--model", "demo-base", "--ref-text", "hello this",
+                   "--ref-tail", 0.5, "--trim-silence")[0] == 0  # fmt: skip
+    assert (tmp_path / "a.wav").read_bytes() != (tmp_path / "c.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--ref-audio", "CLIP", "--model", "demo"], "0.6B-Base"),
+        (["--ref-text", "hello", "--model", "demo-base"], "need --ref-audio"),
+        (["--ref-tail", "1", "--model", "demo-base"], "need --ref-audio"),
+        (["--ref-audio", "CLIP", "--voice", "x"], "leave one out"),
+        (["--ref-audio", "no.wav", "--model", "demo-base"], "no.wav does not exist"),
+        (["--ref-audio", "CLIP", "--ref-text", " ", "--model", "demo-base"], "reference text is empty"),
+        (["--ref-audio", "CLIP", "--max-ref-seconds", "1", "--model", "demo-base"], "limit is 1 s"),
+        (["--voice", "no.safetensors"], "does not exist"),
+        (["--voice", "CLIP"], "damaged or no voice file"),
+        (["--voice", "nobody", "--model", "demo-base"], "nobody"),
+        (["--voice", "../x", "--model", "demo-base"], "does not exist"),
+        (["--model", "demo-base"], "clone one"),
+    ],
+)
+def test_errors(run_cli, library, clip, tmp_path, options, message):
+    options = [str(clip) if option == "CLIP" else option for option in options]
+    code, out, err = run_cli("say", "Hello", "-o", tmp_path / "out.wav", *options)
+    assert (code, out) == (1, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("name", ["../me", "a/b", "", ".hidden", "x" * 100])
+def test_names_that_no_voice_can_have(run_cli, library, clip, name):
+    assert run_cli("clone", clip, "--save-as", name, "--model", "demo-base")[0] in (1, 2)
+    assert not library.exists() or os.listdir(library) == []
+
+
+def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
+    library.mkdir()
+    (library / "old.safetensors").write_bytes(b"nothing")
+    code, out, _ = run_cli("voices", "--model", "demo")
+    assert code == 0
+    assert "cloned    old  (unusable: " in out
