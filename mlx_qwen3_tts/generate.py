@@ -4,7 +4,7 @@
                 ▲    └─ hidden ──────────┴─ code predictor ─ codes 1..15 ─► frame
                 └──────── embedding of the frame + its text ◄─┘
 
-Each frame is one evaluation: the frame's codes and the talker's step onto the next.
+A frame is out before the text of the next is asked for: where that is still being written, the speech waits.
 Source: Qwen3TTSTalkerForConditionalGeneration.forward under transformers' generate().
 """
 
@@ -66,8 +66,7 @@ def generate_frames(
         embedding0 = talker.model.codec_embedding(code0)[:, None]  # [1, 1, hidden]
         residual, total = talker.code_predictor(hidden, embedding0, choose)
         codes = mx.concatenate([code0[:, None], residual], axis=1)  # [1, 16]
-        hidden, logits = talker(total + prompt.text_at(frame), caches)
-        mx.eval(codes, hidden, logits, seen, key)
+        mx.eval(codes, total, seen, key)
         first = code0.item()
         if first == config.codec_eos_token_id:
             return
@@ -77,3 +76,5 @@ def generate_frames(
                 "float16 (dtype='bfloat16', --dtype bfloat16)"
             )
         yield np.array(codes[0], dtype=np.int32)
+        if frame + 1 < max_frames:
+            hidden, logits = talker(total + talker.embed_text(prompt.text.take(1)), caches)

@@ -5,8 +5,8 @@ Request ─ check ─ PromptBuilder ─ generate_frames ─ CodecDecoder ─ Aud
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,6 +16,7 @@ from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, RequestError
 from .generate import generate_frames, prefill
+from .live_text import TextIds
 from .load import Checkpoint, load_directory, resolve
 from .prompt import Prompt, PromptBuilder, Request
 from .result import AudioChunk, Clock, SynthesisResult
@@ -132,7 +133,7 @@ class Qwen3TTS:
 
     def synthesize(
         self,
-        text: str,
+        text: str | Iterable[str],
         voice: str | VoiceClonePrompt | None = None,
         language: str | None = None,
         instruct: str | None = None,
@@ -143,6 +144,8 @@ class Qwen3TTS:
     ) -> SynthesisResult:
         """Speak `text` and return all of it.
 
+        text: a string, or an iterator of strings that may still be written while the speech has begun: a language
+        model's output, say. It is asked for more, on this thread, where the speech has caught up with it.
         voice: a preset voice of a CustomVoice model, in any case; None takes `default_speaker`. For a Base model what
         `clone_voice` returned, or VoiceClonePrompt.load.
         language: one of `languages`, in any case; None is "auto".
@@ -150,9 +153,9 @@ class Qwen3TTS:
         seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
         sampling: see Sampling.
         max_frames: at most that many frames of 80 ms; None takes the checkpoint's limit.
-        non_streaming_mode: True (and None) puts the whole text before the first frame, False feeds one text token
-        a frame.
-        Raises RequestError where this model cannot do what is asked.
+        non_streaming_mode: True puts the whole text before the first frame, False feeds one text token a frame; None
+        takes True for a string and False for an iterator.
+        Raises RequestError where this model cannot do what is asked, GenerationError, and what the iterator raises.
         Source: generate_custom_voice, generate_voice_design and generate_voice_clone of the official Qwen3TTSModel.
         """
         request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
@@ -160,7 +163,7 @@ class Qwen3TTS:
 
     def stream(
         self,
-        text: str,
+        text: str | Iterable[str],
         voice: str | VoiceClonePrompt | None = None,
         language: str | None = None,
         instruct: str | None = None,
@@ -172,8 +175,10 @@ class Qwen3TTS:
     ) -> Iterator[AudioChunk]:
         """Speak `text` and yield the audio as it is made; the chunks add up to what `synthesize` returns.
 
-        chunk_frames: frames in each chunk, the last number for all further ones. The rest as in `synthesize`.
-        Raises RequestError at once, before the first chunk is asked for.
+        chunk_frames: frames in each chunk, the last number for all further ones; a chunk is shorter where the text of
+        its next frame is not there yet. The cut changes nothing in the audio. The rest as in `synthesize`.
+        Raises RequestError at once, before the first chunk is asked for, and what a text iterator raises after the
+        audio so far. Closing the iterator ends the work.
         """
         if not chunk_frames or not all(isinstance(n, int) and n > 0 for n in chunk_frames):
             raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
@@ -186,20 +191,22 @@ class Qwen3TTS:
         sampling = request.sampling.resolve(self.generation_config)
         seed = secrets.randbits(32) if request.seed is None else int(request.seed)
         clock = Clock()
-        start = self._prompts.build(request)
+        # A text that is still being written is waited for in the generator, not here.
+        start = self._prompts.build(request) if isinstance(request.text, str) else None
         clock.lap("prefill")
         return self._generate(request, start, sampling, seed, chunk_frames, clock)
 
     def _generate(
         self,
         request: Request,
-        start: Prompt,
+        start: Prompt | None,
         sampling: Sampling,
         seed: int,
         chunk_frames: Sequence[int],
         clock: Clock,
     ) -> Iterator[AudioChunk]:
         clock.resume()
+        start = start or self._prompts.build(request)
         limit = self._frame_limit(request, start)
         frames = generate_frames(self.talker, start, prefill(self.talker, start), sampling, seed, limit)
         # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
@@ -207,25 +214,46 @@ class Qwen3TTS:
         state = self.codec.prime(reference) if reference is not None else None
         clock.lap("prefill")
         count, ended = 0, False
-        for size in chain(chunk_frames, repeat(chunk_frames[-1])):
-            codes = np.array(list(islice(frames, size)), np.int32).reshape(-1, self.codec.num_quantizers)
+        sizes = chain(chunk_frames, repeat(chunk_frames[-1]))
+        while not ended:
+            codes, ended, error = self._next_codes(frames, next(sizes), start.text)
             clock.lap("generation")
             audio, state = self.codec.decode_next(codes, state)
             clock.lap("decode")
             count += len(codes)
-            ended = count == limit or len(codes) < size
-            yield AudioChunk(
-                audio=audio,
-                codes=codes,
-                sample_rate=self.sample_rate,
-                seed=seed,
-                is_final=ended,
-                finish_reason=("length" if count == limit else "stop") if ended else None,
-                timing=clock.timing(count, count * self.codec.samples_per_frame / self.sample_rate) if ended else None,
-            )
-            if ended:
-                return
+            ended = ended or count == limit
+            if len(codes) or (ended and not error):
+                yield AudioChunk(
+                    audio=audio,
+                    codes=codes,
+                    sample_rate=self.sample_rate,
+                    seed=seed,
+                    is_final=ended and not error,
+                    finish_reason=("length" if count == limit else "stop") if ended and not error else None,
+                    timing=clock.timing(count, count * self.codec.samples_per_frame / self.sample_rate),
+                )
+            if error:
+                raise error
             clock.resume()
+
+    def _next_codes(
+        self, frames: Iterator[np.ndarray], size: int, text: TextIds
+    ) -> tuple[np.ndarray, bool, Exception | None]:
+        """The next `size` frames [frames, 16], fewer where the text must be waited for: what is there is not held back.
+
+        Returns also whether the speech has ended, and an error that ended it (of the text's source, say): the audio
+        before it is still given out.
+        """
+        codes, ended, error = [], False, None
+        while len(codes) < size and (text.ready or not codes) and not ended:
+            try:
+                frame = next(frames, None)
+            except Exception as raised:  # noqa: BLE001  (the caller raises it again, after the audio so far)
+                ended, error = True, raised
+            else:
+                ended = frame is None
+                codes += [] if ended else [frame]
+        return np.array(codes, np.int32).reshape(-1, self.codec.num_quantizers), ended, error
 
     def _frame_limit(self, request: Request, start: Prompt) -> int:
         """The most frames that a request may take."""

@@ -4,19 +4,23 @@
       user turn  3 ids  tts_pad ... tts_bos + codec ids
 
 Two layouts of the text: `non_streaming_mode` puts all of it before the first frame; otherwise its first token comes
-with the start of speech and one more is added to each frame's embedding, then tts_eos, then tts_pad.
+with the start of speech and one more is added to each frame's embedding, then tts_eos, then tts_pad. In the second
+the text may come piece by piece while the model speaks: where it runs dry, the speech waits.
 A cloned voice puts its speaker embedding in the speaker's place and, in in-context mode, its reference text and codes
 before the text, as if the model had just spoken them.
 Source: Qwen3TTSForConditionalGeneration.generate and generate_icl_prompt; the _build_* methods of Qwen3TTSModel.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from .config import ModelConfig
 from .errors import RequestError
+from .live_text import EMPTY_TEXT, TextIds, check_pieces, check_text, encode_live
 from .sampling import DEFAULTS, Sampling
 from .talker import Talker
 from .tokenizer import TextTokenizer
@@ -35,7 +39,7 @@ SIZES = {1024: "0.6B", 2048: "1.7B"}
 class Request:
     """What to say and how. See Qwen3TTS.synthesize for the fields."""
 
-    text: str
+    text: str | Iterable[str]
     voice: str | VoiceClonePrompt | None = None
     language: str | None = None
     instruct: str | None = None
@@ -45,17 +49,11 @@ class Request:
     non_streaming_mode: bool | None = None
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """Where the talker starts, and what it is fed beside the codes while it speaks."""
+class Prompt(NamedTuple):
+    """Where the talker starts, and the text that it is fed beside the codes while it speaks."""
 
     embeddings: mx.array  # [1, positions, hidden]
-    trailing: mx.array  # [1, steps, hidden]: added to the embeddings of frames 0, 1, ...
-    padding: mx.array  # [1, 1, hidden]: added to those of all later frames
-
-    def text_at(self, frame: int) -> mx.array:
-        """What is added to the embedding of frame `frame` [1, 1, hidden]."""
-        return self.trailing[:, frame : frame + 1] if frame < self.trailing.shape[1] else self.padding
+    text: TextIds  # the next id is embedded and added to each frame's embedding
 
 
 def speakers(config: ModelConfig) -> list[str]:
@@ -144,7 +142,7 @@ def _check_clone(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
 def check_values(request: Request) -> None:
     """Refuse what no checkpoint could take. Raises RequestError."""
     kinds = {
-        "text": str,
+        "text": str | Iterable,
         "voice": str | VoiceClonePrompt | None,
         "language": str | None,
         "instruct": str | None,
@@ -155,25 +153,18 @@ def check_values(request: Request) -> None:
     }
     for name, kind in kinds.items():
         value = getattr(request, name)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not kinds["non_streaming_mode"]):
+        wrong = not isinstance(value, kind) or (name == "text" and isinstance(value, bytes | Mapping))
+        if wrong or (isinstance(value, bool) and kind is not kinds["non_streaming_mode"]):
             raise RequestError(f"{name} cannot be {value!r}, a {type(value).__name__}")
         if isinstance(value, str):
             check_text(name, value)
-    if not request.text.strip():
-        raise RequestError("the text is empty: give at least one word to say")
+    if isinstance(request.text, str) and not request.text.strip():
+        raise RequestError(EMPTY_TEXT)
     for name, least, most in (("seed", 0, 2**63 - 1), ("max_frames", 1, 2**31 - 1)):
         value = getattr(request, name)
         if value is not None and not least <= value <= most:
             raise RequestError(f"{name} must be a whole number from {least} to {most}, not {value}")
     request.sampling.check()
-
-
-def check_text(name: str, text: str) -> None:
-    """Refuse a string that is not Unicode text: Python marks bytes it could not decode as lone surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{name} is not valid Unicode at character {error.start}: write it as UTF-8") from None
 
 
 def match(name: str, names: list[str]) -> str | None:
@@ -240,10 +231,23 @@ class PromptBuilder:
             return embedding.astype(self.talker.model.codec_embedding.weight.dtype)
         return self.talker.embed_codec([self.config.talker_config.spk_id[voice]]) if voice else None
 
+    def _text(self, request: Request, reference: VoiceClonePrompt | None) -> tuple[list[int], TextIds]:
+        """The ids of the role, which a newline at the start of the text reaches into, and those of the text."""
+        pieces = [request.text] if isinstance(request.text, str) else request.text
+        if request.non_streaming_mode:
+            pieces = ["".join(check_pieces(pieces))]
+        batches = encode_live(self.tokenizer, "assistant\n", check_pieces(pieces))
+        text = TextIds(batches, self.config.tts_eos_token_id, self.config.tts_pad_token_id)
+        role = [self.config.im_start_token_id, *text.take(2)]
+        if reference:
+            text.put_back(self.text_ids(reference.ref_text)[3:-5])
+        return role, text
+
     def build(self, request: Request) -> Prompt:
         """The prompt of a request that `check` has passed.
 
-        Raises RequestError where it is longer than the model's context.
+        Raises RequestError where it is longer than the model's context, and, where the text comes piece by piece, for
+        pieces that are no text.
         """
         config, talker = self.config, self.talker
         voice = request.voice or default_speaker(config)
@@ -251,41 +255,33 @@ class PromptBuilder:
             voice = match(voice, speakers(config))
         preset = voice if isinstance(voice, str) else None
         reference = voice if isinstance(voice, VoiceClonePrompt) and voice.ref_codes is not None else None
-        ids = self.text_ids(request.text)
-        role, text = ids[:3], ids[3:-5]
-        if reference:
-            text = self.text_ids(reference.ref_text)[3:-5] + text
         instruct = self.instruct_ids(request.instruct) if request.instruct else []
+        role, text = self._text(request, reference)
 
-        pad, eos = talker.embed_text([config.tts_pad_token_id]), talker.embed_text([config.tts_eos_token_id])
         prefix = self._codec_prefix(self.language_id(request.language, preset), self._speaker(voice))
         tags = talker.embed_text([config.tts_pad_token_id] * (prefix.shape[1] - 2) + [config.tts_bos_token_id])
         # What the codec side starts from: bos, and in in-context mode the reference's frames after it.
         codec = prefix[:, -1:]
         if reference:
             codec = mx.concatenate([codec, talker.embed_frames(mx.array(reference.ref_codes)[None])], axis=1)
-        text_and_eos = mx.concatenate([talker.embed_text(text), eos], axis=1)
-        interleaved = request.non_streaming_mode is False
-        start, trailing = (self._interleave if interleaved else self._in_turn)(text_and_eos, codec, pad)
+        whole_first = (
+            isinstance(request.text, str) if request.non_streaming_mode is None else request.non_streaming_mode
+        )
+        start = self._in_turn(text, codec) if whole_first else talker.embed_text(text.take(codec.shape[1])) + codec
         parts = [talker.embed_text(instruct + role), tags + prefix[:, :-1], start]
-        prompt = Prompt(mx.concatenate(parts, axis=1), trailing, pad)
-        self._check_length(prompt.embeddings.shape[1] + trailing.shape[1])
+        prompt = Prompt(mx.concatenate(parts, axis=1), text)
+        self._check_length(prompt)
         return prompt
 
-    def _in_turn(self, text: mx.array, codec: mx.array, pad: mx.array) -> tuple[mx.array, mx.array]:
-        """All of the text, each position with codec_pad; then the codec side, each with tts_pad."""
+    def _in_turn(self, text: TextIds, codec: mx.array) -> mx.array:
+        """All of the text and its end, each position with codec_pad; then the codec side, each with tts_pad."""
         codec_pad = self.talker.embed_codec([self.config.talker_config.codec_pad_id])
-        return mx.concatenate([text + codec_pad, codec + pad], axis=1), pad
+        pad = self.talker.embed_text([self.config.tts_pad_token_id])
+        return mx.concatenate([self.talker.embed_text(text.rest()) + codec_pad, codec + pad], axis=1)
 
-    def _interleave(self, text: mx.array, codec: mx.array, pad: mx.array) -> tuple[mx.array, mx.array]:
-        """Text and codec side by side; text that is left over is fed one a frame, text that is missing is tts_pad."""
-        count, positions = text.shape[1], codec.shape[1]
-        if count > positions:
-            return text[:, :positions] + codec, text[:, positions:]
-        return mx.concatenate([text] + [pad] * (positions - count), axis=1) + codec, pad
-
-    def _check_length(self, positions: int) -> None:
-        """`positions`: what the prompt and, in the interleaved layout, the frames that carry its text take."""
+    def _check_length(self, prompt: Prompt) -> None:
+        """The prompt must fit into the context and, interleaved, the frames that carry what is known of its text."""
         context = self.config.talker_config.max_position_embeddings
+        positions = prompt.embeddings.shape[1] + prompt.text.known
         if positions >= context:
             raise RequestError(f"the text takes {positions} of the model's {context} positions; split it into parts")

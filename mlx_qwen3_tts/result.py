@@ -74,7 +74,7 @@ class AudioChunk:
     seed: int  # the seed in use, given or drawn
     is_final: bool = False
     finish_reason: str | None = None  # on the final chunk: "stop" or "length"
-    timing: SynthesisTiming | None = None  # on the final chunk
+    timing: SynthesisTiming | None = None  # up to and with this chunk
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,9 @@ class TextTokenizer:
     def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]]) -> None:
         self._tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
         self._tokenizer.normalizer = normalizers.NFC()
+        self._split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
+            [self._split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
         self._tokenizer.decoder = decoders.ByteLevel()
 
@@ -91,6 +89,20 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, every character of it taken literally."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def before_last_word(self, text: str) -> int:
+        """Where the last word of `text` begins, or the white space before it.
+
+        Up to there the ids of `text`, which must be normalized, are those of that part alone, and stay so whatever
+        comes: the merges cross none of the pattern's pieces, and the pattern looks ahead to the end of white space.
+        """
+        pieces = [(piece.isspace(), start) for piece, (start, _) in self._split.pre_tokenize_str(text)]
+        while pieces and pieces[-1][0]:
+            pieces.pop()
+        cut = pieces.pop()[1] if pieces else 0
+        while pieces and pieces[-1][0]:
+            cut = pieces.pop()[1]
+        return cut
 
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`."""

@@ -74,6 +74,11 @@ def until_a_tie(golden, name: str) -> int:
     return int(ties.argmax()) if ties.any() else len(ties)
 
 
+def text_at(tts: Qwen3TTS, prompt) -> mx.array:
+    """The text that the next frame is fed [1, hidden]."""
+    return tts.talker.embed_text(prompt.text.take(1))[0]
+
+
 def arguments(case: dict) -> dict:
     """A recorded request as arguments of Qwen3TTS.synthesize."""
     call = {key: value for key, value in case.items() if key != "name"}

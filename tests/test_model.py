@@ -99,7 +99,9 @@ def test_chunk_frames_out_of_range(demo, chunk_frames):
         demo.stream("Hello", chunk_frames=chunk_frames)
 
 
-@pytest.mark.parametrize("text", [None, 5, b"Hello", ["Hello"], "a\udcffb"])
+@pytest.mark.parametrize(
+    "text", [None, 5, b"Hello", {"a": "b"}, [5], ["Hello", b"x"], [], iter(["  ", "\n"]), "a\udcffb"]
+)
 def test_text_that_is_none(demo, text):
     with pytest.raises(RequestError, match="text"):
         demo.synthesize(text)

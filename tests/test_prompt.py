@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from conftest import arguments
+from conftest import arguments, text_at
 from mlx_qwen3_tts import RequestError
 from mlx_qwen3_tts.prompt import Request
 from tolerances import EMBEDDINGS, relative
@@ -18,11 +18,10 @@ def test_ids_and_embeddings(golden):
         expected = golden[f"{name}.embeddings"]
         assert prompt.embeddings.shape[1:] == expected.shape, name
         assert relative(np.array(prompt.embeddings[0]), expected) < EMBEDDINGS, name
-        assert relative(np.array(prompt.padding[0]), golden[f"{name}.pad"]) < EMBEDDINGS, name
         trailing = golden[f"{name}.trailing"]
         for frame in range(len(trailing) + 2):
             expected = trailing[frame : frame + 1] if frame < len(trailing) else golden[f"{name}.pad"]
-            assert relative(np.array(prompt.text_at(frame)[0]), expected) < EMBEDDINGS, (name, frame)
+            assert relative(np.array(text_at(tts, prompt)), expected) < EMBEDDINGS, (name, frame)
 
 
 def test_positions_are_counted_from_zero(golden):
@@ -70,4 +69,4 @@ def test_dtype_follows_the_model(checkpoint):
 
     tts = Qwen3TTS.from_pretrained(checkpoint, dtype="bfloat16")
     prompt = tts._prompts.build(Request("Hello"))
-    assert prompt.embeddings.dtype == prompt.text_at(0).dtype == mx.bfloat16
+    assert prompt.embeddings.dtype == text_at(tts, prompt).dtype == mx.bfloat16

@@ -7,6 +7,7 @@ from conftest import arguments
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cache import STEP, KVCache
 from mlx_qwen3_tts.generate import PREFILL_STEP, prefill
+from mlx_qwen3_tts.live_text import TextIds
 from mlx_qwen3_tts.prompt import Prompt, Request
 from tolerances import LOGITS, relative
 
@@ -17,7 +18,7 @@ def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
     caches = [KVCache() for _ in talker.model.layers]
     hidden, logits = talker(prompt.embeddings, caches)
     rows, residual_rows = [logits[0]], []
-    for frame, row in enumerate(mx.array(codes)):
+    for row in mx.array(codes):
         steps = []
 
         def choose(g, logits, row=row, steps=steps):
@@ -28,7 +29,7 @@ def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
         residual, total = talker.code_predictor(hidden, code0, choose)
         assert (residual[0] == row[1:]).all()
         assert mx.allclose(total, talker.embed_frames(row[None, None]), rtol=0, atol=1e-5)
-        hidden, logits = talker(total + prompt.text_at(frame), caches)
+        hidden, logits = talker(total + talker.embed_text(prompt.text.take(1)), caches)
         rows.append(logits[0])
         residual_rows.append(mx.stack(steps))
         mx.eval(rows, residual_rows)
@@ -81,7 +82,7 @@ def test_prefill_in_steps_equals_one_pass(golden):
     x = mx.random.normal((1, PREFILL_STEP + 70, tts.config.talker_config.hidden_size), key=mx.random.key(0))
     caches = [KVCache() for _ in tts.talker.model.layers]
     hidden, logits = tts.talker(x, caches)
-    start = prefill(tts.talker, Prompt(x, x[:, :0], x[:, :1]))
+    start = prefill(tts.talker, Prompt(x, TextIds([], 0, 0)))
     assert start.caches[0].offset == x.shape[1]
     assert relative(np.array(start.hidden), np.array(hidden)) < LOGITS
     assert relative(np.array(start.logits), np.array(logits)) < LOGITS

@@ -1,0 +1,192 @@
+"""Text that is still being written: from a pipe or a language model, piece by piece.
+
+    bytes ─ decode_pieces ─ strings ─ paragraphs ─ one iterator of strings per paragraph
+    strings ─ LiveEncoder ─ ids, each as soon as no later text can change it
+
+The ids are those of the whole text, however it was cut: a piece may end inside a word, a run of spaces or an emoji.
+"""
+
+import codecs
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from .errors import RequestError
+from .tokenizer import TextTokenizer
+
+BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+EMPTY_TEXT = "the text is empty: give at least one word to say"
+
+
+def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
+    """UTF-8 in pieces to strings; a character may be cut in the middle. Raises RequestError for other bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        for piece in pieces:
+            yield decoder.decode(piece)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise RequestError("the text is not UTF-8; convert it first") from None
+
+
+class paragraphs:
+    """Cut a text in pieces at its blank lines.
+
+    Yields an iterator of strings for each paragraph, without blank lines and line ends around it. What is left of one
+    when the next is asked for is skipped.
+    """
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces = iter(pieces)
+        self._buffer = ""
+        self._ended = False
+
+    def _fill(self) -> bool:
+        """Read one more piece; false at the end of the text."""
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._ended = True
+        else:
+            self._buffer += piece.replace("\r\n", "\n")
+        return not self._ended
+
+    def __iter__(self) -> Iterator[Iterator[str]]:
+        while True:
+            self._buffer = self._buffer.lstrip("\n \t\r")
+            if self._buffer:
+                paragraph = self._paragraph()
+                yield paragraph
+                for _ in paragraph:
+                    pass
+            elif not self._fill():
+                return
+
+    def _paragraph(self) -> Iterator[str]:
+        while True:
+            blank = _blank_line(self._buffer)
+            # White space at the end is kept back: what follows may make it the blank line, or the end of the text.
+            end = len(self._buffer.rstrip("\n \t\r")) if blank is None else blank
+            text, self._buffer = self._buffer[:end], self._buffer[end:]
+            if text:
+                yield text
+            if blank is not None or not self._fill():
+                return
+
+
+def _blank_line(text: str) -> int | None:
+    """Where the white space around the first blank line of `text` begins."""
+    found = BLANK_LINE.search(text)
+    return len(text[: found.start()].rstrip()) if found else None
+
+
+def _starts_a_unit(character: str) -> bool:
+    """Whether normalization never joins `character` to what stands before it: no mark, no Hangul vowel or final."""
+    return not unicodedata.category(character).startswith("M") and not "\u1160" <= character <= "\u11ff"
+
+
+class LiveEncoder:
+    """Encodes a text that grows. `feed` and `finish` return the ids that have become certain."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tail = ""  # what is not encoded yet
+
+    def feed(self, piece: str) -> list[int]:
+        """Add `piece`; return the ids of what no later text can change."""
+        self._tail += piece
+        # Up to the last character that starts a unit, NFC is final.
+        last = next((i for i in range(len(self._tail) - 1, -1, -1) if _starts_a_unit(self._tail[i])), 0)
+        normalized = unicodedata.normalize("NFC", self._tail[:last])
+        # The pattern looks one character ahead, or to the end of a run of white space: everything before the last word
+        # is certain, since that word's first character is there.
+        certain = self._tokenizer.before_last_word(normalized)
+        self._tail = normalized[certain:] + self._tail[last:]
+        return self._tokenizer.encode(normalized[:certain]) if certain else []
+
+    def finish(self) -> list[int]:
+        """The ids of the rest, at the end of the text."""
+        rest, self._tail = self._tail, ""
+        return self._tokenizer.encode(rest) if rest else []
+
+
+def encode_live(tokenizer: TextTokenizer, head: str, pieces: Iterable[str]) -> Iterator[list[int]]:
+    """The ids of `head` and all `pieces` as one text, in batches, each as soon as it is certain."""
+    encoder = LiveEncoder(tokenizer)
+    for piece in chain([head], pieces):
+        yield encoder.feed(piece)
+    yield encoder.finish()
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse a string that is not Unicode text: Python marks bytes it could not decode as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name} is not valid Unicode at character {error.start}: write it as UTF-8") from None
+
+
+def check_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """Pass strings on. Raises RequestError for a piece that is none, and at the end of a text that says nothing."""
+    blank = True
+    for piece in pieces:
+        if not isinstance(piece, str):
+            raise RequestError(f"the text iterator gave {piece!r}, a {type(piece).__name__}; it must give strings")
+        check_text("the text", piece)
+        blank = blank and not piece.strip()
+        yield piece
+    if blank:
+        raise RequestError(EMPTY_TEXT)
+
+
+class TextIds:
+    """The ids of a text as they become known, then `end` once, then `pad` for ever.
+
+    Asking for one that is not known yet waits for the text's source, on the caller's thread.
+    """
+
+    def __init__(self, batches: Iterable[list[int]], end: int, pad: int) -> None:
+        self._batches, self._end, self._pad = iter(batches), end, pad
+        self._ids: deque[int] = deque()
+        self.ended = False  # the end is among the known ids, or was taken
+
+    @property
+    def known(self) -> int:
+        """How many ids are there to be taken without waiting, pads aside."""
+        return len(self._ids)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next id can be had without waiting."""
+        return self.ended or bool(self._ids)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all of the text and its end were taken."""
+        return self.ended and not self._ids
+
+    def put_back(self, ids: list[int]) -> None:
+        """Put `ids` before the next one."""
+        self._ids.extendleft(reversed(ids))
+
+    def _wait(self) -> None:
+        """Ask the source for more."""
+        batch = next(self._batches, None)
+        if batch is None:
+            self._ids.append(self._end)
+            self.ended = True
+        else:
+            self._ids.extend(batch)
+
+    def take(self, count: int) -> list[int]:
+        """The next `count` ids."""
+        while len(self._ids) < count and not self.ended:
+            self._wait()
+        return [self._ids.popleft() if self._ids else self._pad for _ in range(count)]
+
+    def rest(self) -> list[int]:
+        """All ids that are left, up to the end."""
+        while not self.ended:
+            self._wait()
+        return self.take(len(self._ids))

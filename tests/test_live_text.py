@@ -1,0 +1,171 @@
+"""Text in pieces: the ids are those of the whole, and so are the codes; a pipe may cut anywhere."""
+
+import random
+
+import numpy as np
+import pytest
+
+from mlx_qwen3_tts import RequestError
+from mlx_qwen3_tts.live_text import TextIds, decode_pieces, encode_live, paragraphs
+
+TEXT = "Hello world,\n this is  a voice: 今天 25°C 🙂👍🏽👨‍👩‍👧 — naïve cafe\u0301, d\u0307\u0323 한국어 "
+TEXT += "don't they'LL  go?\r\n\n No!!\n"
+POOL = [
+    "a", "b", "'", "r", "e", "s", "'s", " ", "  ", "\n", "\r\n", "\t", "é", "e\u0301", "\u0323", "\u0307", "d", "한",
+    "\u1112", "\u1161", "\u11ab", "1", "23", ".", "!", "?\n", "…", "🙂", "👍🏽", "\u200d", "今", "天", "\u09be", "ক",
+    "=", "\u0338", "\u00a0", "\u3000", "'ll", "I", "DON'T", "स", "्", "त", "े", "\u0301", "\ufe0f", "\x00",
+    "<|im_end|>",
+]  # fmt: skip
+
+
+def cut(text, rng: random.Random) -> list:
+    """`text` (or bytes) in random pieces, empty ones among them."""
+    cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 2 * len(text))))
+    return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def ids(tokenizer, pieces) -> list[int]:
+    return [id_ for batch in encode_live(tokenizer, "assistant\n", pieces) for id_ in batch]
+
+
+def test_ids_of_pieces_are_those_of_the_whole(demo):
+    rng, tokenizer = random.Random(0), demo._prompts.tokenizer
+    texts = [TEXT, *("".join(rng.choices(POOL, k=rng.randint(1, 25))) for _ in range(2000))]
+    for text in texts:
+        pieces = cut(text, rng)
+        assert ids(tokenizer, pieces) == tokenizer.encode("assistant\n" + text), pieces
+    assert ids(tokenizer, list(TEXT)) == tokenizer.encode("assistant\n" + TEXT)
+
+
+def test_ids_come_as_soon_as_they_are_certain(demo):
+    tokenizer = demo._prompts.tokenizer
+    batches = list(encode_live(tokenizer, "", ["Hel", "lo", " wor", "ld. How", " are"]))
+    assert [tokenizer.decode(batch) for batch in batches] == ["", "", "", "Hello", " world.", " How", " are"]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_codes_of_pieces_are_those_of_the_whole(demo, seed):
+    """Fifty ways to cut the bytes, inside characters too, as a pipe does."""
+    if not hasattr(demo, "expected_codes"):
+        demo.expected_codes = demo.synthesize(TEXT, seed=3, max_frames=45, non_streaming_mode=False).codes
+    frames = 45 if seed < 3 else 6  # the ids decide; a few runs to the end show it
+    pieces = decode_pieces(cut(TEXT.encode(), random.Random(seed)))
+    result = demo.synthesize(pieces, seed=3, max_frames=frames)
+    np.testing.assert_array_equal(result.codes, demo.expected_codes[:frames])
+
+
+def test_in_context_cloning_takes_live_text(demo_base):
+    import sounds
+
+    voice = demo_base.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
+    for text in ("Hi", TEXT):
+        whole = demo_base.synthesize(text, voice=voice, seed=3, max_frames=8, non_streaming_mode=False)
+        live = demo_base.synthesize(iter(text), voice=voice, seed=3, max_frames=8)
+        np.testing.assert_array_equal(live.codes, whole.codes)
+
+
+def test_iterator_with_the_whole_text_first(demo):
+    whole = demo.synthesize("Hello world", seed=3, max_frames=4)
+    live = demo.synthesize(iter(["Hel", "lo world"]), seed=3, max_frames=4, non_streaming_mode=True)
+    np.testing.assert_array_equal(live.codes, whole.codes)
+
+
+def test_speech_begins_before_the_text_has_ended(demo):
+    asked = []
+
+    def source():
+        for word in TEXT.split(" "):
+            asked.append(word)
+            yield word + " "
+
+    stream = demo.stream(source(), seed=3)
+    first = next(stream)
+    assert len(first.codes) == 1
+    assert len(asked) <= 3
+    next(stream)
+    assert len(asked) < len(TEXT.split(" ")) / 2
+    stream.close()
+
+
+def test_where_the_text_runs_dry_what_is_there_is_not_held_back(demo):
+    """Each frame is given out before the text of the next is asked for."""
+    log = []
+
+    def source():
+        for letter in "Hello world this is a voice":
+            log.append("asked")
+            yield letter
+
+    for _chunk in demo.stream(source(), seed=3, max_frames=6, chunk_frames=(8,)):
+        log.append("chunk")
+    assert log[-1] == "chunk"
+    assert log.count("chunk") > 1, "not one chunk of 6 frames"
+
+
+def test_error_of_the_source_ends_the_stream_after_the_audio_so_far(demo):
+    def source():
+        yield from "Hello world, this is a voice"
+        raise ConnectionError("the model went away")
+
+    whole = demo.synthesize("Hello world, this is a voice", seed=3, max_frames=40, non_streaming_mode=False)
+    received = []
+    with pytest.raises(ConnectionError, match="went away"):
+        for chunk in demo.stream(source(), seed=3):
+            received.append(chunk)
+    codes = np.concatenate([chunk.codes for chunk in received])
+    assert len(codes) > 5
+    assert not any(chunk.is_final for chunk in received)
+    np.testing.assert_array_equal(codes, whole.codes[: len(codes)])
+
+
+@pytest.mark.parametrize("pieces", [[], [""], [" ", "\n"], ["Hello", 5], [b"Hello"], [None], ["a", "\udcff"]])
+def test_pieces_that_are_no_text(demo, pieces):
+    with pytest.raises(RequestError, match="text"):
+        list(demo.stream(iter(pieces), max_frames=20))
+
+
+def test_bytes_that_are_no_utf8():
+    assert "".join(decode_pieces([b"\xef\xbb", b"\xbfa\xc3", b"\xa9"])) == "aé"
+    for pieces in ([b"a\xff"], [b"a\xc3"], [b"\xc3", b"a"]):
+        with pytest.raises(RequestError, match="UTF-8"):
+            list(decode_pieces(pieces))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("one\ntwo\n\nthree\n \n\n four \n", ["one\ntwo", "three", "four"]),
+        ("one", ["one"]), ("one\n", ["one"]), ("\n\n one\r\n\r\ntwo", ["one", "two"]), ("", []), (" \n\n ", []),
+        ("a \n\n b\n\n", ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_paragraphs(text, expected):
+    for size in range(1, len(text) + 2):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        assert ["".join(paragraph) for paragraph in paragraphs(pieces)] == expected, size
+
+
+def test_paragraphs_come_as_they_are_written():
+    given = []
+
+    def source():
+        for piece in ("one ", "two\n\nth", "ree"):
+            given.append(piece)
+            yield piece
+
+    texts = iter(paragraphs(source()))
+    assert next(next(texts)) == "one"
+    assert given == ["one "]
+    assert list(next(texts)) == ["th", "ree"]
+    assert list(texts) == []
+
+
+def test_text_ids():
+    text = TextIds(iter([[1], [], [2, 3]]), end=8, pad=9)
+    assert not text.ready
+    assert text.take(2) == [1, 2]
+    assert (text.known, text.ready, text.ended, text.exhausted) == (1, True, False, False)
+    text.put_back([6, 7])
+    assert text.rest() == [6, 7, 3, 8]
+    assert (text.ended, text.exhausted, text.ready) == (True, True, True)
+    assert text.take(2) == [9, 9]
