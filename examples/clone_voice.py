@@ -15,6 +15,6 @@ tts = Qwen3TTS.from_pretrained(model[0] if model else "demo-base")
 tts.clone_voice(clip, transcript).save("voice.safetensors")  # once; the file is all that is needed from here on
 voice = VoiceClonePrompt.load("voice.safetensors")
 
-result = tts.synthesize(text, voice=voice, seed=1, max_frames=750)
+result = tts.synthesize(text, voice=voice, seed=1, max_frames=100)
 result.save("cloned.wav")
 print(f"cloned.wav: {result.timing.audio_seconds:.1f} s in the voice of {clip}")

@@ -10,6 +10,7 @@ A file appears under its name only when it is whole: it is written beside it and
 import io
 import math
 import os
+import struct
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ import soundfile
 from .errors import AudioError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 Audio = str | os.PathLike | BinaryIO | tuple[np.ndarray, int]
 
 # The mel front end of the speaker encoder (mel_spectrogram in modeling_qwen3_tts.py).
@@ -167,6 +169,94 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
         write_whole(path, encode_audio(audio, sample_rate, path.suffix))
     except (OSError, soundfile.SoundFileError) as error:
         raise AudioError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+class AudioWriter:
+    """A file that grows while the audio is made, under its name only at the end.
+
+    WAV goes to a file or to a pipe (whose header leaves the length open), the other formats to a file. On an error of
+    the disk what was written stays, as a valid file under its name.
+    """
+
+    def __init__(self, target: str | os.PathLike | BinaryIO, sample_rate: int) -> None:
+        """target: a path, or a binary stream for WAV. Raises AudioError for a path that cannot be written."""
+        self.name = "the stream" if hasattr(target, "write") else str(target)
+        self._final = self._partial = self._encoder = None
+        self._ours = not hasattr(target, "write")
+        self._sample_rate, self._samples = sample_rate, 0
+        if not self._ours:
+            self._file = target
+            self._file.write(wav_header(sample_rate, None))
+            return
+        path = Path(target)
+        check_writable(path)
+        if path.is_file() or not path.exists():
+            self._final = path.resolve()
+            self._partial = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
+        self._file = open(self._partial or path, "wb", buffering=0)  # noqa: SIM115  (closed by close or abort)
+        if path.suffix.lower() == ".wav":
+            self._file.write(wav_header(sample_rate, None))
+        else:
+            container, subtype = FORMATS[path.suffix.lower()]
+            self._encoder = soundfile.SoundFile(
+                self._file.fileno(), "w", sample_rate, 1, subtype, format=container, closefd=False
+            )
+
+    def write(self, audio: np.ndarray) -> None:
+        """Append float audio [samples] in -1 .. 1. Raises AudioError; what was written before is kept then."""
+        try:
+            if self._encoder:
+                self._encoder.write(audio)
+            else:
+                data = pcm16(audio)
+                while data:  # a raw file may take a part
+                    data = data[self._file.write(data) :]
+                if self._final is None:
+                    self._file.flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, soundfile.SoundFileError) as error:
+            self.close()
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"cannot write on to {self.name} ({reason}): it holds {self.seconds:.2f} s") from None
+        self._samples += len(audio)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio written."""
+        return self._samples / self._sample_rate
+
+    def close(self) -> None:
+        """Complete the file and give it its name."""
+        if self._encoder:
+            self._encoder.close()
+        elif self._partial:
+            self._file.seek(0)
+            self._file.write(wav_header(self._sample_rate, self._samples))
+            self._file.truncate(WAV_HEADER.size + 2 * self._samples)
+        if self._ours:
+            self._file.close()
+        if self._partial:
+            os.replace(self._partial, self._final)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        if self._ours:
+            self._file.close()
+        if self._partial:
+            self._partial.unlink(missing_ok=True)
+
+
+def pcm16(audio: np.ndarray) -> bytes:
+    """Float audio in -1 .. 1 as 16-bit samples."""
+    return np.rint(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def wav_header(sample_rate: int, samples: int | None) -> bytes:
+    """The header of a mono 16-bit WAV; None leaves the length open, as a stream must."""
+    size = 0xFFFFFFFF if samples is None else 2 * samples
+    about = (16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return WAV_HEADER.pack(b"RIFF", min(size + 36, 0xFFFFFFFF), b"WAVE", b"fmt ", *about, b"data", size)
 
 
 def write_whole(path: Path, data: bytes) -> None:

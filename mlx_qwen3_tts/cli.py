@@ -6,22 +6,22 @@ line; 2: a wrong option; 130: interrupted.
 
 import argparse
 import os
+import secrets
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
-from tqdm import tqdm
-
 from . import __version__, prompt, voice
-from .audio import check_writable, encode_audio
-from .errors import AudioError, Qwen3TTSError, RequestError, VoiceError
+from .audio import AudioWriter, check_writable
+from .errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
+from .live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from .load import CONFIG_FILES, DTYPES, read_config, resolve
-from .model import Qwen3TTS
+from .model import CHUNK_FRAMES, Qwen3TTS
+from .outlet import Outlet, note, putting
+from .player import OpenStream, Player, open_device
 from .prompt import Request
-from .result import SynthesisResult
 from .sampling import Sampling
 from .voice import VoiceClonePrompt
 
@@ -30,12 +30,6 @@ DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
 DEFAULT_OUTPUT = "speech.wav"
 DEMO_TEXT = "Hello world, this is a voice."
 DEMO_NOTE = "the demo's weights are random: it babbles, and is no measure of Qwen3-TTS's voices"
-
-
-def note(message: str) -> None:
-    """Tell the user something, on standard error."""
-    if sys.stderr:
-        print(message, file=sys.stderr)  # noqa: T201
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,13 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("say", help="speak a text", description="Speak a text.")
-    parser.add_argument("text", help="what to say; - reads standard input")
+    parser.add_argument("text", help="what to say; - speaks standard input as it comes, paragraph by paragraph")
     parser.add_argument(
         "-o",
         "--output",
-        default=DEFAULT_OUTPUT,
         metavar="FILE",
-        help="wav, flac, ogg or mp3 by its suffix; - writes a WAV to standard output (default: %(default)s)",
+        help="wav, flac, ogg or mp3 by its suffix; - streams a WAV to standard output (default: play)",
+    )
+    parser.add_argument("--play", action="store_true", help="play it as well where -o writes a file")
+    parser.add_argument("--device", metavar="NAME", help="output device, by a part of its name or by its number")
+    parser.add_argument("--stats", action="store_true", help="time to first audio, memory, underruns")
+    parser.add_argument(
+        "--chunk-frames",
+        type=frame_counts,
+        default=CHUNK_FRAMES,
+        metavar="N,...",
+        help="frames in the first chunks, the last number for all further ones (default: 1,1,2,4,8)",
     )
     add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice the model that it was made with")
     parser.add_argument("--voice", help="a preset voice, a voice of your library, or a voice file (see `voices`)")
@@ -98,40 +101,113 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def say(args: argparse.Namespace) -> None:
-    """Speak a text into a file."""
+    """Speak a text into a file, a pipe or the loudspeaker."""
     if args.ref_audio is not None and args.voice is not None:
         raise RequestError("--ref-audio and --voice both name a voice; leave one out")
     if args.ref_audio is None and (args.ref_text is not None or clip_options(args)):
         raise RequestError("--ref-text and the options for the clip need --ref-audio")
+    if args.text == "-" and sys.stdin is None:
+        raise RequestError("standard input is closed: there is no text to read")
     chosen = find_voice(args.voice, args.model)
     request = Request(
-        text=read_text() if args.text == "-" else args.text,
+        text=iter(()) if args.text == "-" else args.text,
         voice=chosen,
         language=args.language,
         instruct=args.instruct,
-        seed=args.seed,
+        seed=secrets.randbits(32) if args.seed is None else args.seed,
         sampling=sampling_from(args),
         max_frames=args.max_frames,
         non_streaming_mode=args.non_streaming_mode,
     )
     prompt.check_values(request)
-    if args.output != "-":
-        check_writable(args.output)
-    default = DEFAULT_BASE if args.ref_audio is not None else DEFAULT_MODEL
-    if isinstance(chosen, VoiceClonePrompt):
-        default = chosen.provenance.get("model") or DEFAULT_BASE
-    tts = Qwen3TTS.from_pretrained(default if args.model is None else args.model, args.dtype, progress=True)
-    options = {field.name: getattr(request, field.name) for field in fields(Request)}
+    output, open_stream = find_output(args)
+    tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True)
     if args.ref_audio is not None:
-        options["voice"] = make_voice(tts, args.ref_audio, args.ref_text, args)
+        request = replace(request, voice=make_voice(tts, args.ref_audio, args.ref_text, args))
     elif tts.model_type == "base" and isinstance(chosen, str):
-        options["voice"] = VoiceClonePrompt.load(voice.library_path(chosen))
-    chunks = tts.stream(**options)
+        request = replace(request, voice=VoiceClonePrompt.load(voice.library_path(chosen)))
+    prompt.check(request, tts.config)
     if chosen is None and tts.default_speaker:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
     if tts.name.startswith("demo"):
         note(DEMO_NOTE)
-    write(collect(tts, chunks), args.output)
+    texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]
+    speak(tts, texts, request, args.chunk_frames, open_outlet(tts, output, open_stream, args.chunk_frames), args.stats)
+
+
+def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -> str:
+    """The model that was named, or the one that the voice asks for."""
+    if args.model is not None:
+        return args.model
+    if isinstance(chosen, VoiceClonePrompt):
+        return chosen.provenance.get("model") or DEFAULT_BASE
+    return DEFAULT_MODEL if args.ref_audio is None else DEFAULT_BASE
+
+
+def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None]:
+    """The file that was named, and what opens the loudspeaker: where it is asked for, or nothing else is.
+
+    With neither a file nor a device named, and no device there, a file of the default name takes the speech.
+    """
+    if args.output is not None and args.output != "-":
+        check_writable(args.output)
+    if args.output is not None and not args.play:
+        if args.device is not None:
+            raise RequestError("--device says where to play, and -o that a file is written; add --play for both")
+        return args.output, None
+    try:
+        return args.output, open_device(args.device)
+    except PlaybackError as error:
+        if args.play or args.device is not None:
+            raise
+        note(f"{str(error).split(':')[0]}: the speech goes to {DEFAULT_OUTPUT} (-o names another file)")
+        check_writable(DEFAULT_OUTPUT)
+        return DEFAULT_OUTPUT, None
+
+
+def open_outlet(
+    tts: Qwen3TTS, output: str | None, open_stream: OpenStream | None, chunk_frames: Sequence[int]
+) -> Outlet:
+    writer = player = None
+    if output == "-" and sys.stdout is None:
+        raise AudioError("standard output is closed: there is nowhere to write the audio")
+    if output is not None:
+        writer = AudioWriter(sys.stdout.buffer if output == "-" else output, tts.sample_rate)
+    if open_stream is not None:
+        frame = tts.codec.samples_per_frame / tts.sample_rate
+        player = Player(tts.sample_rate, open_stream, [frame * count for count in chunk_frames])
+    name = {None: "played", "-": "standard output"}.get(output, output)
+    return Outlet(name, tts.sample_rate, writer, player)
+
+
+def speak(
+    tts: Qwen3TTS,
+    texts: Iterable[str | Iterator[str]],
+    request: Request,
+    chunk_frames: Sequence[int],
+    outlet: Outlet,
+    stats: bool,
+) -> None:
+    """Speak one text after the other, each with the next seed; the first has the request's own."""
+    spoken = 0
+    try:
+        with putting(outlet) as bar:
+            for text in texts:
+                options = {field.name: getattr(request, field.name) for field in fields(Request)}
+                options |= {"text": text, "seed": request.seed + spoken}
+                chunks = tts.stream(**options, chunk_frames=chunk_frames)
+                outlet.put(chunks, text if isinstance(text, str) else None, bar)
+                spoken += 1
+            if not spoken:
+                raise RequestError(EMPTY_TEXT)
+    finally:
+        outlet.report(request.seed, stats)
+
+
+def read_pipe() -> Iterator[bytes]:
+    """Standard input, piece by piece as it comes."""
+    while piece := os.read(sys.stdin.fileno(), 65536):
+        yield piece
 
 
 def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
@@ -143,45 +219,6 @@ def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | 
     if model is None and name in voice.library_names():
         return VoiceClonePrompt.load(voice.library_path(name))
     return name
-
-
-def read_text() -> str:
-    """All of standard input, less the end of its last line. Raises RequestError where it is not UTF-8."""
-    if sys.stdin is None:
-        raise RequestError("standard input is closed: there is no text to read")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"standard input is not UTF-8 text (byte {error.start}); convert it first") from None
-
-
-def collect(tts: Qwen3TTS, chunks: Sequence) -> SynthesisResult:
-    """All chunks of a stream, with a progress line on standard error where that is a terminal."""
-    received, frames, began = [], 0, time.perf_counter()
-    with tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar:
-        for chunk in chunks:
-            received.append(chunk)
-            frames += len(chunk.codes)
-            seconds = frames * tts.codec.samples_per_frame / tts.sample_rate
-            speed = seconds / (time.perf_counter() - began)
-            bar.set_description_str(f"{frames} frames, {seconds:.1f} s of audio, {speed:.2f}x real time")
-    return SynthesisResult.from_chunks(received)
-
-
-def write(result: SynthesisResult, output: str) -> None:
-    """Write the audio to a file or to standard output, and tell what it is."""
-    if output != "-":
-        result.save(output)
-    elif sys.stdout is None:
-        raise AudioError("standard output is closed: there is nowhere to write the audio")
-    else:
-        sys.stdout.buffer.write(encode_audio(result.audio, result.sample_rate, ".wav"))
-    timing = result.timing
-    ended = "" if result.finish_reason == "stop" else " (cut off at the frame limit)"
-    note(
-        f"{'standard output' if output == '-' else output}: {timing.frames} frames, {timing.audio_seconds:.2f} s of "
-        f"audio{ended} in {timing.total:.2f} s, real-time factor {timing.real_time_factor:.2f}, seed {result.seed}"
-    )
 
 
 # --- clone and voices ---
@@ -300,7 +337,9 @@ def demo(args: argparse.Namespace) -> None:
     check_writable(args.output)
     tts = Qwen3TTS.from_pretrained("demo")
     note(DEMO_NOTE)
-    write(collect(tts, tts.stream(DEMO_TEXT, language="english", seed=7, max_frames=40)), args.output)
+    request = Request(DEMO_TEXT, language="english", seed=7, max_frames=40)
+    outlet = open_outlet(tts, args.output, None, CHUNK_FRAMES)
+    speak(tts, [DEMO_TEXT], request, CHUNK_FRAMES, outlet, stats=False)
 
 
 # --- options that commands share ---
@@ -331,6 +370,14 @@ def clip_options(args: argparse.Namespace) -> dict[str, float | bool]:
     """Those that were given."""
     given = {"trim": args.trim_silence or None, "tail": args.ref_tail, "max_seconds": args.max_ref_seconds}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def frame_counts(text: str) -> tuple[int, ...]:
+    """ "1,1,2" as numbers above 0."""
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1:
+        raise ValueError(text)
+    return counts
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

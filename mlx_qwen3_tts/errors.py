@@ -5,6 +5,7 @@
                   ├─ RequestError      a request this model cannot serve (also a ValueError)
                   ├─ AudioError        audio that could not be read or written
                   ├─ VoiceError        a voice file that could not be read or written
+                  ├─ PlaybackError     audio that could not be played
                   └─ GenerationError   a computation that went wrong
 
 Each message is one line: what is wrong, then what to do about it. The command line prints it and exits with 1.
@@ -29,6 +30,10 @@ class RequestError(Qwen3TTSError, ValueError):
 
 class AudioError(Qwen3TTSError):
     """Audio that could not be read or written."""
+
+
+class PlaybackError(Qwen3TTSError):
+    """Sound that could not be put out: no sound system, no device."""
 
 
 class GenerationError(Qwen3TTSError):

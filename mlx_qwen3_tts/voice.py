@@ -59,6 +59,8 @@ class VoiceClonePrompt:
         """
         path = Path(path).expanduser()
         try:
+            if path.is_dir():
+                raise VoiceError(f"{path} is a directory, not a voice file")
             if path.stat().st_size > MAX_FILE:
                 raise VoiceError(f"{path} is too large for a voice file")
             with safe_open(path, framework="numpy") as file:

@@ -1,9 +1,14 @@
 """The codec's decoder equals the official plain forward, whole and in chunks."""
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
+import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError
 from tolerances import CHUNKED, CODEC, relative_l2
 
@@ -20,18 +25,54 @@ def test_waveform(golden, name):
         assert relative_l2(codec.decode(row_codes)[::stride], expected[row]) < CODEC, "the public call, in chunks"
 
 
-@pytest.mark.parametrize("size", [1, 7, 71, 72, 73])
-def test_chunks_equal_the_whole(golden, size):
-    if golden.shape == "equal":
-        pytest.skip("the released rates add only time")
-    decoder, codes = golden.models["custom_voice"].codec.decoder, mx.array(golden["codec-200.codes"])
-    whole, _ = decoder(codes)
-    state, chunks = None, []
-    for start in range(0, codes.shape[1], size):
+@pytest.fixture(scope="module")
+def long_decode(tmp_path_factory):
+    """300 random frames and their waveform, decoded at once."""
+    directory = checkpoints.write(tmp_path_factory.mktemp("long") / "checkpoint", "projected")
+    decoder = Qwen3TTS.from_pretrained(directory).codec.decoder
+    codes = mx.array(np.random.RandomState(1).randint(0, 256, (1, 300, 16)))
+    return decoder, codes, decoder(codes)[0]
+
+
+def decode_in(sizes: Iterator[int], decoder, codes: mx.array) -> mx.array:
+    """The frames in chunks of `sizes`."""
+    state, chunks, start = None, [], 0
+    while start < codes.shape[1]:
+        size = next(sizes)
         wave, state = decoder(codes[:, start : start + size], state)
         mx.eval(wave, state)
         chunks.append(wave)
-    assert mx.abs(mx.concatenate(chunks, axis=1) - whole).max().item() < CHUNKED
+        start += size
+    return mx.concatenate(chunks, axis=1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 12, 71, 72, 73, "random"])
+def test_chunks_equal_the_whole(long_decode, size):
+    decoder, codes, whole = long_decode
+    rng = np.random.RandomState(2)
+    sizes = iter(lambda: int(rng.randint(1, 40)), None) if size == "random" else repeat(size)
+    assert mx.abs(decode_in(sizes, decoder, codes) - whole).max().item() < CHUNKED
+
+
+def test_a_state_is_never_changed(long_decode):
+    """It can be kept, used twice, and two signals can be decoded in turn."""
+    decoder, codes, whole = long_decode
+    _, state = decoder(codes[:, :80])
+    other, _ = decoder(codes[:, 150:160], state)
+    mx.eval(other)
+    for _ in range(2):
+        wave, _ = decoder(codes[:, 80:90], state)
+        assert mx.abs(wave - whole[:, 80 * 64 : 90 * 64]).max().item() < CHUNKED
+
+
+def test_state_is_of_constant_size(long_decode):
+    decoder, codes, _ = long_decode
+
+    def size(frames: int) -> int:
+        _, state = decoder(codes[:, :frames])
+        return sum(array.size for _, array in tree_flatten(state) if isinstance(array, mx.array))
+
+    assert size(100) == size(300) == size(71)
 
 
 def test_the_window_is_72_frames(golden):

@@ -26,3 +26,27 @@ def test_clone_voice(tmp_path):
     assert "cloned.wav" in run("clone_voice.py", "me.wav", "hello this voice", "Hello", cwd=tmp_path)
     assert soundfile.info(tmp_path / "cloned.wav").samplerate == 24000
     assert (tmp_path / "voice.safetensors").exists()
+
+
+def test_llm_to_speech(tmp_path):
+    """With a stand-in for mlx-lm: the example's own lines are what is tried."""
+    (tmp_path / "mlx_lm.py").write_text("""
+from types import SimpleNamespace
+def load(name):
+    return None, SimpleNamespace(apply_chat_template=lambda messages, add_generation_prompt: messages)
+def stream_generate(model, tokenizer, prompt, max_tokens):
+    assert prompt == [{"role": "user", "content": "What is it?"}]
+    for word in "Hello world , this is a voice .".split():
+        yield SimpleNamespace(text=word + " ")
+""")
+    (tmp_path / "sounddevice.py").write_text("raise OSError('no PortAudio, so that a file is written')")
+    code = (
+        "import sys, runpy, mlx_qwen3_tts.model as m; sys.path.insert(0, '.'); "
+        "stream = m.Qwen3TTS.stream; "
+        "m.Qwen3TTS.stream = lambda self, text, **o: stream(self, text, seed=1, max_frames=12); "
+        f"sys.argv = ['x', 'What is it?']; runpy.run_path({str(EXAMPLES / 'llm_to_speech.py')!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Hello world")
+    assert soundfile.info(tmp_path / "answer.wav").frames == 12 * 1920

@@ -25,6 +25,7 @@ def test_python_block(block, tmp_path, monkeypatch):
     block = block.replace('"Ryan"', '"ben"').replace("seed=7", "seed=7, max_frames=4")
     exec(compile(block, str(README), "exec"), {})
     assert (tmp_path / "hello.wav").exists()
+    assert "max_frames=4" in block
 
 
 def test_first_command_comes_early():

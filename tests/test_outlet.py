@@ -1,0 +1,286 @@
+"""Where `say` puts its speech: files that grow, pipes, the loudspeaker, and what errors leave behind."""
+
+import io
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from test_player import NULL, RATE, Device
+
+from conftest import spawn
+from mlx_qwen3_tts import AudioError, PlaybackError
+from mlx_qwen3_tts.audio import AudioWriter
+from mlx_qwen3_tts.player import open_device
+
+WAVE = (0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_writer(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    writer = AudioWriter(path, RATE)
+    for start in range(0, len(WAVE), 5000):
+        writer.write(WAVE[start : start + 5000])
+        assert not path.exists()
+    writer.close()
+    audio, rate = soundfile.read(path, dtype="float32")
+    assert rate == RATE
+    assert abs(len(audio) - len(WAVE)) < 3000
+    assert np.argmax(np.abs(np.fft.rfft(audio[4800:28800]))) == 440
+    if suffix in ("wav", "flac"):
+        np.testing.assert_allclose(audio, WAVE, atol=1.01 / 32768)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_aborted_writer_leaves_nothing(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"old")
+    writer = AudioWriter(path, RATE)
+    writer.write(WAVE)
+    writer.abort()
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_full_disk_keeps_a_valid_file(tmp_path, suffix):
+    """A limit on the size of files stands in for the disk's end."""
+    path = tmp_path / f"a.{suffix}"
+    code = f"""
+import resource, numpy as np
+from mlx_qwen3_tts import AudioError, PlaybackError
+from mlx_qwen3_tts.audio import AudioWriter
+from mlx_qwen3_tts.player import open_device
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+writer = AudioWriter({str(path)!r}, 24000)
+noise = np.random.RandomState(0).uniform(-0.9, 0.9, 4000).astype(np.float32)
+try:
+    for _ in range(20):
+        writer.write(noise)
+except AudioError as error:
+    assert "cannot write on" in str(error), error
+else:
+    raise AssertionError("the disk was not full")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    if suffix == "wav":
+        audio, _ = soundfile.read(path)
+        assert len(audio) >= 8000
+        assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
+
+
+def test_stream_header_is_open(tmp_path):
+    buffer = io.BytesIO()
+    writer = AudioWriter(buffer, RATE)
+    writer.write(WAVE[:1000])
+    writer.close()
+    assert buffer.getvalue()[4:8] == b"\xff\xff\xff\xff"
+    assert len(buffer.getvalue()) == 44 + 2000
+    audio, _ = soundfile.read(io.BytesIO(buffer.getvalue()))
+    assert len(audio) == 1000
+
+
+def test_piped_text_speaks_before_it_has_ended():
+    process = subprocess.Popen(
+        spawn("say", "-", "--model", "demo", "--seed", 1, "--max-frames", 30, "-o", "-", "--voice", "ben"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write("Hello world, 今天".encode()[:-1])  # cut inside a character
+    process.stdin.flush()
+    header = process.stdout.read(44 + 2 * 1920)
+    assert header[:4] == b"RIFF"
+    assert process.poll() is None
+    process.stdin.write("天 this is a voice.\n\nAnd a second paragraph.".encode()[2:])
+    process.stdin.close()
+    rest = process.stdout.read()
+    assert process.wait() == 0, process.stderr.read()
+    assert len(rest) % (2 * 1920) == 0
+
+
+def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, demo, monkeypatch):
+    text = tmp_path / "book.txt"
+    text.write_text("Hello world.\n\nHello world.\n")
+    with text.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        code, _, err = run_cli("say", "-", "--model", "demo", "--seed", 5, "--max-frames", 4, "-o", tmp_path / "a.wav")
+    assert code == 0, err
+    audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    options = dict(max_frames=4, non_streaming_mode=False)
+    expected = [demo.synthesize("Hello world.", seed=seed, **options).audio for seed in (5, 6)]
+    np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
+
+
+def test_empty_pipe():
+    for text in (b"", b"\n \n"):
+        process = subprocess.run(spawn("say", "-", "--model", "demo", "-o", "-"), input=text, capture_output=True)
+        assert process.returncode == 1
+        assert b"text is empty" in process.stderr
+
+
+def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
+    text = b"Hello world, this is a voice. \xff\xff and more"
+    command = spawn("say", "-", "--model", "demo", "--seed", 1, "-o", tmp_path / "a.wav")
+    process = subprocess.run(command, input=text, capture_output=True)
+    assert process.returncode == 1
+    assert b"not UTF-8" in process.stderr
+    assert list(tmp_path.iterdir()) == []  # all of the text came in one piece: no speech had been made
+
+
+def test_stats(run_cli, tmp_path):
+    _, _, err = run_cli("say", "Hi", "--model", "demo", "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav")
+    assert "time to first audio" in err
+    assert "peak memory" in err
+    assert "seed" in err
+
+
+@pytest.mark.parametrize("counts", ["0", "1,x", "", "1,-2"])
+def test_chunk_frames_that_are_none(run_cli, counts):
+    assert run_cli("say", "Hi", "--model", "demo", "--chunk-frames", counts)[0] == 2
+
+
+def test_chunk_frames_change_nothing(run_cli, tmp_path):
+    argv = ("say", "Hi", "--model", "demo", "--seed", 1, "--max-frames", 9)
+    run_cli(*argv, "-o", tmp_path / "a.wav", "--chunk-frames", "1")
+    run_cli(*argv, "-o", tmp_path / "b.wav", "--chunk-frames", "4,5")
+    a, b = (soundfile.read(tmp_path / name, dtype="int16")[0].astype(int) for name in ("a.wav", "b.wav"))
+    assert np.abs(a - b).max() <= 1
+
+
+# --- the loudspeaker ---
+
+
+@pytest.fixture
+def device(monkeypatch) -> list[Device]:
+    """A stand-in for the loudspeaker; the list holds it once it is open."""
+    opened = []
+
+    def open_device(name=None):
+        return lambda *args: (opened.append(Device(*args)), opened[0])[1]
+
+    monkeypatch.setattr("mlx_qwen3_tts.cli.open_device", open_device)
+    return opened
+
+
+def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_cli("say", "Hello", "--model", "demo", "--seed", 1, "--max-frames", 12, "--stats")
+    assert code == 0
+    assert "played: 12 frames" in err
+    assert "underruns 0" in err
+    sound = device[0].sound[:, 0]
+    expected = demo.synthesize("Hello", seed=1, max_frames=12).audio
+    begin = next(i for i in range(len(sound)) if np.allclose(sound[i : i + 100], expected[:100], atol=1e-6))
+    np.testing.assert_allclose(sound[begin : begin + len(expected)], expected, atol=1e-5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_play_and_write(run_cli, device, tmp_path):
+    code, _, _ = run_cli("say", "Hello", "--model", "demo", "--max-frames", 5, "--play", "-o", tmp_path / "a.wav")
+    assert code == 0
+    assert soundfile.info(tmp_path / "a.wav").frames == 5 * 1920
+    assert np.count_nonzero(device[0].sound) > 5 * 1900
+
+
+def test_device_needs_playing(run_cli, device, tmp_path):
+    code, _, err = run_cli("say", "Hello", "--model", "demo", "--device", "x", "-o", tmp_path / "a.wav")
+    assert code == 1
+    assert "--play" in err
+
+
+def run_with_alsa(tmp_path, config: str | None, *argv) -> subprocess.CompletedProcess:
+    environment = dict(os.environ)
+    if config is not None:
+        (tmp_path / "asound.conf").write_text(config)
+        environment["ALSA_CONFIG_PATH"] = str(tmp_path / "asound.conf")
+    return subprocess.run(spawn("say", "Hello", "--model", "demo", "--max-frames", 3, *argv),
+                          env=environment, cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+
+
+def test_no_device_writes_a_file(tmp_path):
+    """Also where PortAudio itself is missing."""
+    try:
+        open_device()
+    except PlaybackError:
+        pass
+    else:
+        pytest.skip("there is a device here")
+    done = run_with_alsa(tmp_path, None)
+    assert done.returncode == 0, done.stderr
+    assert "the speech goes to speech.wav" in done.stderr
+    assert soundfile.info(tmp_path / "speech.wav").frames == 3 * 1920
+    asked = run_with_alsa(tmp_path, None, "--play", "-o", "b.wav")
+    assert asked.returncode == 1
+    assert "-o" in asked.stderr.splitlines()[-1]
+    assert not (tmp_path / "b.wav").exists()
+
+
+def test_device_that_does_not_exist(tmp_path):
+    pytest.importorskip("sounddevice", exc_type=OSError)
+    if not sys.platform.startswith("linux"):
+        pytest.skip("ALSA is Linux's")
+    done = run_with_alsa(tmp_path, NULL, "--device", "nope")
+    assert done.returncode == 1
+    assert "no output device 'nope'; there are: 0 default" in done.stderr.splitlines()[-1]
+
+
+def test_device_that_refuses_is_asked_for_what_it_takes(monkeypatch):
+    sounddevice = pytest.importorskip("sounddevice", exc_type=OSError)
+    asked = []
+
+    def output_stream(rate, channels, **options):
+        asked.append((rate, channels))
+        if (rate, channels) != takes:
+            raise sounddevice.PortAudioError("Invalid sample rate [PaErrorCode -9997]")
+        return "stream"
+
+    monkeypatch.setattr(sounddevice, "OutputStream", output_stream)
+    monkeypatch.setattr(sounddevice, "query_devices", lambda *a: {"default_samplerate": 48000.0, "name": "card"})
+    takes = (48000, 2)
+    assert open_device()(24000, None) == "stream"
+    assert asked == [(24000, 1), (24000, 2), (48000, 1), (48000, 2)]
+    takes = None
+    with pytest.raises(PlaybackError, match="card takes no audio"):
+        open_device()(24000, None)
+
+
+def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
+    """Also while the main thread is inside a long computation."""
+    code = f"""
+import sys, time, threading, mlx_qwen3_tts.cli as cli
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_player import Device
+opened = []
+cli.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+prefill = cli.Qwen3TTS.stream
+code = cli.main(["say", "Hello", "--model", {str(checkpoint)!r}, "--greedy"])
+assert code == 130, code
+sys.exit(0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    time.sleep(3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait() == 0, err
+    assert b"Traceback" not in err
+    assert time.monotonic() - sent < 1
+
+
+def test_reader_that_leaves_is_no_error_message():
+    line = shlex.join(spawn("say", "Hello world", "--model", "demo", "--max-frames", 60, "-o", "-")) + " | head -c 100"
+    process = subprocess.run(["bash", "-c", line], capture_output=True)
+    assert process.returncode == 0
+    assert len(process.stdout) == 100
+    assert b"error" not in process.stderr.lower()
+
+
+def test_errors_of_the_writer_name_the_file(tmp_path):
+    with pytest.raises(AudioError, match="must end in"):
+        AudioWriter(tmp_path / "a.xyz", RATE)

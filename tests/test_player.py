@@ -1,0 +1,259 @@
+"""The player, through a stand-in device that consumes 24,000 samples a second in real time.
+
+None of the samples is lost, repeated or changed, and the sound does not run dry where speech is made faster than it is
+heard.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mlx_qwen3_tts import PlaybackError
+from mlx_qwen3_tts.player import Player, open_device, wait_for
+
+RATE, BLOCK, FRAME = 24000, 480, 1920
+SCHEDULE = [FRAME / RATE * count for count in (1, 1, 2, 4, 8)]
+
+
+class Device:
+    """Takes a block every 20 ms, as a sound card does."""
+
+    def __init__(self, sample_rate, callback, channels=1, samplerate=None):
+        self.samplerate = samplerate or sample_rate
+        self.callback, self.channels = callback, channels
+        self.heard, self.stopped = [], threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        due = time.monotonic()
+        while not self.stopped.is_set():
+            out = np.full((BLOCK, self.channels), np.nan, np.float32)
+            self.callback(out, BLOCK, None, None)
+            self.heard.append(out)
+            due += BLOCK / self.samplerate
+            time.sleep(max(0, due - time.monotonic()))
+
+    def start(self):
+        self.thread.start()
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+    abort = stop
+
+    def close(self):
+        assert self.stopped.is_set()
+
+    @property
+    def sound(self) -> np.ndarray:
+        return np.concatenate(self.heard)
+
+
+def speech(seconds: float) -> np.ndarray:
+    """Samples that are all different, none of them zero."""
+    return np.linspace(0.2, 0.9, int(seconds * RATE), dtype=np.float32)
+
+
+def play(
+    audio: np.ndarray, sizes: list[int], delays: list[float], remaining=None, **device
+) -> tuple[Player, np.ndarray]:
+    """Write `audio` in pieces of `sizes` samples, each after its delay, and drain; what the device heard."""
+    opened = []
+    player = Player(RATE, lambda *args: (opened.append(Device(*args, **device)), opened[0])[1], SCHEDULE)
+    start = 0
+    for size, delay in zip(sizes, delays, strict=True):
+        time.sleep(delay)
+        left = (len(audio) - start - size) / RATE
+        player.write(audio[start : start + size], left if remaining == "known" else remaining)
+        start += size
+    assert start >= len(audio)
+    player.drain()
+    return player, opened[0].sound
+
+
+def pieces(seconds: float) -> list[int]:
+    """The lengths of the chunks that a stream of that many seconds comes in."""
+    sizes, left, counts = [], int(seconds * RATE), [1, 1, 2, 4]
+    while left > 0:
+        size = min(left, FRAME * (counts.pop(0) if counts else 8))
+        sizes.append(size)
+        left -= size
+    return sizes
+
+
+def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
+    """Every sample in order, and nothing beside them but silence and ramps."""
+    found = 0
+    for sample in sound[:, 0]:
+        found += found < len(audio) and sample == audio[found]
+    ramps = int(np.count_nonzero(sound[:, 0])) - len(audio)
+    return found == len(audio) and ramps <= 2 * 2 * 0.005 * RATE
+
+
+@pytest.mark.parametrize("factor", [0.02, 0.3, 0.55, 0.8])
+def test_faster_than_real_time(factor):
+    """Making takes `factor` of the time of hearing: no run goes dry, and fast ones begin at once."""
+    audio, sizes = speech(2.4), pieces(2.4)
+    player, sound = play(audio, sizes, [factor * size / RATE for size in sizes])
+    assert player.underruns == 0
+    assert heard_whole(audio, sound)
+    if factor <= 0.3:
+        first = np.flatnonzero(sound[:, 0])[0] / RATE
+        assert first < 0.25
+
+
+def test_slower_than_real_time_waits_just_long_enough():
+    audio, sizes = speech(1.6), pieces(1.6)
+    delays = [1.5 * size / RATE for size in sizes]
+    player, sound = play(audio, sizes, delays, remaining="known")
+    assert player.underruns == 0
+    assert heard_whole(audio, sound)
+    silence = np.flatnonzero(sound[:, 0])[0] / RATE
+    assert 0.3 < silence < sum(delays), "it neither began at once nor waited for the end"
+
+
+def test_bursts_and_jitter():
+    """Twice as fast on average, in bursts."""
+    audio, sizes = speech(2.4), pieces(2.4)
+    rng = np.random.RandomState(0)
+    delays = [0.5 * size / RATE * rng.uniform(0.6, 1.4) for size in sizes]
+    player, sound = play(audio, sizes, delays)
+    assert player.underruns == 0
+    assert heard_whole(audio, sound)
+
+
+def test_stall_is_counted_and_loses_nothing():
+    audio, sizes = speech(1.2), pieces(1.2)
+    delays = [0.01] * len(sizes)
+    delays[-1] = 2.0
+    player, sound = play(audio, sizes, delays)
+    assert player.underruns == 1
+    assert heard_whole(audio, sound)
+
+
+def test_no_clicks():
+    """From silence to the sound and back there are ramps, also around a dry spell; and none inside."""
+    audio, sizes = speech(1.2), pieces(1.2)
+    delays = [0.01] * len(sizes)
+    delays[-1] = 1.5
+    _, sound = play(audio, sizes, delays)
+    steps = np.abs(np.diff(np.concatenate([[0], sound[:, 0], [0]])))
+    assert steps.max() < 0.02, "the largest sample is 0.9, and a ramp has 120 steps"
+
+
+def test_one_short_piece_is_played():
+    audio = speech(0.02)
+    player, sound = play(audio, [len(audio)], [0])
+    assert heard_whole(audio, sound)
+    assert player.underruns == 0
+
+
+def test_nothing_at_all():
+    player, sound = play(np.zeros(0, np.float32), [0], [0])
+    assert not sound.any()
+    assert player.underruns == 0
+
+
+def test_stereo_device_hears_both_sides():
+    audio = speech(0.3)
+    _, sound = play(audio, pieces(0.3), [0] * len(pieces(0.3)), channels=2)
+    np.testing.assert_array_equal(sound[:, 0], sound[:, 1])
+    assert heard_whole(audio, sound)
+
+
+def test_device_of_another_rate():
+    t = np.arange(int(0.6 * RATE)) / RATE
+    tone = (0.5 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    _, sound = play(tone, pieces(0.6), [0] * len(pieces(0.6)), samplerate=48000)
+    loud = sound[np.abs(sound[:, 0]) > 1e-3, 0]
+    assert abs(len(loud) - 0.6 * 48000) < 0.02 * 48000
+    spectrum = np.abs(np.fft.rfft(loud[4000:24000]))
+    assert abs(np.argmax(spectrum) * 48000 / 20000 - 440) < 5
+
+
+def test_abort_and_mute_are_silent_within_100_ms():
+    opened = []
+    player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
+    for _ in range(3):
+        player.write(speech(1.0))
+    time.sleep(0.2)
+    assert player.playing
+    player.mute()
+    time.sleep(0.1)
+    heard = len(opened[0].heard)
+    time.sleep(0.1)
+    assert not np.concatenate(opened[0].heard[heard:]).any()
+    player.drain()
+    began = time.monotonic()
+    player = Player(RATE, lambda *args: Device(*args), SCHEDULE)
+    player.write(speech(1.0))
+    player.abort()
+    assert time.monotonic() - began < 0.1
+
+
+def test_wait_for():
+    forever = [0.1] * 1000
+    assert wait_for(1e9, forever, 10) < 1e-6
+    assert wait_for(1.0, forever, 10) == pytest.approx(0.1)
+    assert wait_for(0.5, forever, 10) == pytest.approx(10 * (1 / 0.5 - 1) + 0.1, rel=0.02)
+    assert wait_for(1.25, [0.1, 0.2, 0.4, 0.8], 99) == pytest.approx(1.5 / 1.25 - 0.7)
+
+
+# --- the real sound system ---
+
+
+def test_sounddevice_is_imported_only_to_play():
+    code = "import mlx_qwen3_tts.cli, sys; assert 'sounddevice' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_portaudio(monkeypatch):
+    class Refuses:
+        def find_spec(self, name, *args):
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refuses(), *sys.meta_path])
+    with pytest.raises(PlaybackError, match=r"PortAudio.*-o"):
+        open_device()
+
+
+NULL = "pcm.!default { type null }\nctl.!default { type null }\n"
+
+
+def test_real_portaudio(tmp_path):
+    """On Linux, with ALSA's null device: the real library runs the callback, and all samples go through it."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("ALSA is Linux's")
+    try:
+        import sounddevice  # noqa: F401
+    except OSError:
+        pytest.skip("PortAudio is not installed here")
+    (tmp_path / "asound.conf").write_text(NULL)
+    code = """
+import numpy as np
+from mlx_qwen3_tts import PlaybackError
+from mlx_qwen3_tts.player import Player, open_device
+player = Player(24000, open_device(), [0.08])
+for _ in range(10):
+    player.write(np.full(1920, 0.1, np.float32))
+player.drain()
+assert player._played == 19200
+try:
+    open_device("no such device")
+except PlaybackError as error:
+    assert "no output device 'no such device'; there are: 0 default" in str(error), error
+else:
+    raise AssertionError
+"""
+    environment = {"ALSA_CONFIG_PATH": str(tmp_path / "asound.conf")}
+    import os
+
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,79 @@
+"""Streams: what comes in chunks is what comes whole, in every mode; closing ends the work."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import checkpoints
+import sounds
+from mlx_qwen3_tts import Qwen3TTS
+from tolerances import CHUNKED
+
+FRAMES = 300
+MODES = {
+    "preset": ("custom_voice", {"voice": "ben"}),
+    "preset-interleaved": ("custom_voice", {"voice": "ben", "non_streaming_mode": False}),
+    "designed": ("voice_design", {"instruct": "A calm voice."}),
+    "cloned-timbre": ("base", {"text": None}),
+    "cloned-in-context": ("base", {"text": "hello this voice"}),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
+    kinds = ("custom_voice", "voice_design", "base")
+    directories = {kind: tmp_path_factory.mktemp("stream") / kind for kind in kinds}
+    return {k: Qwen3TTS.from_pretrained(checkpoints.write(d, "projected", k)) for k, d in directories.items()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stream_equals_the_whole(models, mode):
+    kind, options = MODES[mode]
+    tts = models[kind]
+    if kind == "base":
+        options = {"voice": tts.clone_voice(sounds.SOUNDS["speech"], options["text"])}
+    whole = tts.synthesize("Hello world", seed=11, max_frames=FRAMES, **options)
+    chunks = list(tts.stream("Hello world", seed=11, max_frames=FRAMES, **options))
+    codes = np.concatenate([chunk.codes for chunk in chunks])
+    assert len(codes) > 100
+    np.testing.assert_array_equal(codes, whole.codes)
+    np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=CHUNKED)
+
+
+def test_one_frame_before_the_first_chunk(models, monkeypatch):
+    """And nothing more: one prefill, one frame, one codec step."""
+    tts, calls = models["custom_voice"], []
+    predictor, decoder = type(tts.talker.code_predictor), type(tts.codec.decoder)
+    for kind, name in ((predictor, "frame"), (decoder, "decode")):
+        call = kind.__call__
+        monkeypatch.setattr(kind, "__call__", lambda *a, c=call, n=name, **k: (calls.append(n), c(*a, **k))[1])
+    stream = tts.stream("Hello world", seed=11)
+    assert len(next(stream).codes) == 1
+    assert calls == ["frame", "decode"]
+
+
+def test_closing_ends_the_work(models, monkeypatch):
+    tts, calls = models["custom_voice"], []
+    kind = type(tts.talker.code_predictor)
+    call = kind.__call__
+    monkeypatch.setattr(kind, "__call__", lambda *a, **k: (calls.append(1), call(*a, **k))[1])
+    stream = tts.stream("Hello world", seed=11, chunk_frames=(1,))
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert len(calls) <= 4, "at most the frame that was under way"
+    assert list(stream) == []
+
+
+def test_an_abandoned_stream_leaves_nothing_behind(models):
+    tts = models["custom_voice"]
+    expected = tts.synthesize("Hello world", seed=11, max_frames=5)
+    stream = tts.stream("this is a voice", seed=12)
+    next(stream)
+    next(stream)
+    del stream
+    gc.collect()
+    again = tts.synthesize("Hello world", seed=11, max_frames=5)
+    np.testing.assert_array_equal(again.codes, expected.codes)
+    np.testing.assert_array_equal(again.audio, expected.audio)
