@@ -13,8 +13,10 @@ STEP = 256  # positions added when a buffer is full
 class KVCache:
     """One attention layer's past. It belongs to one request: two requests use two sets of caches."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int = STEP) -> None:
+        """step: positions added when the buffers are full."""
         self.offset = 0
+        self._step = step
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
@@ -24,7 +26,7 @@ class KVCache:
         capacity = 0 if self._keys is None else self._keys.shape[2]
         if self.offset + time <= capacity:
             return
-        extra = -(-(self.offset + time - capacity) // STEP) * STEP
+        extra = -(-(self.offset + time - capacity) // self._step) * self._step
         grown = []
         for buffer, new in ((self._keys, keys), (self._values, values)):
             room = mx.zeros((*new.shape[:2], extra, new.shape[3]), new.dtype)

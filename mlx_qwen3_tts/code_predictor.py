@@ -60,7 +60,7 @@ class CodePredictor(nn.Module):
         choose: given g and the logits [batch, vocab] of codebook g + 1, its codes [batch].
         Returns codes 1..15 [batch, 15] and the sum of all 16 embeddings [batch, 1, talker hidden].
         """
-        caches = [KVCache() for _ in self.model.layers]
+        caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]  # exactly what a frame needs
         x = mx.concatenate([hidden, code0], axis=1)
         codes, total = [], code0.astype(mx.float32)  # rounded once, at the end, as PyTorch sums bfloat16
         for g, (head, table) in enumerate(zip(self.lm_head, self.model.codec_embedding, strict=True)):

@@ -15,7 +15,7 @@ import numpy as np
 from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, RequestError
-from .generate import generate_frames, prefill
+from .generate import FrameFunctions, generate_frames, prefill
 from .live_text import TextIds
 from .load import Checkpoint, load_directory, resolve
 from .prompt import Prompt, PromptBuilder, Request
@@ -35,6 +35,7 @@ class Qwen3TTS:
         self.name = name
         self.config, self.generation_config, self.network, self.codec, tokenizer = checkpoint
         self.talker = self.network.talker
+        self._frames = FrameFunctions(self.talker)
         self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
@@ -208,7 +209,8 @@ class Qwen3TTS:
         clock.resume()
         start = start or self._prompts.build(request)
         limit = self._frame_limit(request, start)
-        frames = generate_frames(self.talker, start, prefill(self.talker, start), sampling, seed, limit)
+        frame_of = self._frames.get(sampling)
+        frames = generate_frames(self.talker, frame_of, start, prefill(self.talker, start), seed, limit)
         # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
         reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
         state = self.codec.prime(reference) if reference is not None else None

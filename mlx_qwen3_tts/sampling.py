@@ -116,11 +116,12 @@ def warp(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.a
 
 
 def talker_logits(
-    logits: mx.array, seen: mx.array, frame: int, repetition_penalty: float, config: TalkerConfig
+    logits: mx.array, seen: mx.array, may_end: mx.array, repetition_penalty: float, config: TalkerConfig
 ) -> mx.array:
     """What applies to codebook 0 before temperature, whether greedy or not.
 
     logits: [batch, vocab], of any float type. seen: bool [batch, vocab], true for every id generated so far.
+    may_end: bool, false in the first MIN_FRAMES frames.
     Returns float32. Source: RepetitionPenaltyLogitsProcessor, MinNewTokensLengthLogitsProcessor and
     SuppressTokensLogitsProcessor of transformers 4.57.3 with the arguments of the official generate().
     """
@@ -129,9 +130,8 @@ def talker_logits(
     logits = mx.where(seen, penalized, logits)
     ids = mx.arange(config.vocab_size)
     is_end = ids == config.codec_eos_token_id
-    allowed = (ids < config.num_codes) | is_end
-    if frame < MIN_FRAMES:
-        allowed = allowed & ~is_end
+    # The end may be an ordinary code by its number; it is refused early all the same.
+    allowed = mx.where(is_end, may_end, ids < config.num_codes)
     return mx.where(allowed, logits, -mx.inf)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_qwen3_tts import RequestError, Sampling
 from mlx_qwen3_tts.config import GenerationConfig
-from mlx_qwen3_tts.sampling import draw, talker_logits
+from mlx_qwen3_tts.sampling import MIN_FRAMES, draw, talker_logits
 from tolerances import PROBABILITIES
 
 
@@ -22,7 +22,11 @@ def test_distributions(golden):
         sampling = Sampling(**setting, **subtalker).resolve(GenerationConfig())
         for row, frame in enumerate(frames):
             allowed = talker_logits(
-                logits[row : row + 1], seen[row : row + 1], frame, sampling.repetition_penalty, config
+                logits[row : row + 1],
+                seen[row : row + 1],
+                mx.array(frame >= MIN_FRAMES),
+                sampling.repetition_penalty,
+                config,
             )
             found = mx.softmax(sampling.talker_filter(allowed), axis=-1)[0]
             expected = golden[f"distribution.{i}.talker"][row]
@@ -42,7 +46,7 @@ def test_draws_follow_the_distribution():
 def test_low_precision_logits_are_processed_in_float32(demo):
     config = demo.talker.config
     logits = mx.zeros((1, config.vocab_size), mx.bfloat16)
-    assert talker_logits(logits, logits > 1, 5, 1.05, config).dtype == mx.float32
+    assert talker_logits(logits, logits > 1, mx.array(True), 1.05, config).dtype == mx.float32
 
 
 def test_defaults_come_from_the_checkpoint():

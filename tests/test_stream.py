@@ -41,13 +41,24 @@ def test_stream_equals_the_whole(models, mode):
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=CHUNKED)
 
 
+def count_frames(tts, monkeypatch, calls: list) -> None:
+    """Note each frame that is asked for."""
+    get = tts._frames.get
+
+    def counting(sampling):
+        frame = get(sampling)
+        return lambda *arrays: (calls.append("frame"), frame(*arrays))[1]
+
+    monkeypatch.setattr(tts._frames, "get", counting)
+
+
 def test_one_frame_before_the_first_chunk(models, monkeypatch):
     """And nothing more: one prefill, one frame, one codec step."""
     tts, calls = models["custom_voice"], []
-    predictor, decoder = type(tts.talker.code_predictor), type(tts.codec.decoder)
-    for kind, name in ((predictor, "frame"), (decoder, "decode")):
-        call = kind.__call__
-        monkeypatch.setattr(kind, "__call__", lambda *a, c=call, n=name, **k: (calls.append(n), c(*a, **k))[1])
+    count_frames(tts, monkeypatch, calls)
+    decoder = type(tts.codec.decoder)
+    decode = decoder.__call__
+    monkeypatch.setattr(decoder, "__call__", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
     assert calls == ["frame", "decode"]
@@ -55,9 +66,7 @@ def test_one_frame_before_the_first_chunk(models, monkeypatch):
 
 def test_closing_ends_the_work(models, monkeypatch):
     tts, calls = models["custom_voice"], []
-    kind = type(tts.talker.code_predictor)
-    call = kind.__call__
-    monkeypatch.setattr(kind, "__call__", lambda *a, **k: (calls.append(1), call(*a, **k))[1])
+    count_frames(tts, monkeypatch, calls)
     stream = tts.stream("Hello world", seed=11, chunk_frames=(1,))
     for _ in range(3):
         next(stream)
