@@ -8,8 +8,7 @@ Needs mlx-lm (pip install mlx-lm). Without a speech model the built-in miniature
 import sys
 from collections.abc import Iterator
 
-from mlx_qwen3_tts import PlaybackError, Qwen3TTS
-from mlx_qwen3_tts.audio import AudioWriter
+from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.model import CHUNK_FRAMES
 from mlx_qwen3_tts.player import Player, open_device
 
@@ -19,7 +18,8 @@ def think(question: str, name: str) -> Iterator[str]:
     from mlx_lm import load, stream_generate
 
     model, tokenizer = load(name)
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+    messages = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
     for part in stream_generate(model, tokenizer, prompt, max_tokens=400):
         print(part.text, end="", flush=True)
         yield part.text
@@ -27,12 +27,12 @@ def think(question: str, name: str) -> Iterator[str]:
 
 question, *names = sys.argv[1:]
 tts = Qwen3TTS.from_pretrained(names[1] if len(names) > 1 else "demo")
+player = Player(tts.sample_rate, open_device(), [0.08 * frames for frames in CHUNK_FRAMES])
+work = 0.0
 try:
-    out = Player(tts.sample_rate, open_device(), [0.08 * frames for frames in CHUNK_FRAMES])
-    finish = out.drain
-except PlaybackError:  # no loudspeaker here
-    out = AudioWriter("answer.wav", tts.sample_rate)
-    finish = out.close
-for chunk in tts.stream(think(question, names[0] if names else "mlx-community/Qwen3-0.6B-4bit"), max_frames=1500):
-    out.write(chunk.audio)
-finish()
+    for chunk in tts.stream(think(question, names[0] if names else "mlx-community/Qwen3-0.6B-4bit")):
+        player.write(chunk.audio, chunk.timing.total - work, pause=chunk.text_ran_dry)
+        work = chunk.timing.total
+    player.drain()
+except KeyboardInterrupt:
+    player.abort()

@@ -13,6 +13,7 @@ import os
 import struct
 import tempfile
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ import soundfile
 from .errors import AudioError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+MOST_PADDING = 4096  # samples that a lossy format may add
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 Audio = str | os.PathLike | BinaryIO | tuple[np.ndarray, int]
 
@@ -30,12 +32,14 @@ N_FFT, HOP, MEL_RATE = 1024, 256, 24000
 SPECTRUM_FLOOR, MEL_FLOOR = 1e-9, 1e-5
 
 
-def read_audio(source: Audio) -> tuple[np.ndarray, int]:
+def read_audio(source: Audio, max_seconds: float = math.inf) -> tuple[np.ndarray, int]:
     """Read audio as float32 mono [samples] (the mean of the channels) and its rate.
+
+    max_seconds: a longer clip is refused, before it is read.
 
     source: a path or a file object that holds any format that libsndfile knows (WAV in all its encodings, FLAC, OGG,
     MP3), or an array [samples] or [samples, channels] with its rate.
-    Raises AudioError for what is no audio, empty, or not finite.
+    Raises AudioError for what is no audio, empty, too long, or not finite.
     Source: Qwen3TTSModel._normalize_audio_inputs, which reads through librosa.load(sr=None, mono=True).
     """
     if isinstance(source, tuple):
@@ -48,20 +52,37 @@ def read_audio(source: Audio) -> tuple[np.ndarray, int]:
             )
     else:
         name = str(source) if isinstance(source, str | os.PathLike) else "the audio"
-        audio, rate = _read_file(source, name)
+        audio, rate = _read_file(source, name, max_seconds)
     audio = audio.astype(np.float32)
     if audio.ndim == 2:
         audio = np.mean(audio, axis=1)
-    if type(rate) is not int or rate <= 0:
+    if not isinstance(rate, Integral) or isinstance(rate, bool) or rate <= 0:
         raise AudioError(f"{name} has the sample rate {rate!r}; it must be a whole number above 0")
+    check_length(name, len(audio) / int(rate), max_seconds)
     if not len(audio):
         raise AudioError(f"{name} holds no samples")
     if not np.isfinite(audio).all():
         raise AudioError(f"{name} holds samples that are no numbers (NaN or infinite): repair or export it again")
-    return audio, rate
+    return audio, int(rate)
 
 
-def _read_file(source: str | os.PathLike | BinaryIO, name: str) -> tuple[np.ndarray, int]:
+def check_length(name: str, seconds: float, max_seconds: float) -> None:
+    """Raise AudioError for a clip that is longer than allowed."""
+    if seconds > max_seconds:
+        raise AudioError(
+            f"{name} is {seconds:.0f} s long and the limit is {max_seconds:g} s: cut it, or raise the limit "
+            "(max_seconds; --max-ref-seconds)"
+        )
+
+
+def check_clip_file(path: str | os.PathLike, max_seconds: float) -> None:
+    """Raise AudioError for a file that `read_audio` would refuse by its header alone."""
+    _read_file(path, str(path), max_seconds, header_only=True)
+
+
+def _read_file(
+    source: str | os.PathLike | BinaryIO, name: str, max_seconds: float, header_only: bool = False
+) -> tuple[np.ndarray, int]:
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         if path.is_dir():
@@ -70,7 +91,10 @@ def _read_file(source: str | os.PathLike | BinaryIO, name: str) -> tuple[np.ndar
             raise AudioError(f"{name} does not exist")
         source = str(path)
     try:
-        return soundfile.read(source, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(source) as file:
+            check_length(name, file.frames / file.samplerate, max_seconds)
+            audio = np.zeros((0, 1), np.float32) if header_only else file.read(dtype="float32", always_2d=True)
+            return audio, file.samplerate
     except (OSError, TypeError, soundfile.SoundFileError) as error:
         reason = " ".join(str(error).split())[:120]
         raise AudioError(f"{name} cannot be read as audio ({reason}); WAV, FLAC, OGG and MP3 can") from None
@@ -175,32 +199,41 @@ class AudioWriter:
     """A file that grows while the audio is made, under its name only at the end.
 
     WAV goes to a file or to a pipe (whose header leaves the length open), the other formats to a file. On an error of
-    the disk what was written stays, as a valid file under its name.
+    the disk what was written stays under its name if it can be read again, as a WAV always can.
     """
 
     def __init__(self, target: str | os.PathLike | BinaryIO, sample_rate: int) -> None:
         """target: a path, or a binary stream for WAV. Raises AudioError for a path that cannot be written."""
-        self.name = "the stream" if hasattr(target, "write") else str(target)
-        self._final = self._partial = self._encoder = None
-        self._ours = not hasattr(target, "write")
         self._sample_rate, self._samples = sample_rate, 0
+        self._ours, self._open = not hasattr(target, "write"), True
+        self._final = self._partial = self._encoder = None
+        self._completed = False
         if not self._ours:
-            self._file = target
+            self.name, self._file = "the stream", target
             self._file.write(wav_header(sample_rate, None))
             return
-        path = Path(target)
+        self.name, path = str(target), Path(target)
         check_writable(path)
         if path.is_file() or not path.exists():
             self._final = path.resolve()
             self._partial = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
         self._file = open(self._partial or path, "wb", buffering=0)  # noqa: SIM115  (closed by close or abort)
-        if path.suffix.lower() == ".wav":
-            self._file.write(wav_header(sample_rate, None))
-        else:
-            container, subtype = FORMATS[path.suffix.lower()]
-            self._encoder = soundfile.SoundFile(
-                self._file.fileno(), "w", sample_rate, 1, subtype, format=container, closefd=False
-            )
+        try:
+            if path.suffix.lower() == ".wav":
+                self._write_all(wav_header(sample_rate, None))
+            else:
+                container, subtype = FORMATS[path.suffix.lower()]
+                descriptor = self._file.fileno()
+                self._encoder = soundfile.SoundFile(
+                    descriptor, "w", sample_rate, 1, subtype, None, container, closefd=False
+                )
+        except (OSError, soundfile.SoundFileError) as error:
+            self.abort()
+            raise AudioError(f"cannot write {self.name}: {getattr(error, 'strerror', None) or error}") from None
+
+    def _write_all(self, data: bytes) -> None:
+        while data:  # a raw file may take a part
+            data = data[self._file.write(data) :]
 
     def write(self, audio: np.ndarray) -> None:
         """Append float audio [samples] in -1 .. 1. Raises AudioError; what was written before is kept then."""
@@ -208,17 +241,15 @@ class AudioWriter:
             if self._encoder:
                 self._encoder.write(audio)
             else:
-                data = pcm16(audio)
-                while data:  # a raw file may take a part
-                    data = data[self._file.write(data) :]
-                if self._final is None:
+                self._write_all(pcm16(audio))
+                if not self._ours:
                     self._file.flush()
         except BrokenPipeError:
             raise
         except (OSError, soundfile.SoundFileError) as error:
-            self.close()
-            reason = getattr(error, "strerror", None) or error
-            raise AudioError(f"cannot write on to {self.name} ({reason}): it holds {self.seconds:.2f} s") from None
+            reason = getattr(error, "strerror", None) or "the disk takes no more"
+            kept = f"it holds the first {self.seconds:.2f} s" if self._keep() else "nothing was kept"
+            raise AudioError(f"cannot write on to {self.name} ({reason}): {kept}") from None
         self._samples += len(audio)
 
     @property
@@ -226,14 +257,39 @@ class AudioWriter:
         """Seconds of audio written."""
         return self._samples / self._sample_rate
 
-    def close(self) -> None:
-        """Complete the file and give it its name."""
+    def _keep(self) -> bool:
+        """After an error: complete the file if that gives a readable one, else remove it."""
+        try:
+            self._complete()
+            # A FLAC whose head could not be completed claims to be endless.
+            frames = self._samples if self._partial is None else soundfile.info(str(self._partial)).frames
+            whole = 0 < frames <= self._samples + MOST_PADDING
+        except (OSError, soundfile.SoundFileError):
+            whole = False
+        if whole:
+            self.close()
+        else:
+            self.abort()
+        return whole
+
+    def _complete(self) -> None:
+        """What a format asks for at its end, once."""
+        if self._completed:
+            return
+        self._completed = True
         if self._encoder:
             self._encoder.close()
         elif self._partial:
             self._file.seek(0)
-            self._file.write(wav_header(self._sample_rate, self._samples))
+            self._write_all(wav_header(self._sample_rate, self._samples))
             self._file.truncate(WAV_HEADER.size + 2 * self._samples)
+
+    def close(self) -> None:
+        """Complete the file and give it its name. Once closed or aborted, nothing more happens."""
+        if not self._open:
+            return
+        self._complete()
+        self._open = False
         if self._ours:
             self._file.close()
         if self._partial:
@@ -241,10 +297,11 @@ class AudioWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        if self._ours:
+        if self._open and self._ours:
+            self._open = False
             self._file.close()
-        if self._partial:
-            self._partial.unlink(missing_ok=True)
+            if self._partial:
+                self._partial.unlink(missing_ok=True)
 
 
 def pcm16(audio: np.ndarray) -> bytes:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import get_type_hints
 
 from . import __version__, prompt, voice
-from .audio import AudioWriter, check_writable
-from .errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
+from .audio import AudioWriter, check_clip_file, check_writable
+from .errors import AudioError, DownloadError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
 from .live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from .load import CONFIG_FILES, DTYPES, read_config, resolve
 from .model import CHUNK_FRAMES, Qwen3TTS
@@ -84,12 +84,12 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--language", help="language of the text (default: auto)")
     parser.add_argument("--instruct", help="how to speak, or a description of the voice (VoiceDesign)")
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same audio")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms in all")
     parser.add_argument(
         "--non-streaming-mode",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="the whole text before the first frame (default), or one text token a frame",
+        help="the whole text before the first frame (default), or one text token a frame (default for -)",
     )
     clip = parser.add_argument_group("cloning in one go")
     clip.add_argument("--ref-audio", metavar="FILE", help="a clip of the voice to speak in")
@@ -120,12 +120,16 @@ def say(args: argparse.Namespace) -> None:
         non_streaming_mode=args.non_streaming_mode,
     )
     prompt.check_values(request)
+    if args.ref_audio is not None:
+        check_reference(args, args.ref_audio, args.ref_text)
     output, open_stream = find_output(args)
+    if args.model is None and isinstance(chosen, VoiceClonePrompt):
+        note(f"model: {model_for(args, chosen)} (the one that the voice was made with; --model takes another)")
     tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True)
     if args.ref_audio is not None:
         request = replace(request, voice=make_voice(tts, args.ref_audio, args.ref_text, args))
     elif tts.model_type == "base" and isinstance(chosen, str):
-        request = replace(request, voice=VoiceClonePrompt.load(voice.library_path(chosen)))
+        request = replace(request, voice=from_library(chosen))
     prompt.check(request, tts.config)
     if chosen is None and tts.default_speaker:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
@@ -149,6 +153,9 @@ def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None
 
     With neither a file nor a device named, and no device there, a file of the default name takes the speech.
     """
+    if args.output == "-" and (sys.stdout is None or sys.stdout.isatty()):
+        kind = "closed" if sys.stdout is None else "a terminal"
+        raise AudioError(f"standard output is {kind}: there is nowhere to write the audio; send it to a program")
     if args.output is not None and args.output != "-":
         check_writable(args.output)
     if args.output is not None and not args.play:
@@ -169,13 +176,11 @@ def open_outlet(
     tts: Qwen3TTS, output: str | None, open_stream: OpenStream | None, chunk_frames: Sequence[int]
 ) -> Outlet:
     writer = player = None
-    if output == "-" and sys.stdout is None:
-        raise AudioError("standard output is closed: there is nowhere to write the audio")
-    if output is not None:
-        writer = AudioWriter(sys.stdout.buffer if output == "-" else output, tts.sample_rate)
     if open_stream is not None:
         frame = tts.codec.samples_per_frame / tts.sample_rate
         player = Player(tts.sample_rate, open_stream, [frame * count for count in chunk_frames])
+    if output is not None:
+        writer = AudioWriter(sys.stdout.buffer if output == "-" else output, tts.sample_rate)
     name = {None: "played", "-": "standard output"}.get(output, output)
     return Outlet(name, tts.sample_rate, writer, player)
 
@@ -188,16 +193,22 @@ def speak(
     outlet: Outlet,
     stats: bool,
 ) -> None:
-    """Speak one text after the other, each with the next seed; the first has the request's own."""
+    """Speak one text after the other, each with the next seed; the first has the request's own.
+
+    max_frames of the request counts for all of them together.
+    """
     spoken = 0
     try:
         with putting(outlet) as bar:
             for text in texts:
+                limit = None if request.max_frames is None else request.max_frames - outlet.frames
                 options = {field.name: getattr(request, field.name) for field in fields(Request)}
-                options |= {"text": text, "seed": request.seed + spoken}
+                options |= {"text": text, "seed": request.seed + spoken, "max_frames": limit}
                 chunks = tts.stream(**options, chunk_frames=chunk_frames)
-                outlet.put(chunks, text if isinstance(text, str) else None, bar)
+                outlet.put(chunks, text if isinstance(text, str) else None, limit, bar)
                 spoken += 1
+                if outlet.frames == request.max_frames:
+                    break
             if not spoken:
                 raise RequestError(EMPTY_TEXT)
     finally:
@@ -206,6 +217,7 @@ def speak(
 
 def read_pipe() -> Iterator[bytes]:
     """Standard input, piece by piece as it comes."""
+    os.set_blocking(sys.stdin.fileno(), True)
     while piece := os.read(sys.stdin.fileno(), 65536):
         yield piece
 
@@ -216,9 +228,17 @@ def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | 
         return None
     if name.endswith(".safetensors") or os.sep in name:
         return VoiceClonePrompt.load(name)
-    if model is None and name in voice.library_names():
-        return VoiceClonePrompt.load(voice.library_path(name))
+    if model is None and prompt.match(name, voice.library_names()):
+        return from_library(name)
     return name
+
+
+def from_library(name: str) -> VoiceClonePrompt:
+    """A voice of the library, whatever the capitals of its name. Raises VoiceError."""
+    known = prompt.match(name, voice.library_names())
+    if known is None:
+        raise VoiceError(f"there is no voice {name!r} in your library ({voice.library()}); `voices` lists it")
+    return VoiceClonePrompt.load(voice.library_path(known))
 
 
 # --- clone and voices ---
@@ -233,6 +253,7 @@ def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("-o", "--output", metavar="FILE", help="the voice file to write (.safetensors)")
     target.add_argument("--save-as", metavar="NAME", help="keep it in your library: `say --voice NAME` finds it")
+    parser.add_argument("--force", action="store_true", help="replace a voice of that name")
     add_model(parser, DEFAULT_BASE)
     add_clip(parser)
     parser.set_defaults(run=clone)
@@ -241,7 +262,10 @@ def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def clone(args: argparse.Namespace) -> None:
     """Make a voice from a clip and keep it."""
+    check_reference(args, args.audio, args.text)
     path = Path(args.output) if args.save_as is None else voice.library_path(args.save_as)
+    if args.save_as is not None and path.exists() and not args.force:
+        raise VoiceError(f"there is a voice {args.save_as!r} already; --force replaces it")
     if path.suffix != ".safetensors":
         raise VoiceError(f"cannot write {path}: the name of a voice file ends in .safetensors")
     if args.save_as is not None:
@@ -254,6 +278,12 @@ def clone(args: argparse.Namespace) -> None:
     frames = 0 if made.ref_codes is None else len(made.ref_codes)
     seconds = made.provenance["seconds"]
     note(f"{path}: a voice from {seconds} s of audio, {frames} frames of reference codes")
+
+
+def check_reference(args: argparse.Namespace, audio: str, text: str | None) -> None:
+    """Refuse a clip and a transcript that no model could take, before one is loaded."""
+    prompt.check_reference_text(text)
+    check_clip_file(audio, 120.0 if args.max_ref_seconds is None else args.max_ref_seconds)
 
 
 def make_voice(tts: Qwen3TTS, audio: str, text: str | None, args: argparse.Namespace) -> VoiceClonePrompt:
@@ -281,7 +311,7 @@ def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def voices(args: argparse.Namespace) -> None:
     """List the library, then a checkpoint's preset voices, with their dialects, and its languages."""
     if args.remove is not None:
-        path = voice.library_path(args.remove)
+        path = voice.library_path(prompt.match(args.remove, voice.library_names()) or args.remove)
         if not path.exists():
             raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
         path.unlink()
@@ -289,8 +319,14 @@ def voices(args: argparse.Namespace) -> None:
         return
     for name in voice.library_names():
         emit(f"cloned    {name}  {describe(voice.library_path(name))}")
-    with resolve(DEFAULT_MODEL if args.model is None else args.model, progress=True, files=CONFIG_FILES) as directory:
-        config = read_config(directory)
+    try:
+        with resolve(args.model or DEFAULT_MODEL, progress=True, files=CONFIG_FILES) as directory:
+            config = read_config(directory)
+    except DownloadError as error:
+        if args.model is not None:
+            raise
+        note(str(error))  # the library, which was asked for as well, is listed all the same
+        return
     dialects, default = config.talker_config.spk_is_dialect, prompt.default_speaker(config)
     for name in prompt.speakers(config):
         emit(

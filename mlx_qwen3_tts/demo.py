@@ -18,7 +18,10 @@ from typing import Any
 
 import mlx.nn as nn
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
+
+from .errors import CheckpointError
 
 SEED = 20260205
 WORDS = [
@@ -116,7 +119,10 @@ MODELS = {"demo": MODEL, "demo-base": BASE}
 def checkpoint(name: str) -> Iterator[Path]:
     """Write the built-in checkpoint `name` to a directory that lives as long as the `with` block."""
     with tempfile.TemporaryDirectory(prefix="mlx-qwen3-tts-") as directory:
-        write_checkpoint(Path(directory), MODELS[name], CODEC, SEED)
+        try:
+            write_checkpoint(Path(directory), MODELS[name], CODEC, SEED)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"the demo cannot be written to {directory}: {error}") from None
         yield Path(directory)
 
 

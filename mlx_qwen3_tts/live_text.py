@@ -8,6 +8,7 @@ The ids are those of the whole text, however it was cut: a piece may end inside 
 
 import codecs
 import re
+import time
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,25 +18,29 @@ from .errors import RequestError
 from .tokenizer import TextTokenizer
 
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s|(?<=[。！？])")
+LONGEST, SLACK = 2000, 500  # characters: some two and a half minutes of speech, well below a request's limit
 EMPTY_TEXT = "the text is empty: give at least one word to say"
 
 
 def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
     """UTF-8 in pieces to strings; a character may be cut in the middle. Raises RequestError for other bytes."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    try:
-        for piece in pieces:
-            yield decoder.decode(piece)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise RequestError("the text is not UTF-8; convert it first") from None
+    for piece, final in chain(((piece, False) for piece in pieces), [(b"", True)]):
+        try:
+            text = decoder.decode(piece, final)
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode("utf-8")  # what is good is still spoken
+            raise RequestError("the text is not UTF-8 from here on; convert it first") from None
+        yield text
 
 
 class paragraphs:
     """Cut a text in pieces at its blank lines.
 
-    Yields an iterator of strings for each paragraph, without blank lines and line ends around it. What is left of one
-    when the next is asked for is skipped.
+    Yields an iterator of strings for each paragraph, without blank lines and line ends around it. A paragraph longer
+    than LONGEST characters is cut after a sentence, or a word, into several. What is left of one when the next is asked
+    for is skipped.
     """
 
     def __init__(self, pieces: Iterable[str]) -> None:
@@ -64,21 +69,33 @@ class paragraphs:
                 return
 
     def _paragraph(self) -> Iterator[str]:
+        given, before = 0, ""
         while True:
-            blank = _blank_line(self._buffer)
-            # White space at the end is kept back: what follows may make it the blank line, or the end of the text.
-            end = len(self._buffer.rstrip("\n \t\r")) if blank is None else blank
+            end, last = _cut(self._buffer, before, LONGEST - given)
             text, self._buffer = self._buffer[:end], self._buffer[end:]
+            given, before = given + len(text), (before + text)[-1:]
             if text:
                 yield text
-            if blank is not None or not self._fill():
+            if last or not self._fill():
                 return
 
 
-def _blank_line(text: str) -> int | None:
-    """Where the white space around the first blank line of `text` begins."""
-    found = BLANK_LINE.search(text)
-    return len(text[: found.start()].rstrip()) if found else None
+def _cut(text: str, before: str, room: int) -> tuple[int, bool]:
+    """How much of `text` can be given out, and whether the paragraph ends there.
+
+    before: the character before it, if any. room: how many more it may have before it is cut after the next sentence.
+    """
+    blank = BLANK_LINE.search(text)
+    sentence = SENTENCE_END.search(before + text, len(before) + max(0, room))
+    ends = [blank.start()] if blank else []
+    ends += [sentence.start() - len(before)] if sentence else []
+    if not ends and len(text) > room + SLACK:  # no sentence ends for long: after a word, or anywhere
+        space = text.find(" ", max(0, room))
+        ends = [space if 0 <= space <= room + SLACK else max(0, room) + SLACK]
+    if ends:
+        return len(text[: min(ends)].rstrip()), True
+    # White space at the end is kept back: what follows may make it the blank line, or the end of the text.
+    return len(text.rstrip("\n \t\r")), False
 
 
 def _starts_a_unit(character: str) -> bool:
@@ -149,6 +166,7 @@ class TextIds:
     def __init__(self, batches: Iterable[list[int]], end: int, pad: int) -> None:
         self._batches, self._end, self._pad = iter(batches), end, pad
         self._ids: deque[int] = deque()
+        self.waited = 0.0  # seconds spent waiting for the source
         self.ended = False  # the end is among the known ids, or was taken
 
     @property
@@ -172,7 +190,11 @@ class TextIds:
 
     def _wait(self) -> None:
         """Ask the source for more."""
-        batch = next(self._batches, None)
+        began = time.perf_counter()
+        try:
+            batch = next(self._batches, None)
+        finally:
+            self.waited += time.perf_counter() - began
         if batch is None:
             self._ids.append(self._end)
             self.ended = True

@@ -96,14 +96,13 @@ class Qwen3TTS:
         Source: Qwen3TTSModel.create_voice_clone_prompt.
         """
         prompt.check_cloning(self.config, text)
-        samples, rate = read_audio(audio)
-        if len(samples) / rate > max_seconds:
-            raise AudioError(
-                f"the clip is {len(samples) / rate:.0f} s long and the limit is {max_seconds:g} s: cut it, or raise "
-                "the limit (max_seconds; --max-ref-seconds)"
-            )
+        if not 0 < max_seconds < float("inf"):
+            raise RequestError(f"max_seconds must be a number of seconds, not {max_seconds!r}")
         if not 0 <= tail <= max_seconds:
             raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}")
+        if tail and text is None:
+            raise RequestError("tail has no effect without a transcript: give the text, or leave it out")
+        samples, rate = read_audio(audio, max_seconds)
         if trim:
             samples = trim_silence(samples, rate)
         warnings = check_clip(samples, rate, text)
@@ -208,6 +207,7 @@ class Qwen3TTS:
     ) -> Iterator[AudioChunk]:
         clock.resume()
         start = start or self._prompts.build(request)
+        clock.skip(start.text.waited)
         limit = self._frame_limit(request, start)
         frame_of = self._frames.get(sampling)
         frames = generate_frames(self.talker, frame_of, start, prefill(self.talker, start), seed, limit)
@@ -218,7 +218,9 @@ class Qwen3TTS:
         count, ended = 0, False
         sizes = chain(chunk_frames, repeat(chunk_frames[-1]))
         while not ended:
+            waited = start.text.waited
             codes, ended, error = self._next_codes(frames, next(sizes), start.text)
+            clock.skip(start.text.waited - waited)
             clock.lap("generation")
             audio, state = self.codec.decode_next(codes, state)
             clock.lap("decode")
@@ -232,6 +234,7 @@ class Qwen3TTS:
                     seed=seed,
                     is_final=ended and not error,
                     finish_reason=("length" if count == limit else "stop") if ended and not error else None,
+                    text_ran_dry=not (ended or start.text.ready),
                     timing=clock.timing(count, count * self.codec.samples_per_frame / self.sample_rate),
                 )
             if error:

@@ -9,18 +9,18 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from .audio import AudioWriter
-from .errors import Qwen3TTSError
+from .errors import PlaybackError, Qwen3TTSError
 from .player import Player
 from .result import AudioChunk
 
 BYTES_A_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
+LEAST = 1.0  # seconds of speech to come that are planned for once the estimate is used up
 SLOW = 0.3  # seconds of waiting before the sound that are worth a word
 
 
@@ -39,30 +39,41 @@ class Outlet:
         self.seconds = self.work = self.first_audio = 0.0
         self.peak_memory = 0
         self.finish_reason = "stop"
-        self._began, self._told = time.perf_counter(), False
+        self._told = False
+        self.kept = False  # there is something to report of
 
-    def put(self, chunks: Iterable[AudioChunk], text: str | None, bar: tqdm) -> None:
-        """Put out all chunks of a text; `text` where it is known, to tell how much there is to come."""
-        expected = None if text is None else len(text.encode()) / BYTES_A_SECOND
-        before, work = self.seconds, self.work
+    def put(self, chunks: Iterable[AudioChunk], text: str | None, limit: int | None, bar: tqdm) -> None:
+        """Put out all chunks of a text.
+
+        text: where it is known, to tell how much there is to come; limit: frames that it may take at most.
+        """
+        expected = float("inf") if text is None else len(text.encode()) / BYTES_A_SECOND
+        begun, work = self.seconds, 0.0
         for chunk in chunks:
+            step, work = chunk.timing.total - work, chunk.timing.total
             self.frames += len(chunk.codes)
             self.seconds += len(chunk.audio) / self.sample_rate
-            self.work = work + chunk.timing.total
+            self.work += step
             self.first_audio = self.first_audio or chunk.timing.first_audio
             self.peak_memory = max(self.peak_memory, chunk.timing.peak_memory)
             if self.writer:
                 self.writer.write(chunk.audio)
             if self.player:
-                self._play(chunk, None if expected is None else max(0.0, before + expected - self.seconds))
+                most = (
+                    float("inf") if limit is None else limit * chunk.timing.audio_seconds / max(1, chunk.timing.frames)
+                )
+                left = min(max(expected - (self.seconds - begun), LEAST), most - (self.seconds - begun))
+                self._play(chunk, step, None if left == float("inf") else left)
             if chunk.finish_reason == "length":
                 self.finish_reason = "length"
-            speed = self.seconds / max(time.perf_counter() - self._began, 1e-6)
+            speed = self.seconds / max(self.work, 1e-6)
             bar.set_description_str(f"{self.frames} frames, {self.seconds:.1f} s of audio, {speed:.2f}x real time")
 
-    def _play(self, chunk: AudioChunk, remaining: float | None) -> None:
+    def _play(self, chunk: AudioChunk, work: float, remaining: float | None) -> None:
         player = self.player
-        player.write(chunk.audio, remaining)
+        # The time to the first audio holds the prompt as well, which no later chunk has.
+        work = chunk.timing.generation + chunk.timing.decode if work == chunk.timing.total else work
+        player.write(chunk.audio, work, remaining, pause=chunk.is_final or chunk.text_ran_dry)
         if not (player.playing or self._told) and player.speed and player.speed < 1 and player.buffered > SLOW:
             self._told = True
             note(f"speech is made at {player.speed:.2f}x real time here: the sound waits so as not to run dry")
@@ -71,15 +82,17 @@ class Outlet:
         """All is put: complete the file, play to the end."""
         if self.writer:
             self.writer.close()
+        self.kept = self.seconds > 0
         if self.player:
             self.player.drain()
 
     def fail(self, keep: bool) -> None:
         """Something went wrong. keep: what was made so far is wanted; else leave nothing behind, and be silent now."""
-        if self.writer and (not keep or not self.writer.seconds):
-            self.writer.abort()
-        elif self.writer:
+        if self.writer and keep and self.writer.seconds:
             self.writer.close()
+            self.kept = True
+        elif self.writer:
+            self.writer.abort()
         if self.player and keep:
             self.player.drain()
         elif self.player:
@@ -87,7 +100,7 @@ class Outlet:
 
     def report(self, seed: int, stats: bool) -> None:
         """Tell what was made, and with `stats` how."""
-        if not self.seconds:
+        if not self.kept:
             return
         ended = "" if self.finish_reason == "stop" else " (cut off at the frame limit)"
         factor = self.work / self.seconds
@@ -97,8 +110,9 @@ class Outlet:
         )
         if stats:
             note(f"time to first audio {1000 * self.first_audio:.0f} ms, peak memory {self.peak_memory / 2**20:.0f} MB")
-            if self.player:
-                note(f"underruns {self.player.underruns}")
+            if self.player and self.player.waited is not None:
+                heard = 1000 * (self.first_audio + self.player.waited)
+                note(f"time to first sound {heard:.0f} ms, underruns {self.player.underruns}")
 
 
 @contextmanager
@@ -111,8 +125,11 @@ def putting(outlet: Outlet) -> Iterator[tqdm]:
         try:
             yield bar
             outlet.finish()
-        except (Qwen3TTSError, OSError) as error:
-            outlet.fail(keep=not isinstance(error, BrokenPipeError))
+        except (BrokenPipeError, PlaybackError):
+            outlet.fail(keep=False)
+            raise
+        except (Qwen3TTSError, OSError):
+            outlet.fail(keep=True)
             raise
         except BaseException:
             outlet.fail(keep=False)

@@ -112,6 +112,11 @@ def check_cloning(config: ModelConfig, text: str | None) -> None:
         raise RequestError(
             f"a {MODEL_KINDS[config.tts_model_type]} model cannot clone a voice; use {MODEL_NAMES['base']}"
         )
+    check_reference_text(text)
+
+
+def check_reference_text(text: str | None) -> None:
+    """Refuse a transcript that says nothing. Raises RequestError."""
     if text is None:
         return
     if not isinstance(text, str) or not text.strip():

@@ -43,6 +43,10 @@ class Clock:
         """Begin to count again, from now."""
         self._last = time.perf_counter()
 
+    def skip(self, seconds: float) -> None:
+        """Leave out time that was spent waiting for the text's source."""
+        self._last += seconds
+
     def lap(self, stage: str) -> None:
         """Book the time since the last lap on `stage`."""
         now = time.perf_counter()
@@ -74,7 +78,8 @@ class AudioChunk:
     seed: int  # the seed in use, given or drawn
     is_final: bool = False
     finish_reason: str | None = None  # on the final chunk: "stop" or "length"
-    timing: SynthesisTiming | None = None  # up to and with this chunk
+    text_ran_dry: bool = False  # the text of the next frame is not there yet
+    timing: SynthesisTiming | None = None  # up to and with this chunk; waiting for text is left out
 
 
 @dataclass(frozen=True)

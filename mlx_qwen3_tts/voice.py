@@ -75,7 +75,7 @@ class VoiceClonePrompt:
             speaker_embedding=tensors["speaker_embedding"],
             ref_codes=tensors.get("ref_codes"),
             ref_text=about.get("ref_text"),
-            provenance=json.loads(about["provenance"]),
+            provenance=_provenance(path, about),
         )
 
 
@@ -86,6 +86,16 @@ def _digest(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
+
+
+def _provenance(path: Path, about: dict[str, str]) -> dict[str, str]:
+    try:
+        provenance = json.loads(about.get("provenance", ""))
+    except (ValueError, RecursionError):
+        provenance = None
+    if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
+        raise VoiceError(f"{path} does not hold what a voice file must; make the voice again")
+    return provenance
 
 
 def _check_file(path: Path, tensors: dict[str, np.ndarray], about: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 
 import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError
+from mlx_qwen3_tts.codec.layers import SlidingAttention
 from tolerances import CHUNKED, CODEC, relative_l2
 
 
@@ -75,8 +76,24 @@ def test_state_is_of_constant_size(long_decode):
     assert size(100) == size(300) == size(71)
 
 
-def test_the_window_is_72_frames(golden):
-    """A frame changes what its own samples and those of later frames are, as far as the layers reach, and no others."""
+def test_a_layer_sees_72_frames():
+    """Its own and the 71 before: what is further back changes nothing, whole or in chunks."""
+    layer = SlidingAttention(16, 2, 2, 8, 10000.0, window=72)
+    x = mx.random.normal((1, 200, 16), key=mx.random.key(0))
+    far, near = (
+        mx.array(np.where(np.arange(200)[None, :, None] == at, 9.0, np.array(x))) for at in (199 - 72, 199 - 71)
+    )
+    for first in (200, 150):
+
+        def last(y, first=first):
+            _, state = layer(y[:, :first]) if first < 200 else (None, None)
+            return layer(y[:, first:], state)[0][:, -1] if first < 200 else layer(y)[0][:, -1]
+
+        assert mx.allclose(last(far), last(x), atol=1e-6)
+        assert mx.abs(last(near) - last(x)).max().item() > 1e-3
+
+
+def test_frames_change_nothing_before_them(golden):
     codec = golden.models["custom_voice"].codec
     codes = golden["codec-200.codes"][0]
     changed = codes.copy()

@@ -29,24 +29,29 @@ def test_clone_voice(tmp_path):
 
 
 def test_llm_to_speech(tmp_path):
-    """With a stand-in for mlx-lm: the example's own lines are what is tried."""
+    """With stand-ins for mlx-lm and the loudspeaker: the example's own lines are what is tried."""
     (tmp_path / "mlx_lm.py").write_text("""
 from types import SimpleNamespace
 def load(name):
-    return None, SimpleNamespace(apply_chat_template=lambda messages, add_generation_prompt: messages)
+    return None, SimpleNamespace(apply_chat_template=lambda messages, **options: messages)
 def stream_generate(model, tokenizer, prompt, max_tokens):
     assert prompt == [{"role": "user", "content": "What is it?"}]
     for word in "Hello world , this is a voice .".split():
         yield SimpleNamespace(text=word + " ")
 """)
-    (tmp_path / "sounddevice.py").write_text("raise OSError('no PortAudio, so that a file is written')")
-    code = (
-        "import sys, runpy, mlx_qwen3_tts.model as m; sys.path.insert(0, '.'); "
-        "stream = m.Qwen3TTS.stream; "
-        "m.Qwen3TTS.stream = lambda self, text, **o: stream(self, text, seed=1, max_frames=12); "
-        f"sys.argv = ['x', 'What is it?']; runpy.run_path({str(EXAMPLES / 'llm_to_speech.py')!r})"
-    )
+    code = f"""
+import sys, runpy
+sys.path[:0] = [".", {str(Path(__file__).parent)!r}]
+import mlx_qwen3_tts.model, mlx_qwen3_tts.player
+from test_player import Device
+opened = []
+mlx_qwen3_tts.player.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+stream = mlx_qwen3_tts.model.Qwen3TTS.stream
+mlx_qwen3_tts.model.Qwen3TTS.stream = lambda self, text: stream(self, text, seed=1, max_frames=12)
+sys.argv = ["x", "What is it?"]
+runpy.run_path({str(EXAMPLES / "llm_to_speech.py")!r})
+assert (opened[0].sound != 0).sum() >= 12 * 1900
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello world")
-    assert soundfile.info(tmp_path / "answer.wav").frames == 12 * 1920

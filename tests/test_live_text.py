@@ -1,6 +1,7 @@
 """Text in pieces: the ids are those of the whole, and so are the codes; a pipe may cut anywhere."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -126,9 +127,11 @@ def test_pieces_that_are_no_text(demo, pieces):
 
 def test_bytes_that_are_no_utf8():
     assert "".join(decode_pieces([b"\xef\xbb", b"\xbfa\xc3", b"\xa9"])) == "aé"
-    for pieces in ([b"a\xff"], [b"a\xc3"], [b"\xc3", b"a"]):
+    for pieces in ([b"ab\xff"], [b"ab\xc3"], [b"ab\xc3", b"a"], [b"a", b"b\xff\xff"]):
+        good = []
         with pytest.raises(RequestError, match="UTF-8"):
-            list(decode_pieces(pieces))
+            good.extend(decode_pieces(pieces)) if False else [good.append(piece) for piece in decode_pieces(pieces)]
+        assert "".join(good) == "ab", "what came before is passed on"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,38 @@ def test_paragraphs_come_as_they_are_written():
     assert given == ["one "]
     assert list(next(texts)) == ["th", "ree"]
     assert list(texts) == []
+
+
+def test_long_paragraphs_are_cut_after_a_sentence():
+    sentence = "This is a sentence of some fifty characters, or so. "
+    for size in (1, 7, 100, 5000, 10**6):
+        text = sentence * 200
+        parts = ["".join(p) for p in paragraphs([text[i : i + size] for i in range(0, len(text), size)])]
+        assert " ".join(parts) == text.strip()
+        assert all(part.endswith("so.") and len(part) < 2600 for part in parts)
+        assert len(parts) in (5, 6)
+    words = "word " * 2000
+    assert all(len(part) <= 2501 for part in ("".join(p) for p in paragraphs([words])))
+    assert " ".join("".join(p) for p in paragraphs([words])) == words.strip()
+    endless = "x" * 9000
+    assert "".join("".join(p) for p in paragraphs([endless])) == endless
+
+
+def test_waiting_for_text_is_not_the_model_s_time(demo):
+    def source():
+        for word in ["Hello", "world", "this", "is"]:
+            time.sleep(0.3)
+            yield word + " "
+
+    timing = demo.synthesize(source(), seed=3, max_frames=4).timing
+    assert timing.total < 0.9, "1.2 s were spent waiting"
+
+
+def test_chunks_tell_where_the_text_ran_dry(demo):
+    chunks = list(demo.stream(iter("Hello world this is a voice"), seed=3, max_frames=12))
+    assert any(chunk.text_ran_dry for chunk in chunks)
+    assert not chunks[-1].text_ran_dry
+    assert not any(chunk.text_ran_dry for chunk in demo.stream("Hello", seed=3, max_frames=6))
 
 
 def test_text_ids():

@@ -1,8 +1,8 @@
 """Where `say` puts its speech: files that grow, pipes, the loudspeaker, and what errors leave behind."""
 
 import io
+import json
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -14,8 +14,9 @@ import pytest
 import soundfile
 from test_player import NULL, RATE, Device
 
+import checkpoints
 from conftest import spawn
-from mlx_qwen3_tts import AudioError, PlaybackError
+from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS
 from mlx_qwen3_tts.audio import AudioWriter
 from mlx_qwen3_tts.player import open_device
 
@@ -49,31 +50,37 @@ def test_aborted_writer_leaves_nothing(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_full_disk_keeps_a_valid_file(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("limit", [10, 60_000])
+def test_full_disk_keeps_a_valid_file_or_none(tmp_path, suffix, limit):
     """A limit on the size of files stands in for the disk's end."""
     path = tmp_path / f"a.{suffix}"
     code = f"""
-import resource, numpy as np
-from mlx_qwen3_tts import AudioError, PlaybackError
-from mlx_qwen3_tts.audio import AudioWriter
-from mlx_qwen3_tts.player import open_device
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-writer = AudioWriter({str(path)!r}, 24000)
-noise = np.random.RandomState(0).uniform(-0.9, 0.9, 4000).astype(np.float32)
-try:
-    for _ in range(20):
-        writer.write(noise)
-except AudioError as error:
-    assert "cannot write on" in str(error), error
-else:
-    raise AssertionError("the disk was not full")
+import resource, sys
+from mlx_qwen3_tts.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+import mlx_qwen3_tts.demo, mlx_qwen3_tts.cli as cli
+sys.exit(main())
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
-    if suffix == "wav":
-        audio, _ = soundfile.read(path)
-        assert len(audio) >= 8000
-        assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
+    checkpoint = checkpoints.write(tmp_path / "c", "equal")
+    command = [sys.executable, "-c", code, "say", "Hello", "--model", checkpoint, "--max-frames", "400", "-o", path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:  # a compressed file of this noise may fit
+        assert suffix in ("ogg", "mp3")
+        return
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "cannot write" in last
+    assert str(path) in last
+    left = {p.name for p in tmp_path.iterdir()} - {"c"}
+    assert left <= {path.name}
+    assert limit > 10 or not left
+    if suffix == "wav" and limit > 10:
+        assert left == {path.name}
+    if left:
+        assert soundfile.info(path).frames > 1920
+        assert len(soundfile.read(path)[0]) > 1920
 
 
 def test_stream_header_is_open(tmp_path):
@@ -104,16 +111,18 @@ def test_piped_text_speaks_before_it_has_ended():
     assert len(rest) % (2 * 1920) == 0
 
 
-def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, demo, monkeypatch):
+def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monkeypatch):
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 5}))
     text = tmp_path / "book.txt"
     text.write_text("Hello world.\n\nHello world.\n")
     with text.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
-        code, _, err = run_cli("say", "-", "--model", "demo", "--seed", 5, "--max-frames", 4, "-o", tmp_path / "a.wav")
+        code, _, err = run_cli("say", "-", "--model", checkpoint, "--seed", 5, "-o", tmp_path / "a.wav")
     assert code == 0, err
     audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
-    options = dict(max_frames=4, non_streaming_mode=False)
-    expected = [demo.synthesize("Hello world.", seed=seed, **options).audio for seed in (5, 6)]
+    tts = Qwen3TTS.from_pretrained(checkpoint)
+    expected = [tts.synthesize("Hello world.", seed=seed, non_streaming_mode=False).audio for seed in (5, 6)]
     np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
 
 
@@ -130,7 +139,7 @@ def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
     process = subprocess.run(command, input=text, capture_output=True)
     assert process.returncode == 1
     assert b"not UTF-8" in process.stderr
-    assert list(tmp_path.iterdir()) == []  # all of the text came in one piece: no speech had been made
+    assert soundfile.info(tmp_path / "a.wav").frames > 1920
 
 
 def test_stats(run_cli, tmp_path):
@@ -234,16 +243,25 @@ def test_device_that_refuses_is_asked_for_what_it_takes(monkeypatch):
     sounddevice = pytest.importorskip("sounddevice", exc_type=OSError)
     asked = []
 
-    def output_stream(rate, channels, **options):
-        asked.append((rate, channels))
-        if (rate, channels) != takes:
-            raise sounddevice.PortAudioError("Invalid sample rate [PaErrorCode -9997]")
-        return "stream"
+    class OutputStream:
+        def __init__(self, rate, channels, **options):
+            asked.append((rate, channels))
+            if (rate, channels) != takes:
+                raise sounddevice.PortAudioError("Invalid sample rate [PaErrorCode -9997]")
 
-    monkeypatch.setattr(sounddevice, "OutputStream", output_stream)
+        def start(self):
+            raise sounddevice.PortAudioError("Unanticipated host error")
+
+        stop = abort = close = start
+
+    monkeypatch.setattr(sounddevice, "OutputStream", OutputStream)
     monkeypatch.setattr(sounddevice, "query_devices", lambda *a: {"default_samplerate": 48000.0, "name": "card"})
     takes = (48000, 2)
-    assert open_device()(24000, None) == "stream"
+    stream = open_device()(24000, None)
+    with pytest.raises(PlaybackError, match="does not start"):
+        stream.start()
+    stream.stop()  # a device that is gone has nothing left to stop
+    stream.close()
     assert asked == [(24000, 1), (24000, 2), (48000, 1), (48000, 2)]
     takes = None
     with pytest.raises(PlaybackError, match="card takes no audio"):
@@ -258,19 +276,35 @@ sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_player import Device
 opened = []
 cli.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
-prefill = cli.Qwen3TTS.stream
+def wait():
+    while not (opened and any(block.any() for block in opened[0].heard[-5:])):
+        time.sleep(0.02)
+    print("ready", flush=True)
+threading.Thread(target=wait, daemon=True).start()
 code = cli.main(["say", "Hello", "--model", {str(checkpoint)!r}, "--greedy"])
 assert code == 130, code
-sys.exit(0)
+sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
+print(len(opened[0].heard) - sounding[-1], time.monotonic() - opened[0].began - 0.02 * sounding[-1])
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    time.sleep(3)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    time.sleep(0.3)
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
-    err = process.stderr.read()
-    assert process.wait() == 0, err
-    assert b"Traceback" not in err
-    assert time.monotonic() - sent < 1
+    last = process.stdout.read()
+    assert process.wait() == 0, process.stderr.read()
+    assert b"Traceback" not in process.stderr.read()
+    silence = float(last.split()[1])  # from the last block that sounded to the end of the program
+    assert silence > (time.monotonic() - sent) - 0.1 - 1.0
+    assert time.monotonic() - sent < 2
+
+
+def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):
+    path = shlex.quote(str(tmp_path / "e.wav"))
+    line = "yes hello there | " + shlex.join(spawn("say", "-", "--model", "demo", "--max-frames", 5)) + f" -o {path}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(tmp_path / "e.wav").frames == 5 * 1920
 
 
 def test_reader_that_leaves_is_no_error_message():
@@ -279,6 +313,7 @@ def test_reader_that_leaves_is_no_error_message():
     assert process.returncode == 0
     assert len(process.stdout) == 100
     assert b"error" not in process.stderr.lower()
+    assert b"frames" not in process.stderr
 
 
 def test_errors_of_the_writer_name_the_file(tmp_path):

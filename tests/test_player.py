@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ class Device:
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
-        due = time.monotonic()
+        due = self.began = time.monotonic()
         while not self.stopped.is_set():
             out = np.full((BLOCK, self.channels), np.nan, np.float32)
             self.callback(out, BLOCK, None, None)
@@ -69,7 +70,7 @@ def play(
     for size, delay in zip(sizes, delays, strict=True):
         time.sleep(delay)
         left = (len(audio) - start - size) / RATE
-        player.write(audio[start : start + size], left if remaining == "known" else remaining)
+        player.write(audio[start : start + size], delay, left if remaining == "known" else remaining)
         start += size
     assert start >= len(audio)
     player.drain()
@@ -91,8 +92,10 @@ def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
     found = 0
     for sample in sound[:, 0]:
         found += found < len(audio) and sample == audio[found]
-    ramps = int(np.count_nonzero(sound[:, 0])) - len(audio)
-    return found == len(audio) and ramps <= 2 * 2 * 0.005 * RATE
+    heard = sound[:, 0] != 0
+    runs = int(np.count_nonzero(heard & ~np.concatenate([[False], heard[:-1]])))
+    ramp = int(0.005 * RATE) - 2  # less the end at the sample itself, and the one at zero
+    return found == len(audio) and int(np.count_nonzero(heard)) - len(audio) == runs * 2 * ramp
 
 
 @pytest.mark.parametrize("factor", [0.02, 0.3, 0.55, 0.8])
@@ -146,9 +149,87 @@ def test_no_clicks():
     assert steps.max() < 0.02, "the largest sample is 0.9, and a ramp has 120 steps"
 
 
+@pytest.mark.parametrize("offset", [0, 1, 5, 100, 359, 360, 361, 479])
+def test_no_clicks_wherever_a_block_ends(offset):
+    """The sound runs dry at every place in a block, also where there is no room for the ramp, and goes on at once."""
+    heard = []
+    player = Player(RATE, lambda rate, callback: Silent(callback), SCHEDULE)
+
+    def block() -> None:
+        out = np.zeros((BLOCK, 1), np.float32)
+        player._callback(out, BLOCK)
+        heard.append(out[:, 0])
+
+    ramp = int(0.005 * RATE) - 1
+    player.write(np.full(2 * BLOCK - ramp - offset, 0.9, np.float32), 0.01, pause=True)
+    block()
+    block()
+    player.write(np.full(BLOCK, 0.8, np.float32), 0.01, pause=True)
+    for _ in range(4):
+        block()
+    sound = np.concatenate(heard)
+    assert np.abs(np.diff(np.concatenate([[0], sound, [0]]))).max() < 0.02
+    assert np.count_nonzero(sound == np.float32(0.8)) >= BLOCK
+
+
+class Silent:
+    """A device that never asks for anything by itself."""
+
+    def __init__(self, callback=None):
+        self.callback = callback
+
+    def start(self):
+        pass
+
+    stop = abort = close = start
+
+
+def test_device_that_dies_is_given_up(monkeypatch):
+    monkeypatch.setattr("mlx_qwen3_tts.player.PATIENCE", 0.3)
+    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
+    player.write(speech(0.5), 0.01, pause=True)
+    with pytest.raises(PlaybackError, match="still there"):
+        player.drain()
+    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
+    with pytest.raises(PlaybackError, match="still there"):
+        for _ in range(70):
+            player.write(speech(1.0), 0.01, pause=True)
+
+
+def test_samples_that_are_no_numbers_do_not_hang():
+    audio = np.full(4000, np.nan, np.float32)
+    _, sound = play(audio, [4000], [0])
+    assert not sound.any()
+
+
+@pytest.mark.parametrize("speed", [0.02, 1.5])
+def test_where_the_text_pauses_the_sound_does_not_wait_for_it(speed):
+    """What is in hand when the text runs dry is heard at once, before and after a long pause; no fault is counted."""
+    opened = []
+    player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
+    began = time.monotonic()
+    player.write(speech(0.3), 0.3 * speed, pause=True)
+    time.sleep(1.0)
+    first = len(np.flatnonzero(opened[0].sound))
+    assert first >= 0.3 * RATE
+    player.write(speech(0.3), 0.3 * speed, pause=True)
+    time.sleep(0.6)
+    assert len(np.flatnonzero(opened[0].sound)) >= first + 0.3 * RATE
+    player.drain()
+    assert player.underruns == 0
+    assert player.waited < 0.1
+    assert time.monotonic() - began < 2.2
+
+
+def test_underflow_of_the_device_is_counted():
+    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
+    player._callback(np.zeros((BLOCK, 1), np.float32), BLOCK, None, SimpleNamespace(output_underflow=True))
+    assert player.underruns == 1
+
+
 def test_one_short_piece_is_played():
     audio = speech(0.02)
-    player, sound = play(audio, [len(audio)], [0])
+    player, sound = play(audio, [len(audio)], [0.01])
     assert heard_whole(audio, sound)
     assert player.underruns == 0
 
@@ -180,7 +261,7 @@ def test_abort_and_mute_are_silent_within_100_ms():
     opened = []
     player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
     for _ in range(3):
-        player.write(speech(1.0))
+        player.write(speech(1.0), 0.1)
     time.sleep(0.2)
     assert player.playing
     player.mute()
@@ -191,7 +272,7 @@ def test_abort_and_mute_are_silent_within_100_ms():
     player.drain()
     began = time.monotonic()
     player = Player(RATE, lambda *args: Device(*args), SCHEDULE)
-    player.write(speech(1.0))
+    player.write(speech(1.0), 0.1)
     player.abort()
     assert time.monotonic() - began < 0.1
 
@@ -242,7 +323,7 @@ from mlx_qwen3_tts import PlaybackError
 from mlx_qwen3_tts.player import Player, open_device
 player = Player(24000, open_device(), [0.08])
 for _ in range(10):
-    player.write(np.full(1920, 0.1, np.float32))
+    player.write(np.full(1920, 0.1, np.float32), 0.01)
 player.drain()
 assert player._played == 19200
 try:

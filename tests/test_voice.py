@@ -167,6 +167,18 @@ def test_files_that_hold_something_else(made, tmp_path):
             VoiceClonePrompt.load(tmp_path / "me.safetensors")
 
 
+@pytest.mark.parametrize("provenance", ["not json", "[1]", '{"model": 5}', "[" * 9000])
+def test_provenance_that_is_none(made, tmp_path, provenance):
+    path = tmp_path / "me.safetensors"
+    made.save(path)
+    tensors = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata() | {"provenance": provenance}
+    save_file(tensors, path, about | {"sha256": voice._digest(tensors, about)})
+    with pytest.raises(VoiceError, match="does not hold"):
+        VoiceClonePrompt.load(path)
+
+
 def test_file_that_is_not_there(tmp_path):
     with pytest.raises(VoiceError, match="does not exist"):
         VoiceClonePrompt.load(tmp_path / "me.safetensors")
@@ -256,8 +268,12 @@ def test_clips_that_cannot_be_used(demo_base, tmp_path):
     soundfile.write(empty, np.zeros(0, np.float32), 24000)
     with pytest.raises(AudioError, match="no samples"):
         demo_base.clone_voice(empty)
-    with pytest.raises(AudioError, match="no numbers"):
-        demo_base.clone_voice((np.array([0.1, np.inf] * 5000, np.float32), 24000))
+    for wrong in (np.inf, np.nan):
+        odd = np.array([0.1, wrong] * 5000, np.float32)
+        soundfile.write(tmp_path / "odd.wav", odd, 24000, subtype="FLOAT")
+        for source in ((odd, 24000), tmp_path / "odd.wav"):
+            with pytest.raises(AudioError, match="no numbers"):
+                demo_base.clone_voice(source)
     with pytest.raises(AudioError, match=r"at least 0\.1 s"):
         demo_base.clone_voice((np.zeros(100, np.float32), 24000))
     with pytest.raises(AudioError, match="--max-ref-seconds"):
@@ -269,6 +285,25 @@ def test_clips_that_cannot_be_used(demo_base, tmp_path):
 def test_transcripts_that_say_nothing(demo_base, text):
     with pytest.raises(RequestError, match="reference text"):
         demo_base.clone_voice(CLIP, text)
+
+
+def test_tail_needs_a_transcript(demo_base):
+    with pytest.raises(RequestError, match="no effect without a transcript"):
+        demo_base.clone_voice(CLIP, tail=0.5)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_limit_out_of_range(demo_base, seconds):
+    with pytest.raises(RequestError, match="max_seconds"):
+        demo_base.clone_voice(CLIP, max_seconds=seconds)
+
+
+def test_long_files_are_refused_by_their_header(demo_base, tmp_path, monkeypatch):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8000 * 200, np.float32), 8000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *a, **k: pytest.fail("it was read"))
+    with pytest.raises(AudioError, match="200 s long"):
+        demo_base.clone_voice(path)
 
 
 @pytest.mark.parametrize("tail", [-1, float("nan"), 1000])
@@ -346,6 +381,15 @@ def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):
         "Hello", voice=demo_base.clone_voice(clip, "hello this voice"), seed=1, max_frames=3
     )
     np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav", dtype="float32")[0], expected.audio, atol=1e-4)
+    assert "model: demo-base (the one" in err
+    assert run_cli("say", "Hello", "--voice", "ME", "--max-frames", 2, "-o", tmp_path / "b.wav")[0] == 0
+    code, _, err = run_cli("clone", clip, "--save-as", "me", "--model", "demo-base")
+    assert code == 1
+    assert "--force" in err
+    assert (
+        run_cli("clone", clip, "--text", "hello this voice", "--save-as", "me", "--model", "demo-base", "--force")[0]
+        == 0
+    )
     code, out, _ = run_cli("voices", "--model", "demo")
     assert "cloned    me  (demo-base, 2.10 s, 'hello this voice')" in out
     assert "voice     ada" in out
@@ -355,6 +399,27 @@ def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):
     code, _, err = run_cli("voices", "--remove", "me")
     assert code == 1
     assert "no voice 'me'" in err
+
+
+def test_library_is_listed_without_a_network(run_cli, library, made, monkeypatch, tmp_path):
+    library.mkdir()
+    made.save(library / "me.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    code, out, err = run_cli("voices")
+    assert code == 0
+    assert out.startswith("cloned    me")
+    assert "cannot be reached" in err
+
+
+def test_clips_are_checked_before_a_model_is_loaded(run_cli, monkeypatch, tmp_path, clip):
+    monkeypatch.setattr("mlx_qwen3_tts.cli.Qwen3TTS.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
+    for argv in (
+        ("clone", tmp_path / "no.wav", "-o", tmp_path / "v.safetensors"),
+        ("clone", clip, "--text", " ", "-o", tmp_path / "v.safetensors"),
+        ("say", "Hi", "--ref-audio", clip, "--max-ref-seconds", 1, "-o", tmp_path / "a.wav"),
+    ):
+        assert run_cli(*argv)[0] == 1
 
 
 def test_voice_file_and_one_go(run_cli, clip, tmp_path):
@@ -383,7 +448,7 @@ def test_voice_file_and_one_go(run_cli, clip, tmp_path):
         (["--ref-audio", "CLIP", "--max-ref-seconds", "1", "--model", "demo-base"], "limit is 1 s"),
         (["--voice", "no.safetensors"], "does not exist"),
         (["--voice", "CLIP"], "damaged or no voice file"),
-        (["--voice", "nobody", "--model", "demo-base"], "nobody"),
+        (["--voice", "nobody", "--model", "demo-base"], "no voice 'nobody' in your library"),
         (["--voice", "no/such/voice", "--model", "demo-base"], "does not exist"),
         (["--model", "demo-base"], "clone one"),
     ],
