@@ -9,111 +9,21 @@ the key (`IMPLEMENTED` lists the one value each such key may have). Keys that me
 every version of transformers writes a different set of them.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from math import prod
-from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
-from .errors import CheckpointError
-
-Config = TypeVar("Config")
+from .schema import require, require_positive
 
 # Ids 0 .. vocab_size - 1025 of the talker's vocabulary are codes; the last 1,024 are control ids and speakers, which
 # may never be generated (but for the end). The official generate() has this number as a literal.
 CONTROL_IDS = 1024
 
-# No size or id of a model comes near these; a file that claims more is damaged, and must not be built.
-LARGEST, MOST_LAYERS = 2**24, 256
-
-
-def _check(value: Any, kind: Any, where: str) -> Any:
-    """Return `value` as `kind` (an annotation of this file), or raise a CheckpointError that names `where`."""
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin is UnionType:
-        options = [option for option in args if option is not type(None)]
-        if len(options) < len(args) and (value is None or len(options) == 1):
-            return None if value is None else _check(value, options[0], where)
-        for option in options:
-            if isinstance(value, option):
-                return value
-    elif origin is dict and isinstance(value, Mapping):
-        return {str(key): _check(item, args[1], f"{where}.{key}") for key, item in value.items()}
-    elif origin is tuple and isinstance(value, list) and value:
-        return tuple(_check(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
-    elif hasattr(kind, "__dataclass_fields__") and isinstance(value, Mapping):
-        return from_dict(kind, value, where)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
-        return float(value)
-    elif kind is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
-        return value
-    elif kind is type(None) and value is None:
-        return None
-    elif isinstance(kind, type) and kind in (str, bool) and isinstance(value, kind):
-        return value
-    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise CheckpointError(f"{where} is {str(value)[:60]!r}, which is not a valid {name}")
-
-
-def from_dict(cls: type[Config], data: Mapping[str, Any], where: str) -> Config:
-    """Build the dataclass `cls` from a parsed JSON object.
-
-    Raises CheckpointError for a missing field, a wrong type, or a value outside `cls.IMPLEMENTED`.
-    """
-    for key, implemented in getattr(cls, "IMPLEMENTED", {}).items():
-        if key not in data:
-            raise CheckpointError(f"{where}.{key} is missing: this is no complete Qwen3-TTS configuration")
-        if data[key] != implemented:
-            raise CheckpointError(f"{where}.{key} is {data[key]!r}; this port implements {implemented!r} only")
-    kinds = get_type_hints(cls)
-    values = {}
-    for field in fields(cls):  # type: ignore[arg-type]
-        if field.name in data:
-            values[field.name] = _check(data[field.name], kinds[field.name], f"{where}.{field.name}")
-        elif field.default is MISSING:
-            raise CheckpointError(f"{where}.{field.name} is missing: this is no complete Qwen3-TTS configuration")
-    return cls(**values)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from `path`; raises CheckpointError when it is absent or not one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: is this a Qwen3-TTS checkpoint directory?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:120]}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return data
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise CheckpointError(message)
-
-
-def _require_positive(config: Any, where: str) -> None:
-    """Sizes of zero would build a model without the part; none of these numbers may be zero."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        id_like = field.name.endswith(("_id", "_ids"))
-        for number in numbers:
-            if isinstance(number, int | float) and not isinstance(number, bool) and not id_like and number <= 0:
-                raise CheckpointError(f"{where}.{field.name} is {number}; it must be positive")
-            if field.name in ("num_hidden_layers", "num_code_groups", "num_quantizers") and number > MOST_LAYERS:
-                raise CheckpointError(f"{where}.{field.name} is {number}; at most {MOST_LAYERS} are possible")
-
 
 def _check_attention(config: Any, where: str) -> None:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    _require(heads % kv_heads == 0, f"{where}.num_key_value_heads is {kv_heads}, which does not divide {heads} heads")
-    _require(
+    require(heads % kv_heads == 0, f"{where}.num_key_value_heads is {kv_heads}, which does not divide {heads} heads")
+    require(
         config.head_dim % 2 == 0,
         f"{where}.head_dim is {config.head_dim}; rotary embedding needs an even number",
     )
@@ -145,14 +55,14 @@ class CodePredictorConfig:
 
     def __post_init__(self) -> None:
         where = "code_predictor_config"
-        _require_positive(self, where)
+        require_positive(self, where)
         _check_attention(self, where)
-        _require(
+        require(
             len(self.layer_types) == self.num_hidden_layers,
             f"{where}.layer_types names {len(self.layer_types)} layers, num_hidden_layers is {self.num_hidden_layers}",
         )
         for kind in self.layer_types:
-            _require(
+            require(
                 kind == "full_attention",
                 f"{where}.layer_types has {kind!r}; this port implements 'full_attention'",
             )
@@ -201,22 +111,22 @@ class TalkerConfig:
 
     def __post_init__(self) -> None:
         where = "talker_config"
-        _require_positive(self, where)
+        require_positive(self, where)
         _check_attention(self, where)
         # The three rows of M-RoPE positions are always equal in this model, so its sections and their interleaving
         # change nothing and plain RoPE computes the same. Any other kind of scaling would change it.
         for key in ("rope_type", "type"):
             kind = self.rope_scaling.get(key, "default")
-            _require(
+            require(
                 kind == "default",
                 f"{where}.rope_scaling.{key} is {kind!r}; this port implements 'default' only",
             )
         predictor = self.code_predictor_config
-        _require(
+        require(
             predictor.num_code_groups == self.num_code_groups,
             f"{where}.num_code_groups is {self.num_code_groups}, the code predictor's {predictor.num_code_groups}",
         )
-        _require(
+        require(
             predictor.vocab_size == self.num_codes,
             f"{where}.vocab_size {self.vocab_size} leaves {self.num_codes} codes, the code predictor has "
             f"{predictor.vocab_size}",
@@ -225,12 +135,12 @@ class TalkerConfig:
         ids |= {f"spk_id.{name}": id_ for name, id_ in self.spk_id.items()}
         ids |= {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("codec_") and f.type is int}
         for name, id_ in ids.items():
-            _require(id_ < self.vocab_size, f"{where}.{name} is {id_}, outside the vocabulary of {self.vocab_size}")
+            require(id_ < self.vocab_size, f"{where}.{name} is {id_}, outside the vocabulary of {self.vocab_size}")
         for speaker, dialect in self.spk_is_dialect.items():
             known = dialect is False or dialect in self.codec_language_id
-            _require(known, f"{where}.spk_is_dialect.{speaker} is {dialect!r}, which is no language of this model")
+            require(known, f"{where}.spk_is_dialect.{speaker} is {dialect!r}, which is no language of this model")
         for speaker in self.spk_id:
-            _require(speaker in self.spk_is_dialect, f"{where}.spk_is_dialect.{speaker} is missing")
+            require(speaker in self.spk_is_dialect, f"{where}.spk_is_dialect.{speaker} is missing")
 
 
 @dataclass(frozen=True)
@@ -251,18 +161,18 @@ class SpeakerEncoderConfig:
 
     def __post_init__(self) -> None:
         where = "speaker_encoder_config"
-        _require_positive(self, where)
+        require_positive(self, where)
         sizes = {len(self.enc_channels), len(self.enc_kernel_sizes), len(self.enc_dilations)}
-        _require(
+        require(
             len(sizes) == 1 and len(self.enc_channels) >= 3,
             f"{where}: enc_channels, enc_kernel_sizes and enc_dilations must have one length of at least 3",
         )
         # The aggregation layer reads the concatenated outputs of the blocks between the first and the last.
-        _require(
+        require(
             sum(self.enc_channels[1:-1]) == self.enc_channels[-1],
             f"{where}.enc_channels: the last must be the sum of those between the first and the last",
         )
-        _require(
+        require(
             all(c % self.enc_res2net_scale == 0 for c in self.enc_channels[1:-1]),
             f"{where}.enc_channels must be divisible by enc_res2net_scale {self.enc_res2net_scale}",
         )
@@ -290,13 +200,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         kinds = ("custom_voice", "voice_design", "base")
-        _require(
+        require(
             self.tts_model_type in kinds,
             f"config.json: tts_model_type is {self.tts_model_type!r}; this port implements {', '.join(kinds)}",
         )
         if self.tts_model_type == "base":
-            _require(self.speaker_encoder_config is not None, "config.json: speaker_encoder_config is missing")
-            _require(
+            require(self.speaker_encoder_config is not None, "config.json: speaker_encoder_config is missing")
+            require(
                 self.speaker_encoder_config.enc_dim == self.talker_config.hidden_size,
                 f"config.json: speaker_encoder_config.enc_dim is {self.speaker_encoder_config.enc_dim}, "
                 f"the talker's hidden_size {self.talker_config.hidden_size}",
@@ -304,7 +214,7 @@ class ModelConfig:
         for field in fields(self):
             if field.type is int:
                 id_, size = getattr(self, field.name), self.talker_config.text_vocab_size
-                _require(id_ < size, f"config.json: {field.name} is {id_}, outside the text vocabulary of {size}")
+                require(id_ < size, f"config.json: {field.name} is {id_}, outside the text vocabulary of {size}")
 
 
 @dataclass(frozen=True)
@@ -341,15 +251,15 @@ class CodecDecoderConfig:
 
     def __post_init__(self) -> None:
         where = "speech_tokenizer decoder_config"
-        _require_positive(self, where)
+        require_positive(self, where)
         _check_attention(self, where)
-        _require(self.codebook_dim % 2 == 0, f"{where}.codebook_dim is {self.codebook_dim}; it must be even")
+        require(self.codebook_dim % 2 == 0, f"{where}.codebook_dim is {self.codebook_dim}; it must be even")
         halvings = 2 ** len(self.upsample_rates)
-        _require(
+        require(
             self.decoder_dim % halvings == 0,
             f"{where}.decoder_dim is {self.decoder_dim}, not divisible by {halvings}",
         )
-        _require(
+        require(
             self.num_quantizers >= 2,
             f"{where}.num_quantizers is {self.num_quantizers}; at least 2 are needed",
         )
@@ -398,14 +308,14 @@ class CodecEncoderConfig:
 
     def __post_init__(self) -> None:
         where = "speech_tokenizer encoder_config"
-        _require_positive(self, where)
+        require_positive(self, where)
         _check_attention(self, where)
-        _require(
+        require(
             self.codebook_dim == self.vector_quantization_hidden_dimension,
             f"{where}.codebook_dim must equal vector_quantization_hidden_dimension",
         )
         ratio = self.sampling_rate / prod(self.upsampling_ratios) / self._frame_rate
-        _require(ratio == 2, f"{where}: the frame rate is {ratio:g} times too high; this port implements 2")
+        require(ratio == 2, f"{where}: the frame rate is {ratio:g} times too high; this port implements 2")
 
 
 @dataclass(frozen=True)
@@ -429,22 +339,22 @@ class CodecConfig:
     def __post_init__(self) -> None:
         where = "speech_tokenizer/config.json"
         decoder, encoder = self.decoder_config, self.encoder_config
-        _require(
+        require(
             decoder.samples_per_frame == self.decode_upsample_rate,
             f"{where}: decode_upsample_rate is {self.decode_upsample_rate}, but the decoder's rates multiply to "
             f"{decoder.samples_per_frame}",
         )
-        _require(
+        require(
             2 * prod(encoder.upsampling_ratios) == self.encode_downsample_rate,
             f"{where}: encode_downsample_rate is {self.encode_downsample_rate}, but the encoder's rates multiply to "
             f"{2 * prod(encoder.upsampling_ratios)}",
         )
-        _require(
+        require(
             self.encoder_valid_num_quantizers == decoder.num_quantizers <= encoder.num_quantizers,
             f"{where}: encoder_valid_num_quantizers is {self.encoder_valid_num_quantizers}, the decoder has "
             f"{decoder.num_quantizers} quantizers and the encoder {encoder.num_quantizers}",
         )
-        _require(
+        require(
             decoder.codebook_size == encoder.codebook_size,
             f"{where}: encoder and decoder differ in codebook_size",
         )
@@ -466,4 +376,4 @@ class GenerationConfig:
     max_new_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 2, f"generation_config.json.max_new_tokens is {self.max_new_tokens}")
+        require(self.max_new_tokens >= 2, f"generation_config.json.max_new_tokens is {self.max_new_tokens}")

@@ -133,8 +133,9 @@ def write_checkpoint(directory: Path, model: dict[str, Any], codec: dict[str, An
     seed: every weight is a function of its name, its shape and this number, on every platform.
     """
     from .codec import Codec
-    from .config import CodecConfig, ModelConfig, from_dict
+    from .config import CodecConfig, ModelConfig
     from .load import Network
+    from .schema import from_dict
 
     vocab, merges = byte_level_vocabulary(WORDS)
     control = {token: len(vocab) + i for i, token in enumerate(CONTROL_TOKENS)}

@@ -17,9 +17,10 @@ import mlx.nn as nn
 
 from . import demo
 from .codec import Codec
-from .config import CodecConfig, GenerationConfig, ModelConfig, from_dict, read_json
+from .config import CodecConfig, GenerationConfig, ModelConfig
 from .errors import CheckpointError, DownloadError, RequestError
 from .sampling import DEFAULTS
+from .schema import from_dict, read_json
 from .speaker_encoder import SpeakerEncoder
 from .talker import Talker
 from .tokenizer import TextTokenizer

@@ -16,8 +16,8 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from .codec.quantizer import Codebook
-from .config import read_json
 from .errors import CheckpointError
+from .schema import read_json
 
 LAYOUTS = ("pt", "mlx")
 FLOATS = ("F32", "BF16", "F16")

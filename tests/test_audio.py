@@ -1,6 +1,7 @@
 """Audio files: formats, and that a file is whole or not there."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def test_links_and_pipes_stay_what_they_are(tmp_path):
 
 def test_undecodable_names(tmp_path):
     """A name that Python could not decode is still the name of a file."""
+    if sys.platform == "darwin":
+        pytest.skip("file names are Unicode here")
     path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/a\xff.wav")
     write_audio(path, WAVE, 24000)
     assert os.listdir(os.fsencode(str(tmp_path))) == [b"a\xff.wav"]

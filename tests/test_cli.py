@@ -162,6 +162,8 @@ def test_the_end_of_a_line_is_no_text(tmp_path):
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 @pytest.mark.parametrize("command", ["voices", "say Hi --max-frames 2 -o -"])
 def test_standard_output_that_takes_nothing(command, redirect):
+    if redirect == ">/dev/full" and not os.path.exists("/dev/full"):
+        pytest.skip("there is no such device here")
     line = shlex.join(spawn()) + f" {command} --model demo {redirect}"
     process = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert process.returncode == 1

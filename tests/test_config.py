@@ -9,8 +9,9 @@ import released
 from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
 from mlx_qwen3_tts.codec import Codec
-from mlx_qwen3_tts.config import CodecConfig, GenerationConfig, ModelConfig, from_dict
+from mlx_qwen3_tts.config import CodecConfig, GenerationConfig, ModelConfig
 from mlx_qwen3_tts.load import Network
+from mlx_qwen3_tts.schema import from_dict
 from mlx_qwen3_tts.weights import stored_shapes
 
 

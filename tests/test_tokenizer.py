@@ -8,9 +8,10 @@ import pytest
 import released
 from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
-from mlx_qwen3_tts.config import ModelConfig, from_dict
+from mlx_qwen3_tts.config import ModelConfig
 from mlx_qwen3_tts.load import load_directory
 from mlx_qwen3_tts.prompt import PromptBuilder
+from mlx_qwen3_tts.schema import from_dict
 from mlx_qwen3_tts.tokenizer import TextTokenizer
 
 TOKENS = Path(__file__).with_name("golden") / "tokens.json"  # made by reference/tokens.py

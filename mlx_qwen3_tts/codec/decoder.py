@@ -10,51 +10,15 @@ Source: Qwen3TTSTokenizerV2Decoder. It equals the official `forward` over all fr
 chunk are fewer than the transformer sees.
 """
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import CodecDecoderConfig
-from .layers import CausalConv1d, CausalConvTranspose1d, LayerScale, SlidingAttention, State, run
+from ..qwen3 import MLP
+from .layers import CausalConv1d, CausalConvTranspose1d, State, TransformerLayer, run
 from .quantizer import SplitResidualVectorQuantizer
-
-
-class MLP(nn.Module):
-    """Gated feed-forward layer."""
-
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class TransformerLayer(nn.Module):
-    """norm ─ attention ─ scale ─ + ─ norm ─ MLP ─ scale ─ +"""
-
-    def __init__(self, config: CodecDecoderConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.self_attn = SlidingAttention(
-            width,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.rope_theta,
-            config.sliding_window,
-        )
-        self.mlp = MLP(width, config.intermediate_size)
-        self.input_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
-        self.self_attn_layer_scale = LayerScale(width)
-        self.mlp_layer_scale = LayerScale(width)
-
-    def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
-        attended, state = self.self_attn(self.input_layernorm(x), state)
-        x = x + self.self_attn_layer_scale(attended)
-        return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x))), state
 
 
 class PreTransformer(nn.Module):
@@ -63,7 +27,11 @@ class PreTransformer(nn.Module):
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
         self.input_proj = nn.Linear(config.latent_dim, config.hidden_size)
-        self.layers = [TransformerLayer(config) for _ in range(config.num_hidden_layers)]
+        norm = partial(nn.RMSNorm, eps=config.rms_norm_eps)
+        self.layers = [
+            TransformerLayer(config, norm, MLP(config.hidden_size, config.intermediate_size), config.sliding_window)
+            for _ in range(config.num_hidden_layers)
+        ]
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.output_proj = nn.Linear(config.hidden_size, config.latent_dim)
 

@@ -8,11 +8,13 @@ Keys: encoder.* of speech_tokenizer/model.safetensors. Source: MimiModel of tran
 Qwen3TTSTokenizerV2Encoder uses it.
 """
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import CodecEncoderConfig
-from .layers import CausalConv1d, LayerScale, SlidingAttention, State, run
+from .layers import CausalConv1d, State, TransformerLayer, run
 from .quantizer import VectorQuantization
 
 
@@ -73,39 +75,17 @@ class MLP(nn.Module):
         return self.fc2(nn.gelu(self.fc1(x)))
 
 
-class TransformerLayer(nn.Module):
-    """LayerNorm ─ attention ─ scale ─ + ─ LayerNorm ─ MLP ─ scale ─ +. Source: MimiTransformerLayer."""
-
-    def __init__(self, config: CodecEncoderConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        # config.sliding_window (250) is not applied: the official run masks with plain causality.
-        self.self_attn = SlidingAttention(
-            width,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.rope_theta,
-            window=None,
-        )
-        self.mlp = MLP(width, config.intermediate_size)
-        self.input_layernorm = nn.LayerNorm(width, config.norm_eps)
-        self.post_attention_layernorm = nn.LayerNorm(width, config.norm_eps)
-        self.self_attn_layer_scale = LayerScale(width)
-        self.mlp_layer_scale = LayerScale(width)
-
-    def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
-        attended, state = self.self_attn(self.input_layernorm(x), state)
-        x = x + self.self_attn_layer_scale(attended)
-        return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x))), state
-
-
 class Transformer(nn.Module):
     """The layers alone: there is no final norm."""
 
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
-        self.layers = [TransformerLayer(config) for _ in range(config.num_hidden_layers)]
+        norm = partial(nn.LayerNorm, eps=config.norm_eps)
+        # config.sliding_window (250) is not applied: the official run masks with plain causality.
+        self.layers = [
+            TransformerLayer(config, norm, MLP(config.hidden_size, config.intermediate_size), window=None)
+            for _ in range(config.num_hidden_layers)
+        ]
 
     def __call__(self, x: mx.array) -> mx.array:
         return run(self.layers, x, None)[0]

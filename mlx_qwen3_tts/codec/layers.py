@@ -12,11 +12,13 @@ dropped at will, and cutting a signal into chunks gives the same output as the w
     SlidingAttention        keys and values of the last (window - 1) positions, and the position reached
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from ..config import CodecDecoderConfig, CodecEncoderConfig
 
 State = Any  # None, an array, or a nested list of states: a tree that mx.eval and mx.compile understand
 
@@ -166,3 +168,29 @@ class LayerScale(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.scale * x
+
+
+class TransformerLayer(nn.Module):
+    """norm ─ attention ─ scale ─ + ─ norm ─ MLP ─ scale ─ +
+
+    Source: Qwen3TTSTokenizerV2DecoderTransformerLayer and MimiTransformerLayer, which differ in norm, MLP and window.
+    """
+
+    def __init__(
+        self,
+        config: CodecDecoderConfig | CodecEncoderConfig,
+        norm: Callable[[int], nn.Module],
+        mlp: nn.Module,
+        window: int | None,
+    ) -> None:
+        super().__init__()
+        width, heads, kv_heads = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.self_attn = SlidingAttention(width, heads, kv_heads, config.head_dim, config.rope_theta, window)
+        self.mlp = mlp
+        self.input_layernorm, self.post_attention_layernorm = norm(width), norm(width)
+        self.self_attn_layer_scale, self.mlp_layer_scale = LayerScale(width), LayerScale(width)
+
+    def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
+        attended, state = self.self_attn(self.input_layernorm(x), state)
+        x = x + self.self_attn_layer_scale(attended)
+        return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x))), state
