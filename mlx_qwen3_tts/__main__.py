@@ -1,6 +1,7 @@
-"""The way in for `mlx-qwen3-tts` and `python -m mlx_qwen3_tts`: nothing is imported before Ctrl-C can be heard."""
+"""The way in for `mlx-qwen3-tts` and `python -m mlx_qwen3_tts`: Ctrl-C ends it at once, from the first import on."""
 
 import os
+import signal
 import sys
 
 
@@ -12,8 +13,13 @@ def main() -> int:
         except OSError:  # closed by the caller: the next file opened must not take its number
             os.open(os.devnull, os.O_RDWR)
     try:
+        # An import may swallow KeyboardInterrupt; until there is something to clean up, the signal just ends us.
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         from . import cli
 
+        signal.signal(signal.SIGINT, handler)
         return cli.main()
     except KeyboardInterrupt:
         return 130

@@ -218,8 +218,8 @@ def test_interrupt(checkpoint, tmp_path, seconds):
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
-    # While the interpreter itself starts, before a line of ours, the signal has its usual end.
-    assert process.wait() in ((130, -signal.SIGINT) if seconds < 0.5 else (130,))
+    # While modules are imported there is nothing to clean up, and the signal itself is the end: a shell shows 130, too.
+    assert process.wait() in ((130, -signal.SIGINT) if seconds < 2 else (130,))
     assert time.monotonic() - sent < 2
     assert b"Traceback" not in err
     assert list(directory.iterdir()) == []

@@ -35,8 +35,9 @@ class Device:
             out = np.full((BLOCK, self.channels), np.nan, np.float32)
             self.callback(out, BLOCK, None, None)
             self.heard.append(out)
-            due += BLOCK / self.samplerate
-            time.sleep(max(0, due - time.monotonic()))
+            # A block that came late is not made up for, so that a busy machine slows the device as well as the writer.
+            due = max(due + BLOCK / self.samplerate, time.monotonic())
+            time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
 
     def start(self):
         self.thread.start()
