@@ -103,6 +103,21 @@ def test_where_the_text_runs_dry_what_is_there_is_not_held_back(demo):
     assert log.count("chunk") > 1, "not one chunk of 6 frames"
 
 
+def test_a_frame_is_out_before_the_text_of_the_next_is_asked_for(demo):
+    received = []
+
+    def source():
+        yield "a b "  # " b" is not certain yet: a letter may follow
+        assert len(received) == 1
+        yield "c "
+        assert len(received) == 3  # " b" is two ids of the small vocabulary
+        yield "d "
+
+    for chunk in demo.stream(source(), seed=3, max_frames=6, chunk_frames=(1,)):
+        received.append(chunk)
+    assert len(received) == 6
+
+
 def test_error_of_the_source_ends_the_stream_after_the_audio_so_far(demo):
     def source():
         yield from "Hello world, this is a voice"
