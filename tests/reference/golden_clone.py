@@ -103,6 +103,7 @@ def full_size(checkpoints: Path, out: Path) -> None:
         item = model.create_voice_clone_prompt(ref_audio=(wave, 24000), ref_text="x")[0]
         print(f"  {width}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
         arrays = {"embedding": item.ref_spk_embedding.numpy(), "codes": item.ref_code.numpy().astype(np.int16)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # the codes are a transpose
         save_file(arrays, out / f"{width}-full-size.safetensors")
 
 
