@@ -317,13 +317,14 @@ def voices(args: argparse.Namespace) -> None:
         path.unlink()
         note(f"removed {path}")
         return
-    for name in voice.library_names():
+    kept = voice.library_names()
+    for name in kept:
         emit(f"cloned    {name}  {describe(voice.library_path(name))}")
     try:
         with resolve(args.model or DEFAULT_MODEL, progress=True, files=CONFIG_FILES) as directory:
             config = read_config(directory)
     except DownloadError as error:
-        if args.model is not None:
+        if args.model is not None or not kept:
             raise
         note(str(error))  # the library, which was asked for as well, is listed all the same
         return

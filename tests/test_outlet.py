@@ -284,7 +284,7 @@ threading.Thread(target=wait, daemon=True).start()
 code = cli.main(["say", "Hello", "--model", {str(checkpoint)!r}, "--greedy"])
 assert code == 130, code
 sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
-print(len(opened[0].heard) - sounding[-1], time.monotonic() - opened[0].began - 0.02 * sounding[-1])
+print(opened[0].times[sounding[-1]])
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n", process.stderr.read()
@@ -294,9 +294,7 @@ print(len(opened[0].heard) - sounding[-1], time.monotonic() - opened[0].began - 
     last = process.stdout.read()
     assert process.wait() == 0, process.stderr.read()
     assert b"Traceback" not in process.stderr.read()
-    silence = float(last.split()[1])  # from the last block that sounded to the end of the program
-    assert silence > (time.monotonic() - sent) - 0.1 - 1.0
-    assert time.monotonic() - sent < 2
+    assert float(last) - sent < 0.1, "the last block that sounded; the clock is the same in every process"
 
 
 def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):

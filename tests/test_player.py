@@ -26,7 +26,7 @@ class Device:
     def __init__(self, sample_rate, callback, channels=1, samplerate=None):
         self.samplerate = samplerate or sample_rate
         self.callback, self.channels = callback, channels
-        self.heard, self.stopped = [], threading.Event()
+        self.heard, self.times, self.stopped = [], [], threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
@@ -34,6 +34,7 @@ class Device:
         while not self.stopped.is_set():
             out = np.full((BLOCK, self.channels), np.nan, np.float32)
             self.callback(out, BLOCK, None, None)
+            self.times.append(time.monotonic())
             self.heard.append(out)
             # A block that came late is not made up for, so that a busy machine slows the device as well as the writer.
             due = max(due + BLOCK / self.samplerate, time.monotonic())

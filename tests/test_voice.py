@@ -410,6 +410,8 @@ def test_library_is_listed_without_a_network(run_cli, library, made, monkeypatch
     assert code == 0
     assert out.startswith("cloned    me")
     assert "cannot be reached" in err
+    (library / "me.safetensors").unlink()
+    assert run_cli("voices")[0] == 1, "nothing at all was listed"
 
 
 def test_clips_are_checked_before_a_model_is_loaded(run_cli, monkeypatch, tmp_path, clip):
