@@ -269,7 +269,7 @@ def test_device_that_refuses_is_asked_for_what_it_takes(monkeypatch):
 
 
 def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
-    """Also while the main thread is inside a long computation."""
+    """From the signal to the last block that sounds (the computations here are short; mute itself: test_player.py)."""
     code = f"""
 import sys, time, threading, mlx_qwen3_tts.cli as cli
 sys.path.insert(0, {os.path.dirname(__file__)!r})
