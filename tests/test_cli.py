@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from conftest import spawn
-from mlx_qwen3_tts import Qwen3TTS, Sampling, cli
+from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
 
 
 def error_of(result) -> str:
@@ -194,7 +194,7 @@ def test_standard_input_that_is_no_text():
 
 
 def test_debug_shows_the_traceback(run_cli):
-    with pytest.raises(cli.Qwen3TTSError):
+    with pytest.raises(Qwen3TTSError):
         cli.main(["say", "", "--model", "demo", "--debug"])
 
 

@@ -173,7 +173,7 @@ def device(monkeypatch) -> list[Device]:
     def open_device(name=None):
         return lambda *args: (opened.append(Device(*args)), opened[0])[1]
 
-    monkeypatch.setattr("mlx_qwen3_tts.cli.open_device", open_device)
+    monkeypatch.setattr("mlx_qwen3_tts.cli.say.open_device", open_device)
     return opened
 
 
@@ -275,7 +275,7 @@ import sys, time, threading, mlx_qwen3_tts.cli as cli
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_player import Device
 opened = []
-cli.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+cli.say.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
 def wait():
     while not (opened and any(block.any() for block in opened[0].heard[-5:])):
         time.sleep(0.02)

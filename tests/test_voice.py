@@ -415,7 +415,7 @@ def test_library_is_listed_without_a_network(run_cli, library, made, monkeypatch
 
 
 def test_clips_are_checked_before_a_model_is_loaded(run_cli, monkeypatch, tmp_path, clip):
-    monkeypatch.setattr("mlx_qwen3_tts.cli.Qwen3TTS.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
+    monkeypatch.setattr("mlx_qwen3_tts.model.Qwen3TTS.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
     for argv in (
         ("clone", tmp_path / "no.wav", "-o", tmp_path / "v.safetensors"),
         ("clone", clip, "--text", " ", "-o", tmp_path / "v.safetensors"),

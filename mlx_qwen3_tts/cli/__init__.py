@@ -1,0 +1,45 @@
+"""The command line: `mlx-qwen3-tts say | clone | voices | demo`. One sub-command is one file, its parser beside it.
+
+Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
+line; 2: a wrong option; 130: interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import Qwen3TTSError
+from ..outlet import note
+from .clone import add_clone
+from .demo import add_demo
+from .say import add_say
+from .voices import add_voices
+
+COMMANDS = (add_say, add_clone, add_voices, add_demo)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="mlx-qwen3-tts", description="Qwen3-TTS on MLX: text in, speech out.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands).add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        return 1
+    except (Qwen3TTSError, OSError) as error:
+        if args.debug:
+            raise
+        note(f"mlx-qwen3-tts: error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

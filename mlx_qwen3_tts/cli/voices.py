@@ -1,0 +1,65 @@
+"""`voices`: the library of cloned voices, and a model's preset voices and languages."""
+
+import argparse
+from pathlib import Path
+
+from .. import prompt, voice
+from ..errors import DownloadError, VoiceError
+from ..load import CONFIG_FILES, read_config, resolve
+from ..outlet import note
+from ..voice import VoiceClonePrompt
+from .options import DEFAULT_MODEL, add_model, emit
+
+
+def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "voices",
+        help="list voices and languages",
+        description="List your library of cloned voices, and a model's preset voices and languages.",
+    )
+    add_model(parser, DEFAULT_MODEL, dtype=False)
+    parser.add_argument("--remove", metavar="NAME", help="delete a voice of your library")
+    parser.set_defaults(run=voices)
+    return parser
+
+
+def voices(args: argparse.Namespace) -> None:
+    """List the library, then a checkpoint's preset voices, with their dialects, and its languages."""
+    if args.remove is not None:
+        path = voice.library_path(prompt.match(args.remove, voice.library_names()) or args.remove)
+        if not path.exists():
+            raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
+        path.unlink()
+        note(f"removed {path}")
+        return
+    kept = voice.library_names()
+    for name in kept:
+        emit(f"cloned    {name}  {describe(voice.library_path(name))}")
+    try:
+        with resolve(args.model or DEFAULT_MODEL, progress=True, files=CONFIG_FILES) as directory:
+            config = read_config(directory)
+    except DownloadError as error:
+        if args.model is not None or not kept:
+            raise
+        note(str(error))  # the library, which was asked for as well, is listed all the same
+        return
+    dialects, default = config.talker_config.spk_is_dialect, prompt.default_speaker(config)
+    for name in prompt.speakers(config):
+        emit(
+            f"voice     {name}" + (f" ({dialects[name]})" if dialects[name] else "") + " (default)" * (name == default)
+        )
+    if not prompt.speakers(config):
+        note(f"a {prompt.MODEL_KINDS[config.tts_model_type]} model has no preset voices")
+    for name in prompt.languages(config):
+        emit(f"language  {name}")
+
+
+def describe(path: Path) -> str:
+    """What a voice file says of itself, or why it cannot be read."""
+    try:
+        kept = VoiceClonePrompt.load(path)
+    except VoiceError as error:
+        return f"(unusable: {error})"
+    about = kept.provenance
+    text = "timbre only" if kept.ref_text is None else repr(kept.ref_text)
+    return f"({about.get('model', 'unknown model')}, {about.get('seconds', '?')} s, {text})"
