@@ -19,6 +19,7 @@ from . import demo
 from .codec import Codec
 from .config import CodecConfig, GenerationConfig, ModelConfig
 from .errors import CheckpointError, DownloadError, RequestError
+from .fused import fuse
 from .sampling import DEFAULTS
 from .schema import from_dict, read_json
 from .speaker_encoder import SpeakerEncoder
@@ -146,8 +147,8 @@ def load_directory(directory: Path, dtype: str | None) -> Checkpoint:
         dtype = "float32"
     load_weights(network, directory, DTYPES[dtype] if dtype else None)
     load_weights(codec, directory / "speech_tokenizer", mx.float32)
-    for layer in (*network.talker.model.layers, *network.talker.code_predictor.model.layers):
-        layer.fuse()
+    fuse(network.talker.model)
+    fuse(network.talker.code_predictor.model)
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())
