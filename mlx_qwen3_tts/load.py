@@ -149,6 +149,7 @@ def load_directory(directory: Path, dtype: str | None) -> Checkpoint:
     load_weights(codec, directory / "speech_tokenizer", mx.float32)
     fuse(network.talker.model)
     fuse(network.talker.code_predictor.model)
+    codec.decoder.fuse()
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())
