@@ -183,3 +183,26 @@ def generate_frames(
         yield row
         if more and not queued:
             hidden, logits = functions.step(embedding, talker.embed_text(prompt.text.take(1))[0], caches)
+
+
+class Ahead(Iterator[np.ndarray]):
+    """Frames, of which the next can be made before it is asked for."""
+
+    def __init__(self, frames: Iterator[np.ndarray]) -> None:
+        self._frames = frames
+        self._outcome: tuple[np.ndarray | None, Exception | None] | None = None
+
+    def look(self) -> None:
+        """Make the next frame now; it, the end, or an error comes when it is asked for."""
+        try:
+            self._outcome = next(self._frames), None
+        except Exception as error:  # noqa: BLE001
+            self._outcome = None, error
+
+    def __next__(self) -> np.ndarray:
+        if self._outcome is None:
+            return next(self._frames)
+        (frame, error), self._outcome = self._outcome, None
+        if error is not None:
+            raise error
+        return frame
