@@ -1,4 +1,4 @@
-"""The command line: `mlx-qwen3-tts say | clone | voices | demo`. One sub-command is one file, its parser beside it.
+"""The command line: one sub-command is one file, its parser beside it.
 
 Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
 line; 2: a wrong option; 130: interrupted.
@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import Qwen3TTSError
 from ..outlet import note
+from .bench import add_bench
 from .clone import add_clone
 from .demo import add_demo
 from .say import add_say
 from .voices import add_voices
 
-COMMANDS = (add_say, add_clone, add_voices, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_bench, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
