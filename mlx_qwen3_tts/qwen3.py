@@ -37,6 +37,8 @@ class Attention(nn.Module):
 
     def fuse(self) -> None:
         """Make one matrix of q, k and v, and one norm of q's and k's: fewer, larger operations. Names on disk stay."""
+        if not can_stack([self[name] for name in ("q_proj", "k_proj", "v_proj")]):
+            return
         self.qkv_proj = stack_rows([self.pop(name) for name in ("q_proj", "k_proj", "v_proj")])
         # One row of weights for each head: all heads are normalized at once.
         q, k = self.pop("q_norm"), self.pop("k_norm")
@@ -73,10 +75,25 @@ class Attention(nn.Module):
         return self.o_proj(out.swapaxes(1, 2).reshape(batch, time, -1))
 
 
-def stack_rows(layers: list[nn.Linear]) -> nn.Linear:
+def can_stack(layers: list[nn.Linear | nn.QuantizedLinear]) -> bool:
+    """Whether `stack_rows` can: the layers are all plain, or all quantized in the same way."""
+    return (
+        len(
+            {
+                (type(layer), *(getattr(layer, name, None) for name in ("bits", "group_size", "mode")))
+                for layer in layers
+            }
+        )
+        == 1
+    )
+
+
+def stack_rows(layers: list[nn.Linear | nn.QuantizedLinear]) -> nn.Linear | nn.QuantizedLinear:
     """One layer whose output is that of `layers`, side by side."""
     fused = layers[0]
-    fused.weight = mx.concatenate([layer.weight for layer in layers])
+    for name in ("weight", "scales", "biases"):  # of a quantized layer each row has its own
+        if name in fused:
+            fused[name] = mx.concatenate([layer[name] for layer in layers])
     return fused
 
 
@@ -91,6 +108,8 @@ class MLP(nn.Module):
 
     def fuse(self) -> None:
         """Make one matrix of gate and up."""
+        if not can_stack([self.gate_proj, self.up_proj]):
+            return
         self.gate_up_proj = stack_rows([self.pop("gate_proj"), self.pop("up_proj")])
 
     def __call__(self, x: mx.array) -> mx.array:
