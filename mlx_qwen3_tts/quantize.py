@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 BITS, GROUP_SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # of MLX's affine mode
-BLOCK = 2**22  # weights that are searched at a time: bounds memory
+BLOCK = 2**20  # weights that are searched at a time: bounds memory
 # Where the search starts, as shares of the range that mx.quantize covers, and how often each start is refined. The
 # fewer bits, the more it pays to clip what lies outside; at 8 bits the rounding of scale and bias matters most.
 STARTS = {

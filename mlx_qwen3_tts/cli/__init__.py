@@ -1,4 +1,6 @@
-"""The command line: `mlx-qwen3-tts say | clone | voices | demo`. One sub-command is one file, its parser beside it.
+"""The command line: `mlx-qwen3-tts say | clone | voices | convert | evaluate | demo`.
+
+One sub-command is one file, its parser beside it.
 
 Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
 line; 2: a wrong option; 130: interrupted.
@@ -13,11 +15,13 @@ from .. import __version__
 from ..errors import Qwen3TTSError
 from ..outlet import note
 from .clone import add_clone
+from .convert import add_convert
 from .demo import add_demo
+from .evaluate import add_evaluate
 from .say import add_say
 from .voices import add_voices
 
-COMMANDS = (add_say, add_clone, add_voices, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
