@@ -52,7 +52,7 @@ def mean_squares(
 
     voice, instruct: as in Qwen3TTS.synthesize. Raises RequestError, and what loading raises.
     """
-    tts = Qwen3TTS(str(directory), load_directory(directory, None, fuse=False))
+    tts = Qwen3TTS(str(directory), load_directory(directory, None, fused=False))
     asked = requests(tts, texts, voice, instruct, max_frames)
     spoken = [speak(tts, request).codes for request in asked]
     linear = {path: part for path, part in tts.network.named_modules() if isinstance(part, nn.Linear)}

@@ -15,24 +15,17 @@ import mlx.nn as nn
 
 from .cache import KVCache
 from .config import CodePredictorConfig
-from .qwen3 import DecoderLayer
+from .qwen3 import Transformer
 
 
-class CodePredictorModel(nn.Module):
+class CodePredictorModel(Transformer):
     """Layers, final norm, and one input table per residual codebook, in the talker's width."""
 
     def __init__(self, config: CodePredictorConfig, talker_hidden_size: int) -> None:
-        super().__init__()
-        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        super().__init__(config)
         self.codec_embedding = [
             nn.Embedding(config.vocab_size, talker_hidden_size) for _ in range(config.num_code_groups - 1)
         ]
-
-    def __call__(self, x: mx.array, caches: list[KVCache]) -> mx.array:
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, cache)
-        return self.norm(x)
 
 
 class CodePredictor(nn.Module):
@@ -55,17 +48,17 @@ class CodePredictor(nn.Module):
     ) -> tuple[mx.array, mx.array]:
         """Complete a frame.
 
-        hidden: the talker's normalized output at this frame [batch, 1, talker hidden].
-        code0: the embedding of its codebook 0 [batch, 1, talker hidden].
+        hidden: the talker's normalized output at this frame [batch, talker hidden].
+        code0: the embedding of its codebook 0 [batch, talker hidden].
         choose: given g and the logits [batch, vocab] of codebook g + 1, its codes [batch].
-        Returns codes 1..15 [batch, 15] and the sum of all 16 embeddings [batch, 1, talker hidden].
+        Returns codes 1..15 [batch, 15] and the sum of all 16 embeddings [batch, talker hidden].
         """
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]  # exactly what a frame needs
-        x = mx.concatenate([hidden, code0], axis=1)
+        x = self._project(mx.stack([hidden, code0], axis=1))  # [batch, 2, hidden]
         codes, total = [], code0.astype(mx.float32)  # rounded once, at the end, as PyTorch sums bfloat16
         for g, (head, table) in enumerate(zip(self.lm_head, self.model.codec_embedding, strict=True)):
-            x = self.model(self._project(x), caches)
-            codes.append(choose(g, head(x[:, -1])))
-            x = table(codes[-1])[:, None]  # [batch, 1, talker hidden]
-            total = total + x
+            codes.append(choose(g, head(self.model(x, caches))))
+            embedding = table(codes[-1])
+            total = total + embedding
+            x = self._project(embedding)[:, None]  # [batch, 1, hidden]
         return mx.stack(codes, axis=1), total.astype(code0.dtype)

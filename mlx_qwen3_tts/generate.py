@@ -4,9 +4,10 @@
                 ▲    └─ hidden ──────────┴─ code predictor ─ codes 1..15 ─► frame
                 └──────── embedding of the frame + its text ◄─┘
 
-The frame is one compiled function, sampling included, and the talker's next step is queued before its codes are read:
-the host waits for the device once a frame, and the device never for the host. Only where the text of the next frame is
-still being written, the frame is given out first.
+A frame is two compiled functions of static shapes: `frame` (sampling and the code predictor) and `step` (the talker,
+for a capacity of its cache). The talker's next step is queued before the codes are read: the host waits for the device
+once a frame, and the device never for the host. Only where the text of the next frame is still being written, the
+frame is given out first.
 Source: Qwen3TTSTalkerForConditionalGeneration.forward under transformers' generate().
 """
 
@@ -16,14 +17,14 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from .cache import KVCache
+from .cache import KVCache, StaticCache
 from .errors import GenerationError
 from .prompt import Prompt
-from .sampling import MIN_FRAMES, Sampling, draw, talker_logits
+from .sampling import MIN_FRAMES, Sampling, draw, gumbel_noise, talker_logits
 from .talker import Talker
 
 PREFILL_STEP = 512  # positions of a prompt at a time: bounds the memory of attention, and lets Ctrl-C be heard
-
+NO_CODE = -1  # in the place of a code that was drawn from logits that are no numbers
 KEPT_FUNCTIONS = 8  # compiled frame functions of one model; each is for one set of sampling options
 
 FrameFunction = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
@@ -32,7 +33,7 @@ FrameFunction = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
 class Start(NamedTuple):
     """The talker after the prompt."""
 
-    hidden: mx.array  # [1, 1, hidden], after the final norm
+    hidden: mx.array  # [1, hidden], after the final norm
     logits: mx.array  # [1, vocab] of the first frame's codebook 0
     caches: list[KVCache]
 
@@ -42,14 +43,14 @@ def prefill(talker: Talker, prompt: Prompt) -> Start:
     caches = [KVCache() for _ in talker.model.layers]
     for start in range(0, prompt.embeddings.shape[1], PREFILL_STEP):
         hidden, logits = talker(prompt.embeddings[:, start : start + PREFILL_STEP], caches)
-        mx.eval(hidden, logits)
+        mx.eval(hidden, logits, [cache.buffer for cache in caches])
     return Start(hidden, logits, caches)
 
 
 def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
     """All of a frame but the talker's step, as a function of arrays alone: sampling codebook 0, and the code predictor.
 
-    (hidden, logits, seen, key, may_end) -> (codes [1, 16], embedding [1, 1, hidden], seen, key)
+    (hidden, logits, seen, key, may_end) -> (codes [1, 16], embedding [1, hidden], seen, key)
     """
     config = talker.config
     ids = mx.arange(config.vocab_size)
@@ -57,16 +58,19 @@ def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
     def frame(
         hidden: mx.array, logits: mx.array, seen: mx.array, key: mx.array, may_end: mx.array
     ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        key, *keys = mx.random.split(key, config.num_code_groups + 1)
+        key, now = mx.random.split(key)
+        noise = gumbel_noise(now, (config.num_code_groups, config.vocab_size))  # a row for each codebook
         allowed = talker_logits(logits, seen, may_end, sampling.repetition_penalty, config)
-        code0 = draw(sampling.talker_filter(allowed), keys[0] if sampling.do_sample else None)  # [1]
+        code0 = draw(sampling.talker_filter(allowed), noise[:1] if sampling.do_sample else None)  # [1]
+        chosen = mx.take_along_axis(allowed, code0[:, None], axis=-1)[:, 0]
+        code0 = mx.where(mx.isfinite(chosen), code0, NO_CODE)
 
         def choose(g: int, logits: mx.array) -> mx.array:
             filtered = sampling.subtalker_filter(logits.astype(mx.float32))
-            return draw(filtered, keys[g + 1] if sampling.subtalker_dosample else None)
+            row = noise[g + 1 : g + 2, : logits.shape[-1]]
+            return draw(filtered, row if sampling.subtalker_dosample else None)
 
-        embedding0 = talker.model.codec_embedding(code0)[:, None]  # [1, 1, hidden]
-        residual, embedding = talker.code_predictor(hidden, embedding0, choose)
+        residual, embedding = talker.code_predictor(hidden, talker.model.codec_embedding(code0), choose)
         codes = mx.concatenate([code0[:, None], residual], axis=1)
         return codes, embedding, seen | (ids == code0[:, None]), key
 
@@ -74,15 +78,16 @@ def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
 
 
 class FrameFunctions:
-    """The compiled frame functions of one talker, one for each set of sampling options in use."""
+    """The compiled functions of one talker: its step, and a frame for each set of sampling options in use."""
 
     def __init__(self, talker: Talker, compiled: bool = True) -> None:
         """compiled: False runs the same functions as they are, for comparison."""
         self._talker, self._compiled = talker, compiled
         self._functions: dict[tuple, FrameFunction] = {}
+        self._step = mx.compile(self._advance) if compiled else self._advance
 
     def get(self, sampling: Sampling) -> FrameFunction:
-        """The function for `sampling`, made once. A few are kept."""
+        """The frame function for `sampling`, made once. A few are kept."""
         key = (sampling, self._talker.config.codec_eos_token_id)
         if key not in self._functions:
             if len(self._functions) >= KEPT_FUNCTIONS:
@@ -91,33 +96,55 @@ class FrameFunctions:
             self._functions[key] = mx.compile(plain) if self._compiled else plain
         return self._functions[key]
 
+    def step(self, embedding: mx.array, text: mx.array, caches: list[KVCache]) -> tuple[mx.array, mx.array]:
+        """The talker's next step: hidden state [1, hidden] and logits [1, vocab] after a frame.
+
+        embedding: of the frame [1, hidden]; text: what it is fed beside it [1, hidden]; caches: are advanced.
+        """
+        for cache in caches:
+            cache.reserve(1)
+        buffers, offset = [cache.buffer for cache in caches], caches[0].offset
+        hidden, logits, buffers = self._step(embedding, text, buffers, mx.array([offset], dtype=mx.int32))
+        for cache, buffer in zip(caches, buffers, strict=True):
+            cache.buffer, cache.offset = buffer, offset + 1
+        return hidden, logits
+
+    def _advance(
+        self, embedding: mx.array, text: mx.array, buffers: list[mx.array], offset: mx.array
+    ) -> tuple[mx.array, mx.array, list[mx.array]]:
+        mask = mx.arange(buffers[0].shape[2]) <= offset
+        caches = [StaticCache(buffer, offset, mask) for buffer in buffers]
+        hidden, logits = self._talker((embedding + text)[:, None], caches)
+        return hidden, logits, [cache.buffer for cache in caches]
+
 
 def generate_frames(
-    talker: Talker, frame_of: FrameFunction, prompt: Prompt, start: Start, seed: int, max_frames: int
+    talker: Talker, functions: FrameFunctions, sampling: Sampling, prompt: Prompt, start: Start, seed: int, limit: int
 ) -> Iterator[np.ndarray]:
-    """Yield the codes of one frame after the other, int32 [16], until the model ends or `max_frames` are out.
+    """Yield the codes of one frame after the other, int32 [16], until the model ends or `limit` frames are out.
 
-    frame_of: of FrameFunctions. start: what `prefill` returned for the prompt; its caches are used up.
+    sampling: without None. start: what `prefill` returned for the prompt; its caches are used up.
     seed: fixes every draw of this request and of no other. Raises GenerationError.
     """
     hidden, logits, caches = start
+    frame_of = functions.get(sampling)
     seen = mx.zeros((1, talker.config.vocab_size), dtype=mx.bool_)
     key = mx.random.key(seed)
-    for frame in range(max_frames):
+    for frame in range(limit):
         codes, embedding, seen, key = frame_of(hidden, logits, seen, key, mx.array(frame >= MIN_FRAMES))
-        more = frame + 1 < max_frames
+        more = frame + 1 < limit
         queued = more and prompt.text.ready
         if queued:  # the next step is under way before anything of this frame is looked at
-            hidden, logits = talker(embedding + talker.embed_text(prompt.text.take(1)), caches)
+            hidden, logits = functions.step(embedding, talker.embed_text(prompt.text.take(1))[0], caches)
             mx.async_eval(codes, hidden, logits, seen, key)
         row = np.array(codes[0], dtype=np.int32)
         if row[0] == talker.config.codec_eos_token_id:
             return
-        if not 0 <= row[0] < talker.config.num_codes:  # no id is likelier than -inf: the logits were no numbers
+        if row[0] == NO_CODE:
             raise GenerationError(
                 "the talker's logits are not finite: the checkpoint is damaged, or its numbers are too large for "
                 "float16 (dtype='bfloat16', --dtype bfloat16)"
             )
         yield row
         if more and not queued:
-            hidden, logits = talker(embedding + talker.embed_text(prompt.text.take(1)), caches)
+            hidden, logits = functions.step(embedding, talker.embed_text(prompt.text.take(1))[0], caches)

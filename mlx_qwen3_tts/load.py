@@ -19,6 +19,7 @@ from . import demo
 from .codec import Codec
 from .config import CodecConfig, GenerationConfig, ModelConfig
 from .errors import CheckpointError, DownloadError, RequestError
+from .fused import fuse
 from .quantization import read_quantization
 from .sampling import DEFAULTS
 from .schema import from_dict, read_json
@@ -137,11 +138,11 @@ def _read_generation_config(path: Path) -> GenerationConfig:
     return config
 
 
-def load_directory(directory: Path, dtype: str | None, fuse: bool = True) -> Checkpoint:
+def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Checkpoint:
     """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32. fuse: False keeps the layers that the checkpoint names. Raises CheckpointError.
+    is always float32. fused: False keeps the layers that the checkpoint names. Raises CheckpointError.
     """
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
@@ -159,8 +160,8 @@ def load_directory(directory: Path, dtype: str | None, fuse: bool = True) -> Che
     quantization = read_quantization(read_json(directory / "config.json"))
     load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
     load_weights(codec, directory / "speech_tokenizer", mx.float32)
-    for layer in (*network.talker.model.layers, *network.talker.code_predictor.model.layers) if fuse else ():
-        layer.fuse()
+    for model in (network.talker.model, network.talker.code_predictor.model) if fused else ():
+        fuse(model)
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())

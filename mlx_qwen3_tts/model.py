@@ -35,7 +35,7 @@ class Qwen3TTS:
         self.name = name
         self.config, self.generation_config, self.network, self.codec, tokenizer = checkpoint
         self.talker = self.network.talker
-        self._frames = FrameFunctions(self.talker)
+        self._functions = FrameFunctions(self.talker)
         self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
@@ -209,8 +209,9 @@ class Qwen3TTS:
         start = start or self._prompts.build(request)
         clock.skip(start.text.waited)
         limit = self._frame_limit(request, start)
-        frame_of = self._frames.get(sampling)
-        frames = generate_frames(self.talker, frame_of, start, prefill(self.talker, start), seed, limit)
+        frames = generate_frames(
+            self.talker, self._functions, sampling, start, prefill(self.talker, start), seed, limit
+        )
         # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
         reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
         state = self.codec.prime(reference) if reference is not None else None

@@ -2,15 +2,48 @@
 
     x ─ norm ─ attention (q and k normalized per head, RoPE, grouped queries) ─ + ─ norm ─ gated MLP ─ +
 
-The talker's M-RoPE has three rows of positions that are always equal in this model, which makes it plain RoPE.
+Layers take rows, [batch * time, hidden]; the rotation that all of them share knows the time. The talker's M-RoPE has
+three rows of positions that are always equal in this model, which makes it plain RoPE. `fused.py` has the same layer
+in fewer operations.
 Source: Qwen3TTSTalkerDecoderLayer and Qwen3TTSDecoderLayer in modeling_qwen3_tts.py.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
-from .cache import KVCache
+from .cache import KVCache, StaticCache
 from .config import CodePredictorConfig, TalkerConfig
+
+
+class Rotation(NamedTuple):
+    """What rotary embedding multiplies a head's two halves by, and the exchanged halves, at each position."""
+
+    cos: mx.array  # float32 [time, 1, head_dim / 2]
+    sin: mx.array  # float32 [time, 2, head_dim / 2], negative for the first half
+
+    @classmethod
+    def at(cls, offset: int | mx.array, time: int, dim: int, theta: float) -> "Rotation":
+        """The positions offset .. offset + time - 1 of heads of width `dim`, in the official code's precision.
+
+        offset: a number, or in a compiled function an array int32 [1].
+        """
+        frequencies = 1 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
+        if isinstance(offset, int):
+            angles = np.arange(offset, offset + time, dtype=np.float32)[:, None, None] * frequencies
+            cos, sin = np.cos(angles), np.sin(angles)
+            return cls(mx.array(cos), mx.array(np.concatenate([-sin, sin], axis=1)))
+        angles = (offset + mx.arange(time)).astype(mx.float32)[:, None, None] * mx.array(frequencies)
+        sin = mx.sin(angles)
+        return cls(mx.cos(angles), mx.concatenate([-sin, sin], axis=1))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Rotate [batch, heads, time, head_dim]."""
+        halves = x.reshape(*x.shape[:-1], 2, -1)
+        return (halves * self.cos + halves[..., ::-1, :] * self.sin).reshape(x.shape).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -19,12 +52,7 @@ class Attention(nn.Module):
     def __init__(self, config: TalkerConfig | CodePredictorConfig) -> None:
         super().__init__()
         width, dim = config.hidden_size, config.head_dim
-        self.num_heads, self.num_kv_heads, self.head_dim = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            dim,
-        )
-        self.rope_theta = config.rope_theta
+        self.num_heads, self.num_kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, dim
         self.q_proj = nn.Linear(width, self.num_heads * dim, bias=False)
         self.k_proj = nn.Linear(width, self.num_kv_heads * dim, bias=False)
         self.v_proj = nn.Linear(width, self.num_kv_heads * dim, bias=False)
@@ -32,69 +60,17 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(dim, config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(dim, config.rms_norm_eps)
 
-    def _rope(self, x: mx.array, offset: int) -> mx.array:
-        return mx.fast.rope(x, self.head_dim, traditional=False, base=self.rope_theta, scale=1.0, offset=offset)
+    def __call__(self, x: mx.array, cache: KVCache | StaticCache, rotation: Rotation) -> mx.array:
+        time = rotation.cos.shape[0]
 
-    def fuse(self) -> None:
-        """Make one matrix of q, k and v, and one norm of q's and k's: fewer, larger operations. Names on disk stay."""
-        if not can_stack([self[name] for name in ("q_proj", "k_proj", "v_proj")]):
-            return
-        self.qkv_proj = stack_rows([self.pop(name) for name in ("q_proj", "k_proj", "v_proj")])
-        # One row of weights for each head: all heads are normalized at once.
-        q, k = self.pop("q_norm"), self.pop("k_norm")
-        self.eps = q.eps
-        self.qk_norm = mx.concatenate(
-            [
-                mx.broadcast_to(norm.weight, (count, self.head_dim))
-                for norm, count in ((q, self.num_heads), (k, self.num_kv_heads))
-            ]
-        )[:, None]
+        def heads(projected: mx.array) -> mx.array:
+            return projected.reshape(-1, time, projected.shape[-1] // self.head_dim, self.head_dim).swapaxes(1, 2)
 
-    def _heads(self, x: mx.array, count: int) -> mx.array:
-        """[batch, time, count * head_dim] -> [batch, count, time, head_dim]."""
-        return x.reshape(*x.shape[:2], count, self.head_dim).swapaxes(1, 2)
-
-    def _project(self, x: mx.array, offset: int) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries, keys and values [batch, heads, time, head_dim], the first two normalized and rotated."""
-        if "qkv_proj" not in self:
-            queries = self.q_norm(self._heads(self.q_proj(x), self.num_heads))
-            keys = self.k_norm(self._heads(self.k_proj(x), self.num_kv_heads))
-            return self._rope(queries, offset), self._rope(keys, offset), self._heads(self.v_proj(x), self.num_kv_heads)
-        both = self.num_heads + self.num_kv_heads
-        heads = self._heads(self.qkv_proj(x), both + self.num_kv_heads)
-        rotated = self._rope(mx.fast.rms_norm(heads[:, :both], None, self.eps) * self.qk_norm, offset)
-        return rotated[:, : self.num_heads], rotated[:, self.num_heads :], heads[:, both:]
-
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
-        batch, time, _ = x.shape
-        queries, keys, values = self._project(x, cache.offset)
-        keys, values = cache.update(keys, values)
-        out = mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self.head_dim**-0.5, mask="causal" if time > 1 else None
-        )
-        return self.o_proj(out.swapaxes(1, 2).reshape(batch, time, -1))
-
-
-def can_stack(layers: list[nn.Linear | nn.QuantizedLinear]) -> bool:
-    """Whether `stack_rows` can: the layers are all plain, or all quantized in the same way."""
-    return (
-        len(
-            {
-                (type(layer), *(getattr(layer, name, None) for name in ("bits", "group_size", "mode")))
-                for layer in layers
-            }
-        )
-        == 1
-    )
-
-
-def stack_rows(layers: list[nn.Linear | nn.QuantizedLinear]) -> nn.Linear | nn.QuantizedLinear:
-    """One layer whose output is that of `layers`, side by side."""
-    fused = layers[0]
-    for name in ("weight", "scales", "biases"):  # of a quantized layer each row has its own
-        if name in fused:
-            fused[name] = mx.concatenate([layer[name] for layer in layers])
-    return fused
+        queries = rotation(self.q_norm(heads(self.q_proj(x))))  # [batch, heads, time, head_dim]
+        keys = rotation(self.k_norm(heads(self.k_proj(x))))
+        keys, values, mask = cache.append(mx.concatenate([keys, heads(self.v_proj(x))], axis=1))
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.head_dim**-0.5, mask=mask)
+        return self.o_proj(out.swapaxes(1, 2).reshape(x.shape[0], -1))
 
 
 class MLP(nn.Module):
@@ -106,18 +82,8 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def fuse(self) -> None:
-        """Make one matrix of gate and up."""
-        if not can_stack([self.gate_proj, self.up_proj]):
-            return
-        self.gate_up_proj = stack_rows([self.pop("gate_proj"), self.pop("up_proj")])
-
     def __call__(self, x: mx.array) -> mx.array:
-        if "gate_up_proj" in self:
-            gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
-        else:
-            gate, up = self.gate_proj(x), self.up_proj(x)
-        return self.down_proj(nn.silu(gate) * up)
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
@@ -130,12 +96,33 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def fuse(self) -> None:
-        """Fewer, larger operations from here on, with the same results; see the parts."""
-        self.self_attn.fuse()
-        self.mlp.fuse()
-
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
-        """[batch, time, hidden] -> the same; the new positions are appended to `cache`."""
-        x = x + self.self_attn(self.input_layernorm(x), cache)
+    def __call__(self, x: mx.array, cache: KVCache | StaticCache, rotation: Rotation) -> mx.array:
+        """[batch * time, hidden] -> the same; the new positions are appended to `cache`."""
+        x = x + self.self_attn(self.input_layernorm(x), cache, rotation)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """The layers and the final norm."""
+
+    def __init__(self, config: TalkerConfig | CodePredictorConfig) -> None:
+        super().__init__()
+        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._rope = (config.head_dim, config.rope_theta)
+
+    def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
+        """Advance over embeddings [batch, time, hidden]; the last position's output, normalized, [batch, hidden]."""
+        return self.norm(self._residual(x, caches)[:, -1])
+
+    def every_position(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
+        """The same with the output of all positions, [batch, time, hidden]."""
+        return self.norm(self._residual(x, caches))
+
+    def _residual(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
+        batch, time, _ = x.shape
+        rotation = Rotation.at(caches[0].offset, time, *self._rope)
+        rows = x.reshape(batch * time, -1)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            rows = layer(rows, cache, rotation)
+        return rows.reshape(batch, time, -1)

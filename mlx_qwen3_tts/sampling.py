@@ -102,8 +102,8 @@ def warp(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.a
     if temperature != 1:
         logits = logits / temperature
     if top_k:
-        kth = min(top_k, logits.shape[-1])
-        threshold = mx.min(mx.topk(logits, kth, axis=-1), axis=-1, keepdims=True)
+        kth = max(logits.shape[-1] - top_k, 0)  # from below
+        threshold = mx.partition(logits, kth, axis=-1)[..., kth : kth + 1]
         logits = mx.where(logits < threshold, -mx.inf, logits)
     if top_p < 1:
         order = mx.argsort(logits, axis=-1)
@@ -135,8 +135,14 @@ def talker_logits(
     return mx.where(allowed, logits, -mx.inf)
 
 
-def draw(logits: mx.array, key: mx.array | None) -> mx.array:
-    """One id [batch] from filtered float32 logits [batch, vocab]: a random one, or the likeliest without a key."""
-    if key is None:
-        return mx.argmax(logits, axis=-1)
-    return mx.random.categorical(logits, axis=-1, key=key)
+def gumbel_noise(key: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """What `draw` adds to logits of that shape; one call makes the noise of many draws. key: of mx.random."""
+    return mx.random.gumbel(shape, key=key)
+
+
+def draw(logits: mx.array, noise: mx.array | None) -> mx.array:
+    """One id [batch] from filtered float32 logits [batch, vocab]: a random one, or the likeliest without noise.
+
+    The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014, arXiv:1411.0030).
+    """
+    return mx.argmax(logits if noise is None else logits + noise, axis=-1).astype(mx.int32)

@@ -7,13 +7,15 @@
 Keys: talker.*. Source: Qwen3TTSTalkerForConditionalGeneration.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .cache import KVCache
+from .cache import KVCache, StaticCache
 from .code_predictor import CodePredictor
 from .config import TalkerConfig
-from .qwen3 import DecoderLayer
+from .qwen3 import Transformer
 
 
 class TextProjection(nn.Module):
@@ -28,20 +30,13 @@ class TextProjection(nn.Module):
         return self.linear_fc2(nn.silu(self.linear_fc1(x)))
 
 
-class TalkerModel(nn.Module):
+class TalkerModel(Transformer):
     """Both embeddings, the layers and the final norm."""
 
     def __init__(self, config: TalkerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.codec_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.text_hidden_size)
-        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def __call__(self, x: mx.array, caches: list[KVCache]) -> mx.array:
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, cache)
-        return self.norm(x)
 
 
 class Talker(nn.Module):
@@ -74,11 +69,11 @@ class Talker(nn.Module):
         total = sum(table(codes[..., i]).astype(mx.float32) for i, table in enumerate(tables))
         return total.astype(self.dtype)  # rounded once, as PyTorch sums bfloat16
 
-    def __call__(self, x: mx.array, caches: list[KVCache]) -> tuple[mx.array, mx.array]:
+    def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> tuple[mx.array, mx.array]:
         """Advance over embeddings [batch, time, hidden].
 
-        Returns, for the last position, the hidden state after the final norm [batch, 1, hidden] and the logits of
+        Returns, for the last position, the hidden state after the final norm [batch, hidden] and the logits of
         codebook 0 [batch, vocab].
         """
-        hidden = self.model(x, caches)[:, -1:]
-        return hidden, self.codec_head(hidden[:, 0])
+        hidden = self.model(x, caches)
+        return hidden, self.codec_head(hidden)

@@ -76,7 +76,7 @@ def _talker_hidden(talker: Talker, x: mx.array) -> mx.array:
     """Hidden states after the final norm [1, positions, hidden]."""
     caches, parts = [KVCache() for _ in talker.model.layers], []
     for start in range(0, x.shape[1], PREFILL_STEP):
-        part = talker.model(x[:, start : start + PREFILL_STEP], caches)
+        part = talker.model.every_position(x[:, start : start + PREFILL_STEP], caches)
         mx.eval(part)
         parts.append(part)
     return mx.concatenate(parts, axis=1)
@@ -88,7 +88,7 @@ def _predictor_logits(talker: Talker, hidden: mx.array, codes: mx.array) -> mx.a
     tables = [talker.model.codec_embedding, *predictor.model.codec_embedding]
     inputs = [hidden, *(table(codes[:, g]) for g, table in enumerate(tables[:-1]))]
     caches = [KVCache(step=len(inputs)) for _ in predictor.model.layers]
-    out = predictor.model(predictor._project(mx.stack(inputs, axis=1)), caches)  # [frames, 16, hidden]
+    out = predictor.model.every_position(predictor._project(mx.stack(inputs, axis=1)), caches)  # [frames, 16, hidden]
     return mx.stack([head(out[:, g + 1]) for g, head in enumerate(predictor.lm_head)], axis=1)
 
 

@@ -80,13 +80,14 @@ def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
 
 
 def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32") -> Path:
-    """Write a checkpoint that can be quantized; dtype: of its model.safetensors."""
-    demo.write_checkpoint(directory, *wide_configs(model_type), GOLDEN_SEED)
+    """Write a checkpoint that can be quantized, whose greedy speech does not end; dtype: of its model.safetensors."""
+    model, codec = wide_configs(model_type)
+    demo.write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
-    if dtype != "float32":
-        tensors = {name: tensor.astype(getattr(mx, dtype)) for name, tensor in mx.load(str(path)).items()}
-        mx.eval(tensors)
-        mx.save_safetensors(str(path), tensors, {"format": "pt"})
+    tensors = load_file(path)
+    tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
+    typed = {name: mx.array(tensor).astype(getattr(mx, dtype)) for name, tensor in tensors.items()}
+    mx.save_safetensors(str(path), typed, {"format": "pt"})
     return directory
 
 

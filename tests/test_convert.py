@@ -43,7 +43,7 @@ def sources(tmp_path_factory) -> dict[str, Path]:
 
 def parameters(directory: Path, dtype: str | None = "bfloat16") -> dict[str, mx.array]:
     """Everything that is loaded from a checkpoint, by its path; dtype None converts nothing."""
-    loaded = load_directory(directory, dtype, fuse=False)
+    loaded = load_directory(directory, dtype, fused=False)
     result = {f"network.{n}": p for n, p in tree_flatten(loaded.network.parameters())}
     return result | {f"codec.{n}": p for n, p in tree_flatten(loaded.codec.parameters())}
 
@@ -157,8 +157,8 @@ def test_every_mode_speaks(sources, tmp_path, kind, options):
     """Preset, described, cloned both ways; stacked layers give what single ones give."""
     convert(sources[kind], tmp_path / "out", **options)
     tts = Qwen3TTS.from_pretrained(tmp_path / "out")
-    single = Qwen3TTS("single", load_directory(tmp_path / "out", None, fuse=False))
-    assert "qkv_proj" in tts.talker.model.layers[0].self_attn
+    single = Qwen3TTS("single", load_directory(tmp_path / "out", None, fused=False))
+    assert "qkv_proj" in tts.talker.model.layers[0]
     for request in requests(tts):
         codes = speech(tts, **request)
         assert codes.shape == (10, 4)

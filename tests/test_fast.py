@@ -8,11 +8,12 @@ from mlx.utils import tree_flatten
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS, Sampling
-from mlx_qwen3_tts.cache import KVCache
+from mlx_qwen3_tts.cache import STEP, KVCache
 from mlx_qwen3_tts.config import CodePredictorConfig
+from mlx_qwen3_tts.fused import fuse
 from mlx_qwen3_tts.generate import FrameFunctions, generate_frames, prefill
 from mlx_qwen3_tts.prompt import Request
-from mlx_qwen3_tts.qwen3 import DecoderLayer
+from mlx_qwen3_tts.qwen3 import Transformer
 
 FRAMES = 200
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
@@ -44,43 +45,57 @@ def test_compiled_frames(models, monkeypatch, kind, options, sampling):
         options = {"voice": tts.clone_voice(sounds.SOUNDS["speech"], options["text"])}
     frames = FRAMES if sampling in (Sampling(), GREEDY) and kind != "voice_design" else 30
     fast = tts.synthesize("Hello world", seed=4, max_frames=frames, sampling=sampling, **options)
-    monkeypatch.setattr(tts, "_frames", FrameFunctions(tts.talker, compiled=False))
+    monkeypatch.setattr(tts, "_functions", FrameFunctions(tts.talker, compiled=False))
     plain = tts.synthesize("Hello world", seed=4, max_frames=frames, sampling=sampling, **options)
     assert len(plain.codes) > 20
     np.testing.assert_array_equal(fast.codes, plain.codes)
 
 
-def layer_config(kv_heads: int) -> CodePredictorConfig:
-    return CodePredictorConfig(32, 80, 1, 4, kv_heads, 16, 256, 16, 1e-6, 1e6, ("full_attention",))
-
-
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
-def test_fused_layers(kv_heads, dtype):
-    """One matrix for q, k and v, one for gate and up, one norm and one rotation for q and k."""
+def test_fused_layers(kv_heads, batch, dtype):
+    """The fused layers give what the plain ones give, in a prompt and step by step."""
     mx.random.seed(0)
-    layer = DecoderLayer(layer_config(kv_heads))
-    layer.self_attn.q_norm.weight = 1 + 0.3 * mx.random.normal((16,))
-    layer.self_attn.k_norm.weight = 1 + 0.3 * mx.random.normal((16,))
-    layer.set_dtype(dtype)
-    x = mx.random.normal((1, 9, 32)).astype(dtype)
+    model = Transformer(CodePredictorConfig(32, 80, 2, 4, kv_heads, 16, 256, 16, 1e-6, 1e6, ("full_attention",) * 2))
+    for layer in model.layers:
+        layer.self_attn.q_norm.weight = 1 + 0.3 * mx.random.normal((16,))
+        layer.self_attn.k_norm.weight = 1 + 0.3 * mx.random.normal((16,))
+    model.set_dtype(dtype)
+    x = mx.random.normal((batch, 9, 32)).astype(dtype)
 
     def run() -> mx.array:
-        cache = KVCache()
-        return mx.concatenate([layer(x[:, :5], cache), *(layer(x[:, i : i + 1], cache) for i in range(5, 9))], axis=1)
+        caches = [KVCache(), KVCache()]
+        return mx.stack([model(x[:, :5], caches), *(model(x[:, i : i + 1], caches) for i in range(5, 9))])
 
     plain = run()
     mx.eval(plain)
-    layer.fuse()
-    names = {name for name, _ in tree_flatten(layer.parameters())}
-    assert {"self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight"} <= names
-    assert not any("q_proj" in name or "up_proj.weight" in name.replace("gate_up", "") for name in names)
+    fuse(model)
+    names = {name for name, _ in tree_flatten(model.parameters())}
+    assert {"layers.1.qkv_proj.weight", "layers.1.gate_up_proj.weight"} <= names
+    assert not any(".q_proj" in name or ".up_proj" in name for name in names)
     fused = run()
-    if dtype == mx.float32:
-        assert mx.abs(fused - plain).max().item() < 1e-5
-    else:  # the official norm rounds before it multiplies by its weight, and so does the fused one
-        assert mx.abs(fused - plain).max().item() < 0.1
     assert fused.dtype == dtype
+    error = mx.abs(fused - plain).max().item()
+    assert error < (1e-5 if dtype == mx.float32 else 0.05), "in bfloat16 the plain layer rounds more often"
+
+
+def test_static_cache_is_the_growing_one(models):
+    """A step of static shapes and a mask gives what one over exactly the past gives, across a growth of the cache."""
+    talker = models["custom_voice"].talker
+    functions, hidden_size = models["custom_voice"]._functions, talker.config.hidden_size
+    x = mx.random.normal((1, STEP - 3, hidden_size), key=mx.random.key(0))
+    one, two = ([KVCache() for _ in talker.model.layers] for _ in range(2))
+    talker(x, one)
+    talker(x, two)
+    for i in range(6):
+        embedding, text = mx.random.normal((2, 1, hidden_size), key=mx.random.key(i))
+        hidden, logits = functions.step(embedding, text, one)
+        expected, expected_logits = talker((embedding + text)[:, None], two)
+        assert mx.abs(hidden - expected).max().item() < 1e-5
+        assert mx.abs(logits - expected_logits).max().item() < 1e-5
+    assert one[0].offset == two[0].offset == STEP + 3
+    assert one[0].buffer.shape[2] == 2 * STEP
 
 
 def test_functions_are_kept_but_not_for_ever(models):
@@ -108,9 +123,9 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
 
         return call, watched
 
-    from mlx_qwen3_tts import code_predictor, qwen3, talker
+    from mlx_qwen3_tts import code_predictor, fused, qwen3, talker
 
-    kinds = [qwen3.DecoderLayer, qwen3.Attention, qwen3.MLP, code_predictor.CodePredictor, talker.Talker]
+    kinds = [fused.FusedLayer, qwen3.Transformer, code_predictor.CodePredictor, talker.Talker]
     originals = []
     for kind in kinds:
         original, watched = watch(kind)
@@ -118,8 +133,8 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
         kind.__call__ = watched
     try:  # the frames alone: the codec, which is float32 by intent, has the same MLP
         start = tts._prompts.build(Request("Hello"))
-        frame_of = tts._frames.get(Sampling().resolve(tts.generation_config))
-        list(generate_frames(tts.talker, frame_of, start, prefill(tts.talker, start), 1, 2))
+        sampling = Sampling().resolve(tts.generation_config)
+        list(generate_frames(tts.talker, tts._functions, sampling, start, prefill(tts.talker, start), 1, 2))
     finally:
         for kind, original in zip(kinds, originals, strict=True):
             kind.__call__ = original

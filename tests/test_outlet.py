@@ -269,7 +269,7 @@ def test_device_that_refuses_is_asked_for_what_it_takes(monkeypatch):
 
 
 def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
-    """From the signal to the last block that sounds (the computations here are short; mute itself: test_player.py)."""
+    """From the signal to the last block that sounds."""
     code = f"""
 import sys, time, threading, mlx_qwen3_tts.cli as cli
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -295,6 +295,45 @@ print(opened[0].times[sounding[-1]])
     assert process.wait() == 0, process.stderr.read()
     assert b"Traceback" not in process.stderr.read()
     assert float(last) - sent < 0.1, "the last block that sounded; the clock is the same in every process"
+
+
+def test_interrupt_is_heard_during_a_long_computation():
+    """Python runs no handler while one call of MLX lasts: the sound must be off long before that call is over."""
+    code = f"""
+import sys, time, mlx.core as mx, numpy as np
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_player import Device, speech
+from mlx_qwen3_tts.outlet import Outlet, putting
+from mlx_qwen3_tts.player import Player
+opened = []
+player = Player(24000, lambda *args: (opened.append(Device(*args)), opened[0])[1], [0.08])
+try:
+    with putting(Outlet("played", 24000, None, player)):
+        player.write(speech(8), 0.1, 0, pause=True)
+        while not any(block.any() for block in opened[0].heard):
+            time.sleep(0.02)
+        x = mx.full((1000, 1000), 0.001)
+        mx.eval(x)
+        began = time.monotonic()
+        mx.eval(x @ x)
+        for _ in range(int(2.5 / (time.monotonic() - began)) + 1):
+            x = x @ x
+        print("ready", flush=True)
+        mx.eval(x)
+except KeyboardInterrupt:
+    print(time.monotonic())
+sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
+print(opened[0].times[sounding[-1]])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    told, last = [float(line) for line in process.stdout.read().split()]
+    assert process.wait() == 0, process.stderr.read()
+    assert last - sent < 0.1
+    assert told - sent > 0.5, "the computation was too short to show anything"
 
 
 def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):

@@ -104,8 +104,8 @@ def test_layers_that_differ(source):
     write_quantized(source, AFFINE | others)
     tts = Qwen3TTS.from_pretrained(source)
     first, second = tts.talker.model.layers
-    assert "qkv_proj" in first.self_attn
-    assert "gate_up_proj" in first.mlp
+    assert "qkv_proj" in first
+    assert "gate_up_proj" in first
     assert (second.self_attn.q_proj.bits, second.self_attn.k_proj.bits, second.self_attn.o_proj.group_size) == (
         8,
         4,
@@ -114,7 +114,7 @@ def test_layers_that_differ(source):
     assert isinstance(second.mlp.up_proj, nn.Linear)
     assert isinstance(second.mlp.gate_proj, nn.QuantizedLinear)
     found = codes(tts)
-    network = load_directory(source, None, fuse=False).network
+    network = load_directory(source, None, fused=False).network
     values = {
         f"{path}.weight": mx.dequantize(part.weight, part.scales, part.biases, part.group_size, part.bits)
         for path, part in network.named_modules()
@@ -134,10 +134,10 @@ def test_other_modes_of_mlx(source, mode, bits, group_size):
     unquantized = codes(Qwen3TTS.from_pretrained(source))
     write_quantized(source, {"group_size": group_size, "bits": bits, "mode": mode})
     tts = Qwen3TTS.from_pretrained(source)
-    assert tts.talker.model.layers[0].self_attn.qkv_proj.mode == mode
+    assert tts.talker.model.layers[0].qkv_proj.mode == mode
     found = codes(tts)
     assert (found != unquantized).any()
-    plain = Qwen3TTS("plain", load_directory(source, None, fuse=False))
+    plain = Qwen3TTS("plain", load_directory(source, None, fused=False))
     assert "q_proj" in plain.talker.model.layers[0].self_attn
     np.testing.assert_array_equal(found, codes(plain))
 

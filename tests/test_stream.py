@@ -43,13 +43,13 @@ def test_stream_equals_the_whole(models, mode):
 
 def count_frames(tts, monkeypatch, calls: list) -> None:
     """Note each frame that is asked for."""
-    get = tts._frames.get
+    get = tts._functions.get
 
     def counting(sampling):
         frame = get(sampling)
         return lambda *arrays: (calls.append("frame"), frame(*arrays))[1]
 
-    monkeypatch.setattr(tts._frames, "get", counting)
+    monkeypatch.setattr(tts._functions, "get", counting)
 
 
 def test_one_frame_before_the_first_chunk(models, monkeypatch):

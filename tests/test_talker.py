@@ -25,11 +25,11 @@ def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
             steps.append(logits[0])
             return row[g + 1 : g + 2]
 
-        code0 = talker.model.codec_embedding(row[:1])[:, None]
+        code0 = talker.model.codec_embedding(row[:1])
         residual, total = talker.code_predictor(hidden, code0, choose)
         assert (residual[0] == row[1:]).all()
-        assert mx.allclose(total, talker.embed_frames(row[None, None]), rtol=0, atol=1e-5)
-        hidden, logits = talker(total + talker.embed_text(prompt.text.take(1)), caches)
+        assert mx.allclose(total, talker.embed_frames(row[None]), rtol=0, atol=1e-5)
+        hidden, logits = talker(total[:, None] + talker.embed_text(prompt.text.take(1)), caches)
         rows.append(logits[0])
         residual_rows.append(mx.stack(steps))
         mx.eval(rows, residual_rows)
@@ -71,9 +71,9 @@ def test_bfloat16_embeddings_are_rounded_once(checkpoint):
     assert (talker.embed_frames(codes) == expected).all()
     for frame in range(3):
         row = codes[0, frame]
-        code0 = talker.model.codec_embedding(row[:1])[:, None]
+        code0 = talker.model.codec_embedding(row[:1])
         _, total = talker.code_predictor(code0, code0, lambda g, logits, row=row: row[g + 1 : g + 2])
-        assert (total[0, 0] == expected[0, frame]).all()
+        assert (total[0] == expected[0, frame]).all()
 
 
 def test_prefill_in_steps_equals_one_pass(golden):

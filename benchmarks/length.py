@@ -1,0 +1,84 @@
+"""What the length of a speech costs: codec time per frame early and late, and peak memory, short against long.
+
+    python benchmarks/length.py [--model DIRECTORY]
+
+Each length runs in a process of its own. The default model is a miniature of random weights that never ends by itself.
+Times are of the processor, not of the wall, so that a busy machine shows in them less.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.cache import STEP
+
+TESTS = Path(__file__).parents[1] / "tests"
+LENGTHS = (200, 2000)
+CHUNK = 4  # frames
+AROUND = 12  # chunks on either side of a frame whose median time is that frame's
+
+
+def measure(model: str, frames: int) -> dict[str, float]:
+    """Stream `frames` frames: the codec's milliseconds per frame around frames 100 and 2,000, and memory in MB."""
+    tts = Qwen3TTS.from_pretrained(model)
+    decode, times = tts.codec.decode_next, []
+
+    def timed(codes: np.ndarray, state: object) -> tuple:
+        mx.synchronize()
+        began = time.process_time()
+        result = decode(codes, state)
+        times.append(1000 * (time.process_time() - began) / max(1, len(codes)))
+        return result
+
+    tts.codec.decode_next = timed
+    list(tts.stream("Hello", seed=1, max_frames=8, chunk_frames=[CHUNK]))  # compile, and fill MLX's own caches
+    times.clear()
+    mx.clear_cache()
+    *_, last = tts.stream("Hello", seed=1, max_frames=frames, chunk_frames=[CHUNK])
+    config = tts.config.talker_config
+    width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    # Of the talker's keys and values: the prompt has some 30 positions here, and the buffers grow in steps.
+    reserved = -(-(frames + 30) // STEP) * STEP * width * tts.talker.codec_head.weight.dtype.size
+    at = {frame: times[max(0, frame // CHUNK - AROUND) : frame // CHUNK + AROUND] for frame in (100, frames)}
+    return {
+        "codec_ms_early": median(at[100]),
+        "codec_ms_late": median(at[frames]),
+        "peak_mb": last.timing.peak_memory / 1e6,
+        "peak_without_kv_mb": (last.timing.peak_memory - reserved) / 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", help="default: the random miniature of the tests")
+    parser.add_argument("--frames", type=int, help="measure one length in this process")
+    args = parser.parse_args()
+    if args.frames:
+        print(json.dumps(measure(args.model, args.frames)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        model = args.model
+        if model is None:
+            sys.path.insert(0, str(TESTS))
+            import checkpoints
+
+            model = str(checkpoints.write(Path(directory) / "c", "equal"))
+        rows = []
+        for frames in LENGTHS:
+            command = [sys.executable, __file__, "--model", model, "--frames", str(frames)]
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            print(f"{frames:5d} frames  " + "  ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()))
+    print(json.dumps({name: rows[1][name] / rows[0][name] for name in rows[0]}))
+
+
+if __name__ == "__main__":
+    main()
