@@ -28,7 +28,7 @@ from mlx_qwen3_tts.schema import from_dict
 from mlx_qwen3_tts.talker import Talker
 from mlx_qwen3_tts.teacher_forcing import _log_softmax, _predictor_logits, _talker_hidden
 
-TEXT = 20  # positions of text before the speech
+TEXT = 10  # positions of text before the speech
 
 
 def random_network(seed: int) -> Network:
@@ -65,7 +65,7 @@ def outputs(talker: Talker, ids: mx.array, codes: mx.array) -> tuple[mx.array, m
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--bits", type=int, nargs="*", default=[4, 8])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

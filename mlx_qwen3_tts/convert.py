@@ -67,7 +67,7 @@ class Conversion(NamedTuple):
 class Plan(NamedTuple):
     """What is done with one directory's weights."""
 
-    directory: Path
+    place: str  # below the checkpoint: "" or SPEECH
     files: dict[Path, list[str]]  # the names of each file's tensors
     convolutions: dict[str, nn.Module]  # by path; those whose weights are turned into MLX's layout
     layers: dict[str, Affine]  # those that are quantized
@@ -137,10 +137,11 @@ def plan_conversion(source: Path, recipe: Recipe | None, dtype: mx.Dtype | None)
     codec_config = from_dict(CodecConfig, read_json(source / SPEECH / "config.json"), f"{SPEECH}/config.json")
     network = Network(config)
     layers = recipes.plan(network, recipe)
-    return [_plan(source, network, layers, dtype), _plan(source / SPEECH, Codec(codec_config), {}, None)]
+    return [_plan(source, "", network, layers, dtype), _plan(source, SPEECH, Codec(codec_config), {}, None)]
 
 
-def _plan(directory: Path, module: nn.Module, layers: dict[str, Affine], dtype: mx.Dtype | None) -> Plan:
+def _plan(source: Path, place: str, module: nn.Module, layers: dict[str, Affine], dtype: mx.Dtype | None) -> Plan:
+    directory = source / place
     headers, layout = read_headers(directory)
     tensors = {name: what for header in headers.values() for name, what in header.items()}
     packed = next((name for name in sorted(tensors) if name.endswith(".scales")), None)
@@ -157,7 +158,7 @@ def _plan(directory: Path, module: nn.Module, layers: dict[str, Affine], dtype: 
         name: _outputs(name, shapes.get(name, shape), KINDS[dtype] if dtype else kind, layers)
         for name, (shape, kind) in tensors.items()
     }
-    return Plan(directory, {path: list(h) for path, h in headers.items()}, convolutions, layers, dtype, outputs)
+    return Plan(place, {path: list(h) for path, h in headers.items()}, convolutions, layers, dtype, outputs)
 
 
 def _outputs(name: str, shape: tuple[int, ...], kind: str, layers: dict[str, Affine]) -> dict[str, Tensor]:
@@ -217,11 +218,10 @@ def _write_weights(
     size = sum(tensor.nbytes for plan in plans for made in plan.outputs.values() for tensor in made.values())
     with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None if progress else True) as bar:
         for plan in plans:
-            place = directory / SPEECH if plan.directory.name == SPEECH else directory
             tensors = {name: tensor for made in plan.outputs.values() for name, tensor in made.items()}
-            with ShardWriter(place, tensors, shard_size) as writer:
+            with ShardWriter(directory / plan.place, tensors, shard_size) as writer:
                 for name, tensor in _read(plan):
-                    part = totals["speech tokenizer" if place != directory else part_of(name)]
+                    part = totals["speech tokenizer" if plan.place else part_of(name)]
                     _convert_tensor(plan, name, tensor, quantizer, writer, part)
                     bar.update(sum(made.nbytes for made in plan.outputs[name].values()))
                     del tensor

@@ -52,7 +52,7 @@ class _File:
 
     def write(self, name: str, array: mx.array) -> None:
         self.file.seek(self.start + self.places[name])
-        self.file.write(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
+        self.file.write(memoryview(array.reshape(-1).view(mx.uint8)))
 
 
 class ShardWriter:

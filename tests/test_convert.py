@@ -83,6 +83,12 @@ def test_bfloat16_is_bit_equal(sources, tmp_path, kind):
         np.testing.assert_array_equal(speech(tts, **ours), speech(source, **theirs))
 
 
+def test_a_source_may_have_any_name(tmp_path):
+    source = checkpoints.write_wide(tmp_path / "speech_tokenizer")
+    convert(source, tmp_path / "model", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "model"), parameters(source))
+
+
 def test_types_are_cast(sources, tmp_path):
     """float32 holds every bfloat16 exactly and comes back; the speech tokenizer keeps its own type."""
     source = sources["custom_voice"]
