@@ -2,10 +2,11 @@
 
     target ─ check_target ─ written_whole: a directory beside it ─ ... ─ rename
 
-A process that is killed leaves a hidden directory `.NAME.PID.partial`, and what stood at the target stays.
+A process that is killed leaves a hidden directory `.NAME.XXXXXXXX.partial`, and what stood at the target stays.
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -28,11 +29,12 @@ def check_target(out: str | Path, force: bool, replaceable: Collection[str]) -> 
         return path
     if not force:
         raise ConversionError(f"{out} exists; --force replaces a checkpoint there")
-    names = [str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
-    others = [name for name in sorted(names) if name not in replaceable and not _is_weight_file(name)]
-    if path.is_file() or others:
-        what = f"{others[0]} is in it" if others else "it is a file"
-        raise ConversionError(f"{out} is not replaced: {what}, which is no part of a checkpoint")
+    if path.is_file():
+        raise ConversionError(f"{out} is a file, and is not replaced; name another directory")
+    names = (str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir() or p.is_symlink())
+    other = next((name for name in names if name not in replaceable and not _is_weight_file(name)), None)
+    if other is not None:
+        raise ConversionError(f"{out} is not replaced: {other} is in it, which is no part of a checkpoint")
     return path
 
 
@@ -46,7 +48,7 @@ def _is_weight_file(name: str) -> bool:
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """A new directory beside `target`, which takes its place when the block is done, and goes when it is not."""
-    directory = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    directory = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         directory.mkdir()
         yield directory

@@ -349,7 +349,7 @@ def test_existing_target(sources, tmp_path):
     (out / "notes.txt").write_text("mine")
     refused(source, out, r"notes\.txt is in it", dtype="bfloat16", force=True)
     (tmp_path / "file").write_text("mine")
-    refused(source, tmp_path / "file", "it is a file", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "file", "is a file", dtype="bfloat16", force=True)
     (tmp_path / "home" / "work").mkdir(parents=True)
     (tmp_path / "home" / "work" / "model.safetensors").write_text("mine")
     refused(source, tmp_path / "home", r"work/model\.safetensors is in it", dtype="bfloat16", force=True)
