@@ -142,7 +142,7 @@ def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Ch
     """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32. fused: False keeps the layers that the checkpoint names. Raises CheckpointError.
+    is always float32. fused: False keeps the parameters that the files name. Raises CheckpointError.
     """
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
@@ -160,8 +160,10 @@ def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Ch
     quantization = read_quantization(read_json(directory / "config.json"))
     load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
     load_weights(codec, directory / "speech_tokenizer", mx.float32)
-    for model in (network.talker.model, network.talker.code_predictor.model) if fused else ():
-        fuse(model)
+    if fused:
+        fuse(network.talker.model)
+        fuse(network.talker.code_predictor.model)
+        codec.decoder.fuse()
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())

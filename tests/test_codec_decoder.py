@@ -107,8 +107,8 @@ def test_loud_waves_are_clamped(checkpoint):
     decoder = Qwen3TTS.from_pretrained(checkpoint).codec.decoder
     codes = mx.array(np.random.RandomState(0).randint(0, 256, (1, 4, 16)))
     quiet, _ = decoder(codes)
-    last = decoder.decoder[-1].conv
-    last.weight, last.bias = 20 * last.weight, 20 * last.bias
+    last = decoder.decoder[-1]
+    last.taps, last.bias = 20 * last.taps, 20 * last.bias
     loud, _ = decoder(codes)
     assert (mx.abs(loud) == 1).any()
     assert mx.allclose(loud, mx.clip(20 * quiet, -1, 1), atol=1e-4)

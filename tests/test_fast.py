@@ -3,12 +3,14 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS, Sampling
 from mlx_qwen3_tts.cache import STEP, KVCache
+from mlx_qwen3_tts.codec.decoder import SnakeBeta
+from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
 from mlx_qwen3_tts.config import CodePredictorConfig
 from mlx_qwen3_tts.fused import fuse
 from mlx_qwen3_tts.generate import FrameFunctions, generate_frames, prefill
@@ -96,6 +98,48 @@ def test_static_cache_is_the_growing_one(models):
         assert mx.abs(logits - expected_logits).max().item() < 1e-5
     assert one[0].offset == two[0].offset == STEP + 3
     assert one[0].buffer.shape[2] == 2 * STEP
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        CausalConv1d(6, 5, 7, dilation=9), CausalConv1d(6, 5, 3), CausalConvTranspose1d(6, 5, 8, 4),
+        CausalConvTranspose1d(6, 5, 2, 2), SnakeBeta(6),
+    ],
+    ids=["dilated", "kernel-3", "overlapping", "stride", "snake"],
+)  # fmt: skip
+def test_fused_codec_layers(layer):
+    """Taps as matrix products, weights laid out, exponentials taken: the outputs and states are those of before."""
+    mx.random.seed(0)
+    layer.update(tree_map(lambda p: mx.random.normal(p.shape), layer.parameters()))
+    x = mx.random.normal((2, 30, 6))
+
+    def run() -> mx.array:
+        first, state = layer(x[:, :11])
+        return mx.concatenate([first, layer(x[:, 11:], state)[0]], axis=1)
+
+    plain = run()
+    mx.eval(plain)
+    before = {name for name, _ in tree_flatten(layer.parameters())}
+    layer.fuse()
+    after = {name for name, _ in tree_flatten(layer.parameters())}
+    assert not before & after, "nothing was fused"
+    assert mx.abs(run() - plain).max().item() < 2e-5 * mx.abs(plain).max().item()
+
+
+def test_compiled_decoder(models):
+    """One compiled function for each size of chunk gives the samples of the function as it is."""
+    codec = models["custom_voice"].codec
+    codes = np.random.RandomState(0).randint(0, 256, (90, 16))
+    state, chunks = None, []
+    for start in range(0, 90, 9):
+        wave, state = codec.decoder(mx.array(codes[None, start : start + 9]), state)
+        chunks.append(wave[0])
+    state, compiled = None, []
+    for start in range(0, 90, 9):
+        audio, state = codec.decode_next(codes[start : start + 9], state)
+        compiled.append(audio)
+    np.testing.assert_allclose(np.concatenate(compiled), np.array(mx.concatenate(chunks)), atol=1e-6)
 
 
 def test_functions_are_kept_but_not_for_ever(models):

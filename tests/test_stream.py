@@ -56,9 +56,9 @@ def test_one_frame_before_the_first_chunk(models, monkeypatch):
     """And nothing more: one prefill, one frame, one codec step."""
     tts, calls = models["custom_voice"], []
     count_frames(tts, monkeypatch, calls)
-    decoder = type(tts.codec.decoder)
-    decode = decoder.__call__
-    monkeypatch.setattr(decoder, "__call__", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
+    codec = type(tts.codec)
+    decode = codec.decode_next
+    monkeypatch.setattr(codec, "decode_next", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
     assert calls == ["frame", "decode"]

@@ -22,6 +22,7 @@ class Codec(nn.Module):
         self.config = config
         self.encoder = CodecEncoder(config.encoder_config)
         self.decoder = CodecDecoder(config.decoder_config)
+        self._decode = mx.compile(lambda *args: self.decoder(*args))  # once for each size of chunk in use
 
     @property
     def sample_rate(self) -> int:
@@ -84,6 +85,6 @@ class Codec(nn.Module):
         """
         if not len(codes):
             return np.zeros(0, np.float32), state
-        wave, state = self.decoder(mx.array(codes.astype(np.int32))[None], state)
+        wave, state = self._decode(mx.array(codes.astype(np.int32))[None], state)
         mx.eval(wave, state)
         return np.array(wave[0]), state

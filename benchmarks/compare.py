@@ -1,0 +1,142 @@
+"""This package beside mlx-audio: the same random checkpoint, prompt and number of frames, in turn (A B A B).
+
+    python3 -m venv peer && peer/bin/pip install mlx-audio 'mlx[cpu]'
+    python benchmarks/compare.py --peer peer/bin/python --size tiny
+
+Each run is a process of its own. Times per frame are differences of a long and a short run of the same process, so that
+loading, the prompt and the first frame's compilation cancel out. Only public methods of both packages are called; the
+peer's decoding is left out of its generation by replacing it with silence, and timed alone.
+"""
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+TESTS = Path(__file__).parents[1] / "tests"
+SIZES = ("tiny", "0.6B", "1.7B")
+CHUNK = 4  # frames that the codec decodes at a time
+TEXT, VOICE = "Hello world", "ada"
+
+
+def write_checkpoint(directory: Path, size: str) -> None:
+    """Random float32 weights: the released depths, with the widths of the miniature or of a released model.
+
+    The codec is the released one but for `tiny`. The vocabulary of the text is small: no frame reads all of it.
+    """
+    sys.path.insert(0, str(TESTS))
+    from safetensors.numpy import load_file, save_file
+
+    import released
+    from mlx_qwen3_tts import demo
+
+    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    talker = model["talker_config"]
+    predictor = talker["code_predictor_config"]
+    if size == "tiny":
+        talker |= {"num_hidden_layers": 28}
+        predictor |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5, "hidden_size": 64}
+    else:
+        model, codec = released.config(f"{size}-CustomVoice"), copy.deepcopy(released.CODEC)
+        model["talker_config"] |= {"text_vocab_size": 512, "spk_id": {VOICE: 3000}, "spk_is_dialect": {VOICE: False}}
+    demo.write_checkpoint(directory, model, codec, seed=1)
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0  # it never ends
+    save_file(tensors, path, {"format": "pt"})
+
+
+def milliseconds(run, frames: int) -> float:  # noqa: ANN001
+    """Per frame, of `run(frames)`, without what a run costs at its start."""
+    short = max(2, frames // 5)
+    run(short)
+    began = time.perf_counter()
+    run(short)
+    middle = time.perf_counter()
+    run(frames)
+    return 1000 * ((time.perf_counter() - middle) - (middle - began)) / (frames - short)
+
+
+def ours(checkpoint: str, frames: int, part: str) -> float:
+    from mlx_qwen3_tts import Qwen3TTS
+
+    tts = Qwen3TTS.from_pretrained(checkpoint)
+    if part == "frames":
+        tts.codec.decode_next = lambda codes, _state: (np.zeros(1920 * len(codes), np.float32), None)
+        return milliseconds(lambda n: tts.synthesize(TEXT, VOICE, "english", seed=1, max_frames=n), frames)
+    codes = random_codes(frames)
+
+    def decode(count: int) -> None:
+        state = None
+        for start in range(0, count, CHUNK):
+            _, state = tts.codec.decode_next(codes[start : start + CHUNK], state)
+
+    return milliseconds(decode, frames)
+
+
+def peer(checkpoint: str, frames: int, part: str) -> float:
+    import mlx.core as mx
+    from mlx_audio.tts.utils import load
+
+    model = load(Path(checkpoint))
+    if part == "frames":
+        tokenizer = type(model.speech_tokenizer)
+        tokenizer.decode = lambda _self, codes: (mx.zeros((1, 1920 * codes.shape[1])), mx.array([1920]))
+
+        def generate(count: int) -> None:
+            results = model.generate_custom_voice(TEXT, VOICE, "english", max_tokens=count, verbose=False)
+            assert [result.token_count for result in results] == [count]
+
+        return milliseconds(generate, frames)
+    codes, decoder = random_codes(frames), model.speech_tokenizer.decoder
+
+    def decode(count: int) -> None:
+        decoder.reset_streaming_state()
+        for start in range(0, count, CHUNK):
+            mx.eval(decoder.streaming_step(mx.array(codes[start : start + CHUNK].T[None])))
+
+    return milliseconds(decode, frames)
+
+
+def random_codes(frames: int) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (frames, 16)).astype(np.int32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peer", help="Python of an environment with mlx-audio")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--codec-frames", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--worker", nargs=4, metavar=("SIDE", "CHECKPOINT", "FRAMES", "PART"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        side, checkpoint, frames, part = args.worker
+        print(json.dumps({"ours": ours, "peer": peer}[side](checkpoint, int(frames), part)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = str(Path(directory) / "c")
+        write_checkpoint(Path(checkpoint), args.size)
+        parts = [("frames", args.frames), ("codec", args.codec_frames)]
+        for part, frames in parts[:1] if args.size == "tiny" else parts:  # the peer's codec has the released sizes only
+            times = {"ours": [], "peer": []}
+            for _ in range(args.rounds):
+                for side, python in (("ours", sys.executable), ("peer", args.peer)):
+                    command = [python, __file__, "--worker", side, checkpoint, str(frames), part]
+                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                    times[side].append(json.loads(done.stdout.splitlines()[-1]))
+            row = {side: round(median(values), 2) for side, values in times.items()}
+            ratio = round(row["ours"] / row["peer"], 3)
+            print(json.dumps({"size": args.size, "part": part, "ms_per_frame": times, **row, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
