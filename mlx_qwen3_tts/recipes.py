@@ -58,15 +58,14 @@ def uniform(bits: int, group_size: int = 64) -> Recipe:
     return Recipe(f"{bits}bit", f"all linear layers at {bits} bits, the text embedding at 8", parts)
 
 
+# By what benchmarks/sensitivity.py measures and what other projects found; see README.md.
 MIXED_4 = uniform(4).parts | {
-    part: Affine(8)
-    for part in (
-        "text projection",
-        "talker head",
-        "code predictor attention",
-        "code predictor MLP",
-        "code predictor input",
-    )
+    "talker attention": Affine(6),
+    "text projection": Affine(8),
+    "talker head": Affine(8),
+    "code predictor attention": Affine(8),
+    "code predictor MLP": Affine(8),
+    "code predictor input": Affine(8),
 }
 RECIPES = {
     recipe.name: recipe
@@ -75,8 +74,8 @@ RECIPES = {
         uniform(6),
         Recipe(
             "mixed-4",
-            "the talker's layers and the code predictor's heads at 4 bits; the code predictor's layers, the talker's "
-            "head and the text's way in at 8",
+            "the talker's MLPs and the code predictor's heads at 4 bits, the talker's attention at 6; the code "
+            "predictor's layers, the talker's head and the text's way in at 8",
             MIXED_4,
         ),
         uniform(4),
