@@ -69,7 +69,7 @@ def ours(checkpoint: str, frames: int, part: str) -> float:
 
     tts = Qwen3TTS.from_pretrained(checkpoint)
     if part == "frames":
-        tts.codec.decode_next = lambda codes, _state: (np.zeros(1920 * len(codes), np.float32), None)
+        tts.codec.queue_next = lambda codes, _state: (lambda: np.zeros(1920 * len(codes), np.float32), None)
         return milliseconds(lambda n: tts.synthesize(TEXT, VOICE, "english", seed=1, max_frames=n), frames)
     codes = random_codes(frames)
 

@@ -30,16 +30,17 @@ AROUND = 12  # chunks on either side of a frame whose median time is that frame'
 def measure(model: str, frames: int) -> dict[str, float]:
     """Stream `frames` frames: the codec's milliseconds per frame around frames 100 and 2,000, and memory in MB."""
     tts = Qwen3TTS.from_pretrained(model)
-    decode, times = tts.codec.decode_next, []
+    decode, times = tts.codec.queue_next, []
 
     def timed(codes: np.ndarray, state: object) -> tuple:
         mx.synchronize()
         began = time.process_time()
-        result = decode(codes, state)
+        audio, state = decode(codes, state)
+        samples = audio()
         times.append(1000 * (time.process_time() - began) / max(1, len(codes)))
-        return result
+        return lambda: samples, state
 
-    tts.codec.decode_next = timed
+    tts.codec.queue_next = timed
     list(tts.stream("Hello", seed=1, max_frames=8, chunk_frames=[CHUNK]))  # compile, and fill MLX's own caches
     times.clear()
     mx.clear_cache()

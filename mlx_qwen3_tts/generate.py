@@ -25,6 +25,8 @@ from .talker import Talker
 
 PREFILL_STEP = 512  # positions of a prompt at a time: bounds the memory of attention, and lets Ctrl-C be heard
 NO_CODE = -1  # in the place of a code that was drawn from logits that are no numbers
+MIN_PREFIX = 32  # positions; on a GPU a short prompt takes as long as one read of the weights, and two parts take two
+KEPT_PREFIXES = 4
 KEPT_FUNCTIONS = 8  # compiled frame functions of one model; each is for one set of sampling options
 
 FrameFunction = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
@@ -38,13 +40,46 @@ class Start(NamedTuple):
     caches: list[KVCache]
 
 
-def prefill(talker: Talker, prompt: Prompt) -> Start:
-    """Run the prompt through the talker."""
+def prefill(talker: Talker, prompt: Prompt, prefixes: "PrefixCache | None" = None) -> Start:
+    """Run the prompt through the talker, but for a prefix that `prefixes` has seen before."""
     caches = [KVCache() for _ in talker.model.layers]
-    for start in range(0, prompt.embeddings.shape[1], PREFILL_STEP):
-        hidden, logits = talker(prompt.embeddings[:, start : start + PREFILL_STEP], caches)
-        mx.eval(hidden, logits, [cache.buffer for cache in caches])
+    begin = prefixes.restore(talker, prompt, caches) if prefixes else 0
+    for start in range(begin, prompt.embeddings.shape[1], PREFILL_STEP):
+        hidden, logits = _advance(talker, prompt.embeddings[:, start : start + PREFILL_STEP], caches)
     return Start(hidden, logits, caches)
+
+
+def _advance(talker: Talker, embeddings: mx.array, caches: list[KVCache]) -> tuple[mx.array, mx.array]:
+    hidden, logits = talker(embeddings, caches)
+    mx.eval(hidden, logits, [cache.buffer for cache in caches])
+    return hidden, logits
+
+
+class PrefixCache:
+    """The talker's keys and values after the last few prefixes of prompts: what a voice and an instruction become.
+
+    A prompt that is longer than its prefix is always run in two parts, so that a kept prefix changes no bit.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[mx.array, list[mx.array]]] = []  # embeddings [1, positions, hidden], each layer's buffer
+
+    def restore(self, talker: Talker, prompt: Prompt, caches: list[KVCache]) -> int:
+        """Bring `caches` to the end of the prompt's prefix; returns its length, 0 where it is not worth keeping."""
+        if not MIN_PREFIX <= prompt.prefix <= PREFILL_STEP:
+            return 0
+        embeddings = prompt.embeddings[:, : prompt.prefix]
+        found = next((i for i, (kept, _) in enumerate(self._kept) if mx.array_equal(kept, embeddings)), None)
+        if found is None:
+            _advance(talker, embeddings, caches)
+            buffers = [mx.contiguous(cache.buffer[:, :, : prompt.prefix]) for cache in caches]
+            mx.eval(embeddings := mx.contiguous(embeddings), buffers)
+            self._kept = [*self._kept[-KEPT_PREFIXES + 1 :], (embeddings, buffers)]
+        else:
+            self._kept.append(self._kept.pop(found))  # the one that was not used for longest goes first
+        for cache, buffer in zip(caches, self._kept[-1][1], strict=True):  # full: the next position makes a new buffer
+            cache.buffer, cache.offset = buffer, prompt.prefix
+        return prompt.prefix
 
 
 def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
@@ -84,7 +119,7 @@ class FrameFunctions:
         """compiled: False runs the same functions as they are, for comparison."""
         self._talker, self._compiled = talker, compiled
         self._functions: dict[tuple, FrameFunction] = {}
-        self._step = mx.compile(self._advance) if compiled else self._advance
+        self._step = mx.compile(self._one_step) if compiled else self._one_step
 
     def get(self, sampling: Sampling) -> FrameFunction:
         """The frame function for `sampling`, made once. A few are kept."""
@@ -109,7 +144,7 @@ class FrameFunctions:
             cache.buffer, cache.offset = buffer, offset + 1
         return hidden, logits
 
-    def _advance(
+    def _one_step(
         self, embedding: mx.array, text: mx.array, buffers: list[mx.array], offset: mx.array
     ) -> tuple[mx.array, mx.array, list[mx.array]]:
         mask = mx.arange(buffers[0].shape[2]) <= offset
@@ -148,3 +183,26 @@ def generate_frames(
         yield row
         if more and not queued:
             hidden, logits = functions.step(embedding, talker.embed_text(prompt.text.take(1))[0], caches)
+
+
+class Ahead(Iterator[np.ndarray]):
+    """Frames, of which the next can be made before it is asked for."""
+
+    def __init__(self, frames: Iterator[np.ndarray]) -> None:
+        self._frames = frames
+        self._outcome: tuple[np.ndarray | None, Exception | None] | None = None
+
+    def look(self) -> None:
+        """Make the next frame now; it, the end, or an error comes when it is asked for."""
+        try:
+            self._outcome = next(self._frames), None
+        except Exception as error:  # noqa: BLE001
+            self._outcome = None, error
+
+    def __next__(self) -> np.ndarray:
+        if self._outcome is None:
+            return next(self._frames)
+        (frame, error), self._outcome = self._outcome, None
+        if error is not None:
+            raise error
+        return frame

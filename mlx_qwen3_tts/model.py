@@ -15,7 +15,7 @@ import numpy as np
 from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, RequestError
-from .generate import FrameFunctions, generate_frames, prefill
+from .generate import Ahead, FrameFunctions, PrefixCache, generate_frames, prefill
 from .live_text import TextIds
 from .load import Checkpoint, load_directory, resolve
 from .prompt import Prompt, PromptBuilder, Request
@@ -35,7 +35,7 @@ class Qwen3TTS:
         self.name = name
         self.config, self.generation_config, self.network, self.codec, tokenizer = checkpoint
         self.talker = self.network.talker
-        self._functions = FrameFunctions(self.talker)
+        self._functions, self._prefixes = FrameFunctions(self.talker), PrefixCache()
         self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
@@ -209,9 +209,8 @@ class Qwen3TTS:
         start = start or self._prompts.build(request)
         clock.skip(start.text.waited)
         limit = self._frame_limit(request, start)
-        frames = generate_frames(
-            self.talker, self._functions, sampling, start, prefill(self.talker, start), seed, limit
-        )
+        after = prefill(self.talker, start, self._prefixes)
+        frames = Ahead(generate_frames(self.talker, self._functions, sampling, start, after, seed, limit))
         # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
         reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
         state = self.codec.prime(reference) if reference is not None else None
@@ -222,8 +221,11 @@ class Qwen3TTS:
             waited = start.text.waited
             codes, ended, error = self._next_codes(frames, next(sizes), start.text)
             clock.skip(start.text.waited - waited)
+            wait_for_audio, state = self.codec.queue_next(codes, state)
+            if count and not ended and start.text.ready:
+                frames.look()  # decoded while the next frame is made; not so the first chunk, which must be out at once
             clock.lap("generation")
-            audio, state = self.codec.decode_next(codes, state)
+            audio = wait_for_audio()
             clock.lap("decode")
             count += len(codes)
             ended = ended or count == limit

@@ -54,6 +54,7 @@ class Prompt(NamedTuple):
 
     embeddings: mx.array  # [1, positions, hidden]
     text: TextIds  # the next id is embedded and added to each frame's embedding
+    prefix: int = 0  # positions that the text has no part in: voice, language, instruction
 
 
 def speakers(config: ModelConfig) -> list[str]:
@@ -274,7 +275,11 @@ class PromptBuilder:
         )
         start = self._in_turn(text, codec) if whole_first else talker.embed_text(text.take(codec.shape[1])) + codec
         parts = [talker.embed_text(instruct + role), tags + prefix[:, :-1], start]
-        prompt = Prompt(mx.concatenate(parts, axis=1), text)
+        unchanging = len(instruct) + len(role) + tags.shape[1]
+        if reference:  # its text stands first in both layouts
+            transcript = len(self.text_ids(reference.ref_text)[3:-5])
+            unchanging += transcript if whole_first else min(transcript, codec.shape[1] - 1)
+        prompt = Prompt(mx.concatenate(parts, axis=1), text, unchanging)
         self._check_length(prompt)
         return prompt
 

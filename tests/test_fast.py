@@ -13,9 +13,10 @@ from mlx_qwen3_tts.codec.decoder import SnakeBeta
 from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
 from mlx_qwen3_tts.config import CodePredictorConfig
 from mlx_qwen3_tts.fused import fuse
-from mlx_qwen3_tts.generate import FrameFunctions, generate_frames, prefill
+from mlx_qwen3_tts.generate import FrameFunctions, PrefixCache, generate_frames, prefill
 from mlx_qwen3_tts.prompt import Request
 from mlx_qwen3_tts.qwen3 import Transformer
+from mlx_qwen3_tts.talker import Talker
 
 FRAMES = 200
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
@@ -184,3 +185,53 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
             kind.__call__ = original
     assert {name for name, _ in seen} == {kind.__name__ for kind in kinds}
     assert {dtype for _, dtype in seen} == {mx.bfloat16}
+
+
+LONG = "hello this is a voice of the world and of speech that is in the world, " * 3
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("custom_voice", {"voice": "ben", "instruct": LONG}),
+        ("voice_design", {"instruct": LONG, "non_streaming_mode": False}),
+        ("base", {"text": LONG}),
+        ("base", {"text": LONG, "non_streaming_mode": False}),
+    ],
+)
+def test_prefixes_are_reused(models, monkeypatch, kind, options):
+    """The second request runs fewer positions and gives the same codes and samples, to the bit."""
+    tts = models[kind]
+    if kind == "base":
+        clip = sounds.SOUNDS["speech"]
+        options = options | {"voice": tts.clone_voice(clip, options["text"])}
+        options.pop("text")
+    monkeypatch.setattr(tts, "_prefixes", PrefixCache())
+    positions, call = [], Talker.__call__
+    monkeypatch.setattr(Talker, "__call__", lambda self, x, c: (positions.append(x.shape[1]), call(self, x, c))[1])
+
+    def run(text: str):
+        positions.clear()
+        result = tts.synthesize(text, seed=4, max_frames=12, **options)
+        return result, sum(count for count in positions if count > 1)
+
+    cold, all_positions = run("Hello world")
+    other, fewer = run("this is a voice")
+    warm, again = run("Hello world")
+    assert fewer < all_positions - 32
+    assert again < all_positions - 32
+    np.testing.assert_array_equal(warm.codes, cold.codes)
+    np.testing.assert_array_equal(warm.audio, cold.audio)
+    monkeypatch.setattr(tts, "_prefixes", None)
+    np.testing.assert_array_equal(run("Hello world")[0].codes, cold.codes)
+    np.testing.assert_array_equal(run("this is a voice")[0].codes, other.codes)
+
+
+def test_few_prefixes_are_kept(models, monkeypatch):
+    tts = models["voice_design"]
+    monkeypatch.setattr(tts, "_prefixes", PrefixCache())
+    codes = [tts.synthesize("Hello", seed=4, max_frames=3, instruct=LONG + str(i)).codes for i in range(7)]
+    assert len(tts._prefixes._kept) == 4
+    for i in (6, 0, 5):
+        again = tts.synthesize("Hello", seed=4, max_frames=3, instruct=LONG + str(i)).codes
+        np.testing.assert_array_equal(again, codes[i])

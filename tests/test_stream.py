@@ -57,8 +57,8 @@ def test_one_frame_before_the_first_chunk(models, monkeypatch):
     tts, calls = models["custom_voice"], []
     count_frames(tts, monkeypatch, calls)
     codec = type(tts.codec)
-    decode = codec.decode_next
-    monkeypatch.setattr(codec, "decode_next", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
+    decode = codec.queue_next
+    monkeypatch.setattr(codec, "queue_next", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
     assert calls == ["frame", "decode"]

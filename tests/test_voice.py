@@ -80,13 +80,13 @@ def test_every_part_of_a_voice_acts(demo_base):
     made = demo_base.clone_voice(CLIP, "hello this voice")
 
     def codes(voice):
-        return demo_base.synthesize("Hello", voice=voice, seed=1, max_frames=3).codes
+        return demo_base.synthesize("Hello", voice=voice, seed=1, max_frames=12).codes.tolist()
 
     plain = codes(made)
-    assert (codes(replace(made, speaker_embedding=-made.speaker_embedding)) != plain).any()
-    assert (codes(replace(made, ref_codes=made.ref_codes[:-1])) != plain).any()
-    assert (codes(replace(made, ref_text="another text")) != plain).any()
-    assert (codes(replace(made, ref_codes=None, ref_text=None)) != plain).any()
+    assert codes(replace(made, speaker_embedding=-made.speaker_embedding)) != plain
+    assert codes(replace(made, ref_codes=made.ref_codes[:-1])) != plain
+    assert codes(replace(made, ref_text="another text")) != plain
+    assert codes(replace(made, ref_codes=None, ref_text=None)) != plain
 
 
 # --- files ---

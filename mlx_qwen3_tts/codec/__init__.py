@@ -1,5 +1,7 @@
 """The 12.5 Hz codec: 16 codes a frame, 80 ms a frame, 24 kHz mono. See decoder.py and encoder.py."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -83,8 +85,13 @@ class Codec(nn.Module):
 
         Returns float32 [frames * samples_per_frame] and the state for the next call. No frames, no samples.
         """
+        audio, state = self.queue_next(codes, state)
+        return audio(), state
+
+    def queue_next(self, codes: np.ndarray, state: State = None) -> tuple[Callable[[], np.ndarray], State]:
+        """The same, but its work is only begun; the function that it returns waits for the samples."""
         if not len(codes):
-            return np.zeros(0, np.float32), state
+            return lambda: np.zeros(0, np.float32), state
         wave, state = self._decode(mx.array(codes.astype(np.int32))[None], state)
-        mx.eval(wave, state)
-        return np.array(wave[0]), state
+        mx.async_eval(wave, state)
+        return lambda: np.array(wave[0]), state
