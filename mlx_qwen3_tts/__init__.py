@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .errors import (
         AudioError,
         CheckpointError,
+        ConversionError,
         DownloadError,
         GenerationError,
         PlaybackError,
@@ -26,6 +27,7 @@ __all__ = [
     "AudioChunk",
     "AudioError",
     "CheckpointError",
+    "ConversionError",
     "DownloadError",
     "GenerationError",
     "PlaybackError",

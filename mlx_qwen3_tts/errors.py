@@ -5,6 +5,7 @@
                   ├─ RequestError      a request this model cannot serve (also a ValueError)
                   ├─ AudioError        audio that could not be read or written
                   ├─ VoiceError        a voice file that could not be read or written
+                  ├─ ConversionError   a conversion that cannot be done, or that failed
                   ├─ PlaybackError     audio that could not be played
                   └─ GenerationError   a computation that went wrong
 
@@ -22,6 +23,10 @@ class CheckpointError(Qwen3TTSError):
 
 class DownloadError(Qwen3TTSError):
     """A model that could not be fetched from the hub."""
+
+
+class ConversionError(Qwen3TTSError):
+    """A checkpoint that cannot be converted as asked, or could not be written."""
 
 
 class RequestError(Qwen3TTSError, ValueError):

@@ -16,9 +16,21 @@ from .qwen3 import DecoderLayer, Rotation, Transformer
 
 
 def fuse(model: Transformer) -> None:
-    """Replace the layers of a loaded model by fused ones, in place."""
+    """Replace the layers of a loaded model by fused ones, in place; those stay whose matrices differ in kind."""
     for i, layer in enumerate(model.layers):
-        model.layers[i] = FusedLayer(layer)
+        if can_fuse(layer):
+            model.layers[i] = FusedLayer(layer)
+
+
+def can_fuse(layer: DecoderLayer) -> bool:
+    """Whether the matrices that become one are all plain, or all quantized in the same way."""
+    attention, mlp = layer.self_attn, layer.mlp
+    stacks = (attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)
+    return all(len({_kind(part) for part in parts}) == 1 for parts in stacks)
+
+
+def _kind(layer: nn.Module) -> tuple:
+    return type(layer), *(getattr(layer, name, None) for name in ("bits", "group_size", "mode"))
 
 
 class FusedLayer(nn.Module):

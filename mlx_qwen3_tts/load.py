@@ -20,6 +20,7 @@ from .codec import Codec
 from .config import CodecConfig, GenerationConfig, ModelConfig
 from .errors import CheckpointError, DownloadError, RequestError
 from .fused import fuse
+from .quantization import read_quantization
 from .sampling import DEFAULTS
 from .schema import from_dict, read_json
 from .speaker_encoder import SpeakerEncoder
@@ -34,6 +35,7 @@ FILES = [
     "speech_tokenizer/model*.safetensors", "speech_tokenizer/model.safetensors.index.json",
 ]  # fmt: skip
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+FORMAT = 1  # of the checkpoints that convert.py writes: `mlx_qwen3_tts.format` in their config.json
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -109,8 +111,18 @@ def _download(hub_id: str, progress: bool, files: list[str]) -> Path:
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """config.json of a checkpoint directory. Raises CheckpointError."""
-    return from_dict(ModelConfig, read_json(directory / "config.json"), "config.json")
+    """config.json of a checkpoint directory. Raises CheckpointError, also for what a newer version has written."""
+    data = read_json(directory / "config.json")
+    about = data.get("mlx_qwen3_tts", {"format": FORMAT})
+    number = about.get("format") if isinstance(about, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise CheckpointError(f"{directory}/config.json: mlx_qwen3_tts.format is {str(number)[:60]!r}, which is none")
+    if number > FORMAT:
+        raise CheckpointError(
+            f"{directory} was written by a newer version of mlx-qwen3-tts (format {number}; this one reads up to "
+            f"{FORMAT}): upgrade with `pip install -U mlx-qwen3-tts`, or convert the model again with this one"
+        )
+    return from_dict(ModelConfig, data, "config.json")
 
 
 def _read_generation_config(path: Path) -> GenerationConfig:
@@ -126,11 +138,11 @@ def _read_generation_config(path: Path) -> GenerationConfig:
     return config
 
 
-def load_directory(directory: Path, dtype: str | None) -> Checkpoint:
+def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Checkpoint:
     """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32. Raises CheckpointError.
+    is always float32. fused: False keeps the parameters that the files name. Raises CheckpointError.
     """
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
@@ -145,11 +157,13 @@ def load_directory(directory: Path, dtype: str | None) -> Checkpoint:
     network, codec = Network(config), Codec(codec_config)
     if dtype is None and mx.default_device().type == mx.cpu:
         dtype = "float32"
-    load_weights(network, directory, DTYPES[dtype] if dtype else None)
+    quantization = read_quantization(read_json(directory / "config.json"))
+    load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
     load_weights(codec, directory / "speech_tokenizer", mx.float32)
-    fuse(network.talker.model)
-    fuse(network.talker.code_predictor.model)
-    codec.decoder.fuse()
+    if fused:
+        fuse(network.talker.model)
+        fuse(network.talker.code_predictor.model)
+        codec.decoder.fuse()
     # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
         mx.eval(part.parameters())

@@ -234,7 +234,7 @@ class PromptBuilder:
         """What stands in the speaker's place [1, 1, hidden]."""
         if isinstance(voice, VoiceClonePrompt):
             embedding = mx.array(voice.speaker_embedding)[None, None]
-            return embedding.astype(self.talker.model.codec_embedding.weight.dtype)
+            return embedding.astype(self.talker.dtype)
         return self.talker.embed_codec([self.config.talker_config.spk_id[voice]]) if voice else None
 
     def _text(self, request: Request, reference: VoiceClonePrompt | None) -> tuple[list[int], TextIds]:

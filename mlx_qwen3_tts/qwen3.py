@@ -113,9 +113,16 @@ class Transformer(nn.Module):
 
     def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
         """Advance over embeddings [batch, time, hidden]; the last position's output, normalized, [batch, hidden]."""
+        return self.norm(self._residual(x, caches)[:, -1])
+
+    def every_position(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
+        """The same with the output of all positions, [batch, time, hidden]."""
+        return self.norm(self._residual(x, caches))
+
+    def _residual(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
         batch, time, _ = x.shape
         rotation = Rotation.at(caches[0].offset, time, *self._rope)
         rows = x.reshape(batch * time, -1)
         for layer, cache in zip(self.layers, caches, strict=True):
             rows = layer(rows, cache, rotation)
-        return self.norm(rows.reshape(batch, time, -1)[:, -1])
+        return rows.reshape(batch, time, -1)

@@ -50,6 +50,11 @@ class Talker(nn.Module):
         self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config.code_predictor_config, config.hidden_size)
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type it computes in; tables and matrices may be quantized, norms are not."""
+        return self.model.norm.weight.dtype
+
     def embed_text(self, ids: list[int]) -> mx.array:
         """Text ids -> [1, len(ids), hidden]."""
         return self.text_projection(self.model.text_embedding(mx.array([ids], dtype=mx.int32)))
@@ -62,7 +67,7 @@ class Talker(nn.Module):
         """Whole frames [batch, frames, 16] -> the sum of their embeddings [batch, frames, hidden]."""
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
         total = sum(table(codes[..., i]).astype(mx.float32) for i, table in enumerate(tables))
-        return total.astype(tables[0].weight.dtype)  # rounded once, as PyTorch sums bfloat16
+        return total.astype(self.dtype)  # rounded once, as PyTorch sums bfloat16
 
     def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> tuple[mx.array, mx.array]:
         """Advance over embeddings [batch, time, hidden].

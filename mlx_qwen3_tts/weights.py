@@ -17,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 
 from .codec.quantizer import Codebook
 from .errors import CheckpointError
+from .quantization import Quantization, quantize_layers
 from .schema import read_json
 
 LAYOUTS = ("pt", "mlx")
 FLOATS = ("F32", "BF16", "F16")
+PACKED = {mx.uint32: "U32", mx.uint8: "U8"}  # types that quantized layers have besides
 
 
 def stored_shapes(module: nn.Module, layout: str) -> dict[str, tuple[int, ...]]:
@@ -47,11 +49,16 @@ def sanitize(weights: dict[str, mx.array], module: nn.Module, layout: str) -> di
         name = f"{path}.weight"
         if isinstance(part, Codebook):
             Codebook.sanitize(weights, path)
-        elif layout == "pt" and isinstance(part, nn.Conv1d):
-            weights[name] = weights[name].moveaxis(1, 2)  # [out, in, kernel] -> [out, kernel, in]
-        elif layout == "pt" and isinstance(part, nn.ConvTranspose1d):
-            weights[name] = weights[name].transpose(1, 2, 0)  # [in, out, kernel] -> [out, kernel, in]
+        elif layout == "pt" and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
+            weights[name] = mlx_layout(weights[name], part)
     return weights
+
+
+def mlx_layout(weight: mx.array, part: nn.Conv1d | nn.ConvTranspose1d) -> mx.array:
+    """PyTorch's weight of a convolution -> [out, kernel, in]."""
+    if isinstance(part, nn.Conv1d):
+        return weight.moveaxis(1, 2)  # from [out, in, kernel]
+    return weight.transpose(1, 2, 0)  # from [in, out, kernel]
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -89,6 +96,7 @@ def check_tensors(
 ) -> None:
     """Raise CheckpointError unless `tensors` (as of `read_header`) are those of `module`."""
     expected = stored_shapes(module, layout)
+    packed = {name: PACKED[p.dtype] for name, p in tree_flatten(module.parameters()) if p.dtype in PACKED}
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing:
         raise CheckpointError(f"{directory}: the tensor {missing[0]} is missing ({len(missing)} in all)")
@@ -98,27 +106,40 @@ def check_tensors(
         if shape != expected[name]:
             found, wanted = list(shape), list(expected[name])
             raise CheckpointError(f"{directory}: the tensor {name} has shape {found}, config.json asks for {wanted}")
-        if kind not in FLOATS:
-            raise CheckpointError(f"{directory}: the tensor {name} is of type {kind}; weights are {', '.join(FLOATS)}")
+        kinds = (packed[name],) if name in packed else FLOATS
+        if kind not in kinds:
+            raise CheckpointError(f"{directory}: the tensor {name} is of type {kind}; it can be {', '.join(kinds)}")
 
 
-def load_weights(module: nn.Module, directory: Path, dtype: mx.Dtype | None = None) -> None:
-    """Load a directory's safetensors into `module`, strictly; the tensors stay on disk until they are used.
-
-    dtype: what they are converted to; None keeps the file's. Raises CheckpointError.
-    """
+def read_headers(directory: Path) -> tuple[dict[Path, dict[str, tuple[tuple[int, ...], str]]], str]:
+    """The tensors in each weight file of a directory, as of `read_header`, and their layout. Raises CheckpointError."""
     files = weight_files(directory)
     headers = [read_header(path) for path in files]
     layouts = {layout for _, layout in headers}
     if len(layouts) > 1:
         raise CheckpointError(f"{directory}: its files are of different formats ({', '.join(sorted(layouts))})")
-    layout = layouts.pop()
-    check_tensors(directory, {name: what for tensors, _ in headers for name, what in tensors.items()}, module, layout)
+    return {path: tensors for path, (tensors, _) in zip(files, headers, strict=True)}, layouts.pop()
+
+
+def load_weights(
+    module: nn.Module, directory: Path, dtype: mx.Dtype | None = None, quantization: Quantization | None = None
+) -> None:
+    """Load a directory's safetensors into `module`, strictly; the tensors stay on disk until they are used.
+
+    dtype: what floats are converted to; None keeps the file's. quantization: of config.json; layers of `module` that
+    are quantized in the files become quantized layers. Raises CheckpointError.
+    """
+    headers, layout = read_headers(directory)
+    tensors = {name: what for header in headers.values() for name, what in header.items()}
+    if quantization:
+        quantize_layers(module, tensors, quantization)
+    check_tensors(directory, tensors, module, layout)
     weights: dict[str, mx.array] = {}
-    for path in files:
+    for path in headers:
         weights |= mx.load(str(path))
     weights = sanitize(weights, module, layout)
     if dtype is not None:
-        weights = {name: tensor.astype(dtype) for name, tensor in weights.items()}
+        floats = {name: w for name, w in weights.items() if mx.issubdtype(w.dtype, mx.floating)}
+        weights |= {name: tensor.astype(dtype) for name, tensor in floats.items()}
     module.load_weights(list(weights.items()))
     module.eval()

@@ -8,6 +8,7 @@ codec of 64 samples a frame. Both have a text width of their own, as the release
 import copy
 from pathlib import Path
 
+import mlx.core as mx
 from safetensors.numpy import load_file, save_file
 
 import released
@@ -51,6 +52,43 @@ def full_size_configs(hidden: int) -> tuple[dict, dict]:
         "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64, "layer_types": ["full_attention"],
     }  # fmt: skip
     return model, codec
+
+
+def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
+    """The same of a checkpoint that can be quantized: every width is a multiple of 64. 4 codebooks of 64 codes."""
+    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    model["tts_model_type"] = model_type
+    talker, predictor, codes = model["talker_config"], model["talker_config"]["code_predictor_config"], 64
+    for key, value in talker.items():
+        if key.startswith("codec_") and isinstance(value, int):
+            talker[key] = value - demo.CODES + codes
+    for names in ("codec_language_id", "spk_id"):
+        talker[names] = {name: id_ - demo.CODES + codes for name, id_ in talker[names].items()}
+    sizes = {"num_code_groups": 4, "num_hidden_layers": 2}
+    talker |= sizes | {"text_hidden_size": 64, "vocab_size": codes + 1024}
+    predictor |= sizes | {"hidden_size": 128, "intermediate_size": 64, "vocab_size": codes}
+    codec["encoder_valid_num_quantizers"] = 4
+    codec["decoder_config"] |= {"num_quantizers": 4, "codebook_size": codes, "decoder_dim": 32, "latent_dim": 32}
+    codec["encoder_config"] |= {"num_quantizers": 8, "codebook_size": codes}
+    if model_type == "base":
+        talker |= {"spk_id": {}, "spk_is_dialect": {}}
+        model["speaker_encoder_config"] = {  # channels above 64: mlx-audio guesses the layout from the shapes
+            "enc_dim": 64, "sample_rate": 24000, "enc_channels": [68, 68, 68, 68, 204], "enc_attention_channels": 66,
+            "enc_res2net_scale": 4, "enc_se_channels": 66,
+        }  # fmt: skip
+    return model, codec
+
+
+def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32") -> Path:
+    """Write a checkpoint that can be quantized, whose greedy speech does not end; dtype: of its model.safetensors."""
+    model, codec = wide_configs(model_type)
+    demo.write_checkpoint(directory, model, codec, GOLDEN_SEED)
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
+    typed = {name: mx.array(tensor).astype(getattr(mx, dtype)) for name, tensor in tensors.items()}
+    mx.save_safetensors(str(path), typed, {"format": "pt"})
+    return directory
 
 
 def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: int = GOLDEN_SEED) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import soundfile
 
+import checkpoints
 import sounds
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -55,3 +56,11 @@ assert (opened[0].sound != 0).sum() >= 12 * 1900
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello world")
+
+
+def test_convert_and_compare(tmp_path):
+    checkpoints.write_wide(tmp_path / "source", dtype="bfloat16")
+    out = run("convert_and_compare.py", "source", "small", cwd=tmp_path)
+    assert "codebook  3:" in out
+    assert "GB ->" in out
+    assert (tmp_path / "small" / "model.safetensors").exists()

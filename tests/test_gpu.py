@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from test_talker import forced_logits
 
+import checkpoints
+import sounds
 from conftest import arguments
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.convert import convert
 from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.teacher_forcing import requests, score
 from tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
 
 HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
@@ -51,3 +56,25 @@ def test_whole_run(demo):
     result = demo.synthesize("Hello world", seed=1, max_frames=10)
     np.testing.assert_array_equal(demo.synthesize("Hello world", seed=1, max_frames=10).codes, result.codes)
     assert np.isfinite(result.audio).all()
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+@pytest.mark.parametrize("recipe", ["mixed-4", "8bit", "6bit"])
+def test_quantized(tmp_path, kind, recipe):
+    """The kernels of a recipe's bits, in every mode: teacher-forced, against the CPU's."""
+    convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16"), tmp_path / "out", recipe)
+    models = []
+    for device in (mx.cpu, mx.gpu):
+        mx.set_default_device(device)
+        models.append(Qwen3TTS.from_pretrained(tmp_path / "out", dtype="float32"))
+    for transcript in (None, "hello this voice") if kind == "base" else (None,):
+        voice = models[1].clone_voice(sounds.SOUNDS["speech"], transcript) if kind == "base" else None
+        request = requests(models[1], ["Hello world"], voice, None, 20)[0]
+        codes = models[1].synthesize("Hello world", voice, instruct=request.instruct, seed=0, max_frames=20).codes
+        found = []
+        for device, tts in zip((mx.cpu, mx.gpu), models, strict=True):
+            mx.set_default_device(device)
+            found.append([np.exp(np.array(part)) for part in score(tts, request, codes)])
+        for cpu, gpu in zip(*found, strict=True):
+            assert np.abs(cpu - gpu).max() < GPU_LOGITS
+            assert (cpu.argmax(-1) == gpu.argmax(-1)).mean() >= GPU_AGREEMENT

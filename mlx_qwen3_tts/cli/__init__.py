@@ -14,11 +14,13 @@ from ..errors import Qwen3TTSError
 from ..outlet import note
 from .bench import add_bench
 from .clone import add_clone
+from .convert import add_convert
 from .demo import add_demo
+from .evaluate import add_evaluate
 from .say import add_say
 from .voices import add_voices
 
-COMMANDS = (add_say, add_clone, add_voices, add_bench, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_bench, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,101 @@
+"""Which parts of the model suffer most from few bits: KL divergence of the outputs, at released depth, random weights.
+
+usage: python benchmarks/sensitivity.py [--frames N] [--bits N ...] [--seed N]
+
+One part after the other is quantized (and dequantized again: the same numbers, multiplied faster on a CPU), the rest
+stays float32. Frames of random codes are teacher-forced. Prints a table and one line of JSON. Random weights tell how
+rounding travels through depth and shape, not how trained weights spread it: `mlx-qwen3-tts evaluate` is for those.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+import released
+from mlx_qwen3_tts.config import ModelConfig
+from mlx_qwen3_tts.evaluate import _kl
+from mlx_qwen3_tts.load import Network
+from mlx_qwen3_tts.quantize import Affine, plain
+from mlx_qwen3_tts.recipes import PARTS, part_of
+from mlx_qwen3_tts.schema import from_dict
+from mlx_qwen3_tts.talker import Talker
+from mlx_qwen3_tts.teacher_forcing import _log_softmax, _predictor_logits, _talker_hidden
+
+TEXT = 10  # positions of text before the speech
+
+
+def random_network(seed: int) -> Network:
+    """The 0.6B model's talker and code predictor with a small text vocabulary."""
+    config = released.config("0.6B-CustomVoice")
+    config["talker_config"]["text_vocab_size"] = 4096
+    for key in [key for key in config if key.endswith("token_id")]:
+        config[key] = 1
+    network = Network(from_dict(ModelConfig, config, "config.json"))
+    mx.random.seed(seed)
+    drawn = {}
+    for name, parameter in tree_flatten(network.parameters()):
+        noise = mx.random.normal(parameter.shape)
+        if parameter.ndim == 1:
+            drawn[name] = 1 + 0.2 * noise if "norm" in name else 0.1 * noise
+        elif "embedding" in name:
+            drawn[name] = noise
+        else:  # the heads' logits lie apart as a trained model's do
+            drawn[name] = noise * (4.0 if "head" in name else 1.0) * parameter.shape[-1] ** -0.5
+        mx.eval(drawn[name])
+    network.update(tree_unflatten(list(drawn.items())))
+    return network
+
+
+def outputs(talker: Talker, ids: mx.array, codes: mx.array) -> tuple[mx.array, mx.array]:
+    """Log-probabilities of codebook 0 [frames, vocab] and of the others [frames, 15, codes]."""
+    text = talker.text_projection(talker.model.text_embedding(ids))
+    spoken = talker.embed_frames(codes) + text[:, -1:]
+    hidden = _talker_hidden(talker, mx.concatenate([text, spoken[:, :-1]], axis=1))[0, -codes.shape[1] :]
+    result = _log_softmax(talker.codec_head(hidden)), _log_softmax(_predictor_logits(talker, hidden, codes[0]))
+    mx.eval(*result)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--bits", type=int, nargs="*", default=[4, 8])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    network = random_network(args.seed)
+    codes = mx.random.randint(0, 2048, (1, args.frames, 16))
+    ids = mx.random.randint(0, 4096, (1, TEXT))
+    expected = outputs(network.talker, ids, codes)
+    rows = []
+    for part in PARTS:
+        layers = [m for path, m in network.named_modules() if part_of(path) == part]
+        layers = [layer for layer in layers if isinstance(layer, nn.Linear | nn.Embedding)]
+        for bits in args.bits if layers else ():
+            weights = [layer.weight for layer in layers]
+            for layer in layers:
+                layer.weight = mx.dequantize(*plain(layer.weight, Affine(bits)), 64, bits)
+            found = outputs(network.talker, ids, codes)
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.weight = weight
+            kl = [_kl(*pair).mean().item() for pair in zip(expected, found, strict=True)]
+            same = [(mx.argmax(a, -1) == mx.argmax(b, -1)).mean().item() for a, b in zip(expected, found, strict=True)]
+            megabytes = sum(weight.size for weight in weights) * (bits + 0.5) / 8e6
+            rows.append({"part": part, "bits": bits, "MB": round(megabytes, 1), "kl": kl, "agreement": same})
+            print(
+                f"{part:<25} {bits} bits {megabytes:7.1f} MB   codebook 0: KL {kl[0]:.4f}, {same[0]:.0%}   "
+                f"others: KL {kl[1]:.4f}, {same[1]:.0%}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    mx.set_default_device(mx.cpu)
+    main()

@@ -1,0 +1,525 @@
+"""Conversion: bit-equal where nothing is quantized, what mx.quantize makes where it is, whole or not at all."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from safetensors import safe_open
+
+import checkpoints
+import sounds
+from conftest import spawn
+from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
+from mlx_qwen3_tts import convert as conversion
+from mlx_qwen3_tts.calibrate import mean_squares
+from mlx_qwen3_tts.convert import convert
+from mlx_qwen3_tts.load import Network, load_directory, read_config
+from mlx_qwen3_tts.quantize import Affine, plain, search
+from mlx_qwen3_tts.recipes import RECIPES, part_of
+from mlx_qwen3_tts.shards import ShardWriter, Tensor
+from mlx_qwen3_tts.weights import load_weights, read_headers
+
+KINDS = ("custom_voice", "voice_design", "base")
+SCALES_SLACK = 1e-5  # of two ways to sum squares in float32
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> dict[str, Path]:
+    """One bfloat16 checkpoint of each kind, as released ones are; tests leave them as they are."""
+    root = tmp_path_factory.mktemp("sources")
+    return {kind: checkpoints.write_wide(root / kind, kind, "bfloat16") for kind in KINDS}
+
+
+def parameters(directory: Path, dtype: str | None = "bfloat16") -> dict[str, mx.array]:
+    """Everything that is loaded from a checkpoint, by its path; dtype None converts nothing."""
+    loaded = load_directory(directory, dtype, fused=False)
+    result = {f"network.{n}": p for n, p in tree_flatten(loaded.network.parameters())}
+    return result | {f"codec.{n}": p for n, p in tree_flatten(loaded.codec.parameters())}
+
+
+def assert_equal(found: dict[str, mx.array], expected: dict[str, mx.array]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        assert mx.array_equal(found[name], value).item(), name
+
+
+def speech(tts: Qwen3TTS, **options) -> np.ndarray:
+    return tts.synthesize("Hello world", seed=3, max_frames=10, **options).codes
+
+
+def requests(tts: Qwen3TTS) -> list[dict]:
+    """What a model of each kind is asked: both ways to clone, a voice preset or described."""
+    if tts.model_type == "base":
+        return [{"voice": tts.clone_voice(sounds.SOUNDS["speech"], text)} for text in (None, "hello this voice")]
+    return [{"instruct": "A calm voice."}] if tts.model_type == "voice_design" else [{"voice": "chuan"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_bit_equal(sources, tmp_path, kind):
+    """Also when what was converted is converted again, then from MLX's layout."""
+    done = convert(sources[kind], tmp_path / "out", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "out"), parameters(sources[kind]))
+    again = convert(tmp_path / "out", tmp_path / "again", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "again"), parameters(sources[kind]))
+    assert done.before == done.after == again.after
+    for file in ("model.safetensors", "speech_tokenizer/model.safetensors"):
+        with safe_open(tmp_path / "out" / file, framework="numpy") as opened:
+            assert opened.metadata() == {"format": "mlx"}
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    tts, source = (Qwen3TTS.from_pretrained(path) for path in (tmp_path / "out", sources[kind]))
+    for ours, theirs in zip(requests(tts), requests(source), strict=True):
+        np.testing.assert_array_equal(speech(tts, **ours), speech(source, **theirs))
+
+
+def test_a_source_may_have_any_name(tmp_path):
+    source = checkpoints.write_wide(tmp_path / "speech_tokenizer")
+    convert(source, tmp_path / "model", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "model"), parameters(source))
+
+
+def test_types_are_cast(sources, tmp_path):
+    """float32 holds every bfloat16 exactly and comes back; the speech tokenizer keeps its own type."""
+    source = sources["custom_voice"]
+    convert(source, tmp_path / "wide", dtype="float32")
+    assert_equal(parameters(tmp_path / "wide", "float32"), parameters(source, "float32"))
+    types = {kind for tensors in read_headers(tmp_path / "wide")[0].values() for _, kind in tensors.values()}
+    assert types == {"F32"}
+    convert(tmp_path / "wide", tmp_path / "back", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "back"), parameters(source))
+    convert(source, tmp_path / "half", dtype="float16")
+    assert_equal(parameters(tmp_path / "half", "float16"), parameters(source, "float16"))
+    headers, layout = read_headers(tmp_path / "half" / "speech_tokenizer")
+    assert layout == "mlx"
+    assert {kind for tensors in headers.values() for _, kind in tensors.values()} == {"F32"}
+
+
+def test_files_of_the_directory(sources, tmp_path):
+    """All that the source has, which loads with nothing else to say; the target's permissions are the usual ones."""
+    source = sources["base"]
+    convert(source, tmp_path / "out", recipe="8bit")
+    names = {str(path.relative_to(source)) for path in source.rglob("*")}
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")} == names
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    added = {"quantization", "mlx_qwen3_tts"}
+    assert {k: v for k, v in config.items() if k not in added} == json.loads((source / "config.json").read_text())
+    assert config["quantization"] == {"bits": 8, "group_size": 64, "mode": "affine"}
+    assert config["mlx_qwen3_tts"]["format"] == 1
+    assert config["mlx_qwen3_tts"]["recipe"] == "8bit"
+
+
+def linear_layers(source: Path) -> dict[str, mx.array]:
+    """Weights by path, in the source's type."""
+    network = Network(read_config(source))
+    load_weights(network, source)
+    return {p: m.weight for p, m in network.named_modules() if isinstance(m, nn.Linear | nn.Embedding)}
+
+
+@pytest.mark.parametrize("scales", ["plain", "search"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_quantized_parameters(sources, tmp_path, recipe, scales):
+    """Plain: exactly mx.quantize of the source, in every layer of every recipe. Searched: our own, never worse."""
+    source = sources["custom_voice"]
+    done = convert(source, tmp_path / "out", recipe=recipe, scales=scales)
+    found, expected, weights = parameters(tmp_path / "out"), parameters(source), linear_layers(source)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization"]
+    for path, weight in weights.items():
+        affine = RECIPES[recipe].parts.get(part_of(path))
+        if affine is None:
+            continue
+        assert {**affine._asdict()} == {k: config.get(path, config)[k] for k in ("bits", "group_size")}
+        made = plain(weight, affine) if scales == "plain" else search(weight, affine)[0]
+        expected |= {f"network.{path}.{name}": part for name, part in made._asdict().items()}
+        if scales == "search":
+            _, error, usual = search(weight, affine)
+            assert error <= usual * (1 + SCALES_SLACK)
+    assert_equal(found, expected)
+    quantized = {path for path in weights if f"network.{path}.scales" in found}
+    assert {part_of(path) for path in weights if path not in quantized} == {"codec embeddings"}
+    assert all((part.gain is not None and part.gain < 1) == (scales == "search") for part in done.parts
+               if "bits" in part.stored)  # fmt: skip
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
+    assert done.after < on_disk < done.after + 100_000  # the headers
+    assert done.after < done.before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{"recipe": "mixed-4"}, {"bits": 3, "group_size": 32}])
+def test_every_mode_speaks(sources, tmp_path, kind, options):
+    """Preset, described, cloned both ways; stacked layers give what single ones give."""
+    convert(sources[kind], tmp_path / "out", **options)
+    tts = Qwen3TTS.from_pretrained(tmp_path / "out")
+    single = Qwen3TTS("single", load_directory(tmp_path / "out", None, fused=False))
+    assert "qkv_proj" in tts.talker.model.layers[0]
+    for request in requests(tts):
+        codes = speech(tts, **request)
+        assert codes.shape == (10, 4)
+        np.testing.assert_array_equal(codes, speech(single, **request))
+
+
+def test_shards(sources, tmp_path):
+    source = sources["base"]
+    convert(source, tmp_path / "whole", recipe="mixed-4", scales="plain")
+    convert(source, tmp_path / "shards", recipe="mixed-4", scales="plain", shard_size=150_000)
+    for place in ("", "speech_tokenizer"):
+        shards = sorted((tmp_path / "shards" / place).glob("*.safetensors"))
+        assert len(shards) > 2
+        assert [path.name for path in shards] == [
+            f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))
+        ]
+        index = json.loads((tmp_path / "shards" / place / "model.safetensors.index.json").read_text())
+        found = {}
+        for path in shards:
+            tensors = mx.load(str(path))
+            assert sum(t.nbytes for t in tensors.values()) <= 150_000 or len(tensors) == 1
+            found |= dict.fromkeys(tensors, path.name)
+        assert index["weight_map"] == found
+        assert index["metadata"]["total_size"] == sum(
+            tensor.nbytes for path in shards for tensor in mx.load(str(path)).values()
+        )
+    assert_equal(parameters(tmp_path / "shards"), parameters(tmp_path / "whole"))
+
+
+def test_shards_are_a_source(sources, tmp_path):
+    convert(sources["base"], tmp_path / "shards", dtype="bfloat16", shard_size=150_000)
+    convert(tmp_path / "shards", tmp_path / "joined", dtype="bfloat16")
+    assert_equal(parameters(tmp_path / "joined"), parameters(sources["base"]))
+
+
+def test_files_are_valid_safetensors(tmp_path):
+    """Aligned, complete, readable by the library; a tensor that is left out or of another shape is a mistake."""
+    tensors = {"a": Tensor((3,), "BF16"), "b": Tensor((2, 5), "F32"), "c": Tensor((1,), "U32"), "d": Tensor((), "F16")}
+    arrays = {name: (mx.arange(int(np.prod(t.shape))) + 1).reshape(t.shape) for name, t in tensors.items()}
+    types = {"a": mx.bfloat16, "b": mx.float32, "c": mx.uint32, "d": mx.float16}
+    arrays = {name: array.astype(types[name]) for name, array in arrays.items()}
+    arrays["b"] = mx.contiguous(arrays["b"].T).T  # not in the order of its shape
+    with ShardWriter(tmp_path, tensors, 10**9) as writer:
+        for name in ("d", "b", "a", "c"):
+            writer.write(name, arrays[name])
+    found = mx.load(str(tmp_path / "model.safetensors"))
+    for name, array in arrays.items():
+        assert mx.array_equal(found[name], array).item(), name
+    with safe_open(tmp_path / "model.safetensors", framework="numpy") as file:  # which checks the header as well
+        np.testing.assert_array_equal(file.get_tensor("b"), np.array(arrays["b"]))
+    header = json.loads((tmp_path / "model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
+    starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+    assert all(start % types[name].size == 0 for name, start in starts.items())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="3 tensors were not written"), ShardWriter(tmp_path, tensors, 10**9) as writer:
+        writer.write("a", arrays["a"])
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="its header says"), ShardWriter(tmp_path, tensors, 10**9) as writer:
+        writer.write("a", arrays["b"])
+
+
+def test_calibration(sources, tmp_path):
+    """The error that counts falls where the inputs of each layer are known."""
+    source = sources["base"]
+    voice = requests(Qwen3TTS.from_pretrained(source))[0]["voice"]
+    importance = mean_squares(source, ["Hello world", "this is a voice"], voice, max_frames=8)
+    weights = linear_layers(source)
+    linear = {path for path in weights if "embedding" not in path}
+    assert importance.keys() == linear
+    assert all(value.shape == (weights[path].shape[1],) and (value > 0).all() for path, value in importance.items())
+    convert(source, tmp_path / "out", bits=4, importance=lambda directory: {Path(directory): 1} and importance)
+    found = parameters(tmp_path / "out")
+    name = "talker.model.layers.0.mlp.down_proj"
+    expected = search(weights[name], Affine(4), importance[name])[0]
+    assert mx.array_equal(found[f"network.{name}.weight"], expected.weight).item()
+    assert not mx.array_equal(expected.weight, search(weights[name], Affine(4))[0].weight).item()
+
+
+def test_observed_inputs_are_the_layers_inputs(sources):
+    """Checked on the layer whose input is known: the first projection of the text reads the text's embeddings."""
+    source = sources["custom_voice"]
+    tts = Qwen3TTS("x", load_directory(source, None))
+    text = "hello world"
+    importance = mean_squares(source, [text], "ada", max_frames=1)["talker.text_projection.linear_fc1"]
+    seen = []
+    embed = type(tts.talker).embed_text
+
+    def record(self, ids):
+        seen.extend(ids)
+        return embed(self, ids)
+
+    from mlx_qwen3_tts.teacher_forcing import requests as asked
+    from mlx_qwen3_tts.teacher_forcing import score
+
+    request = asked(tts, [text], "ada", None, 1)[0]
+    codes = tts.synthesize(text, voice="ada", seed=0, max_frames=1).codes
+    try:
+        type(tts.talker).embed_text = record
+        score(tts, request, codes)
+    finally:
+        type(tts.talker).embed_text = embed
+    rows = tts.talker.model.text_embedding(mx.array(seen))
+    np.testing.assert_allclose(np.array(importance), np.array(mx.square(rows).mean(0)), rtol=1e-5)
+
+
+# What must be refused, before anything is written.
+
+
+def refused(source, out, message, **options) -> None:
+    before = sorted(out.parent.rglob("*"))
+    with pytest.raises(ConversionError, match=message):
+        convert(source, out, **options)
+    assert sorted(out.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"recipe": "5bits"}, "unknown recipe '5bits'; there are 8bit, 6bit, mixed-4, 4bit"),
+        ({"bits": 7}, "no weights of 7 bits; choose from 2, 3, 4, 5, 6, 8"),
+        ({"bits": 0}, "no weights of 0 bits"),
+        ({"bits": True}, "no weights of True bits"),
+        ({"bits": 4, "group_size": 48}, "no groups of 48; choose from 32, 64, 128"),
+        ({"recipe": "4bit", "group_size": 16}, "no groups of 16"),
+        ({"bits": 4, "group_size": 128}, r"groups of 128 do not divide the width 64 of talker\."),
+        ({"recipe": "mixed-4", "group_size": 128}, r"groups of 128 do not divide"),
+        ({"recipe": "4bit", "bits": 4}, "exclude each other"),
+        ({"group_size": 64}, "group size needs"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"bits": 4, "scales": "best"}, "unknown scales 'best'"),
+        ({"dtype": "float32", "shard_size": 0}, "shard_size is 0"),
+        ({"dtype": "float32", "importance": dict}, "calibration"),
+        ({"bits": 4, "scales": "plain", "importance": dict}, "calibration"),
+    ],
+)
+def test_options_that_are_none(sources, tmp_path, options, message):
+    refused(sources["custom_voice"], tmp_path / "out", message, **options)
+
+
+def test_quantized_source(sources, tmp_path):
+    convert(sources["custom_voice"], tmp_path / "small", bits=4, scales="plain")
+    for options in ({"bits": 8}, {"dtype": "bfloat16"}):
+        refused(tmp_path / "small", tmp_path / "out", "already quantized", **options)
+    path = tmp_path / "small" / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "quantization"}))
+    refused(tmp_path / "small", tmp_path / "out", r"already quantized \(talker.*scales\)", bits=8)
+
+
+def test_numbers_that_do_not_fit(tmp_path):
+    name = "talker.model.layers.1.mlp.up_proj.weight"
+    for number, options in (
+        (1e6, {"dtype": "float16"}),
+        (np.nan, {"bits": 4}),
+        (np.inf, {"bits": 4, "scales": "plain"}),
+    ):
+        source = checkpoints.write_wide(tmp_path / f"{number}", dtype="bfloat16")
+        tensors = mx.load(str(source / "model.safetensors"))
+        tensors[name][3, 5] = number
+        mx.eval(tensors)
+        mx.save_safetensors(str(source / "model.safetensors"), tensors, {"format": "pt"})
+        refused(source, tmp_path / "out", f"{name} holds numbers", **options)
+
+
+def test_damaged_source(sources, tmp_path):
+    source = checkpoints.write_wide(tmp_path / "source")
+    path = source / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        convert(source, tmp_path / "out", bits=4)
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_existing_target(sources, tmp_path):
+    source, out = sources["custom_voice"], tmp_path / "out"
+    convert(source, out, dtype="bfloat16")
+    before = parameters(out)
+    refused(source, out, "exists; --force replaces", bits=4)
+    refused(source, out, "no groups of 5", bits=4, group_size=5, force=True)
+    assert_equal(parameters(out), before)
+    convert(source, out, bits=4, force=True)
+    assert "network.talker.codec_head.scales" in parameters(out)
+    (out / "notes.txt").write_text("mine")
+    refused(source, out, r"notes\.txt is in it", dtype="bfloat16", force=True)
+    (tmp_path / "file").write_text("mine")
+    refused(source, tmp_path / "file", "is a file", dtype="bfloat16", force=True)
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    (tmp_path / "home" / "work" / "model.safetensors").write_text("mine")
+    refused(source, tmp_path / "home", r"work/model\.safetensors is in it", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "no" / "out", "no directory", dtype="bfloat16")
+    (tmp_path / "link").symlink_to(out)
+    (out / "notes.txt").unlink()
+    convert(source, tmp_path / "link", dtype="bfloat16", force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert_equal(parameters(out), before)
+
+
+def test_source_is_target(tmp_path, monkeypatch):
+    source = checkpoints.write_wide(tmp_path / "source")
+    (tmp_path / "link").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    for out in (source, tmp_path / "link", Path("source"), Path("link/../source"), Path("source/")):
+        with pytest.raises(ConversionError, match="is the source itself"):
+            convert(source, out, bits=4, force=True)
+    with pytest.raises(ConversionError, match="is the source itself"):
+        convert("link", "source", bits=4, force=True)
+    assert len(speech(Qwen3TTS.from_pretrained(source))) == 10
+
+
+def test_full_disk(sources, tmp_path, monkeypatch):
+    """No room from the start, and none on the way; an existing checkpoint stays what it was."""
+    source, out = sources["custom_voice"], tmp_path / "out"
+    convert(source, out, dtype="bfloat16")
+    before = parameters(out)
+    write, count = ShardWriter.write, []
+
+    def full(self, name, array):
+        count.append(name)
+        if len(count) > 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, name, array)
+
+    for target in (tmp_path / "new", out):
+        count.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(ShardWriter, "write", full)
+            refused(source, target, "No space left on device; nothing is left behind", bits=4, force=True)
+    assert_equal(parameters(out), before)
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion.shutil, "disk_usage", lambda path: os.statvfs_result([0] * 10) and _Usage(1000))
+        refused(source, tmp_path / "new", "0.0 GB free", bits=4)
+
+
+class _Usage:
+    def __init__(self, free: int):
+        self.free = free
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits")
+def test_write_that_fails_in_the_system(sources, tmp_path):
+    """A real failing write, in a process of its own that may not write files above 200 kB."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    command = spawn(
+        "convert", "--model", sources["custom_voice"], "--bits", 8, "--scales", "plain", "--out", tmp_path / "out"
+    )
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "nothing is left behind" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption(sources, tmp_path, monkeypatch):
+    source, out = sources["custom_voice"], tmp_path / "out"
+    convert(source, out, dtype="bfloat16")
+    before = parameters(out)
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    for place in ("write_config", "_copy_files", "_convert_tensor"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(conversion, place, interrupt)
+            convert(source, out, bits=4, force=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    rename, count = Path.rename, []
+
+    def interrupted_rename(self, target):  # the second one, when the old checkpoint is already put aside
+        count.append(target)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", interrupted_rename)
+        convert(source, out, bits=4, force=True)
+    assert len(count) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert_equal(parameters(out), before)
+
+
+def test_killed(sources, tmp_path):
+    """SIGKILL in the middle leaves nothing that loads."""
+    code = (
+        "import sys, time; import mlx_qwen3_tts.convert as c; from mlx_qwen3_tts.shards import ShardWriter as W\n"
+        "write, n = W.write, []\n"
+        "def slow(self, name, array):\n"
+        "    write(self, name, array); n.append(name)\n"
+        "    if len(n) == 60: print('now', flush=True); time.sleep(60)\n"
+        "W.write = slow; c.convert(sys.argv[1], sys.argv[2], bits=8, scales='plain')"
+    )
+    command = [sys.executable, "-c", code, sources["custom_voice"], tmp_path / "out"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "now\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    left = list(tmp_path.iterdir())
+    assert [path.name.split(".")[1] for path in left] == ["out"]
+    assert left[0].name.startswith(".")
+    with pytest.raises(CheckpointError):
+        Qwen3TTS.from_pretrained(left[0])
+    convert(sources["custom_voice"], tmp_path / "out", bits=8)  # and is no hindrance
+
+
+def test_ctrl_c(sources, tmp_path):
+    """A real one: exit code 130, nothing is left."""
+    code = (
+        "import sys, time; import mlx_qwen3_tts.convert as c; from mlx_qwen3_tts.cli import main\n"
+        "def slow(*args): print('now', flush=True); time.sleep(60)\n"
+        "c._convert_tensor = slow; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["convert", "--model", sources["custom_voice"], "--bits", "8", "--out", tmp_path / "out"]
+    child = subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "now\n"
+    child.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert child.wait() == 130
+    assert time.monotonic() - started < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+import mlx_qwen3_tts.convert as c
+
+def peak():  # Linux hands the parent's ru_maxrss on to a child
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before = peak()
+c.convert(sys.argv[1], sys.argv[2], scales="plain", bits=4)
+print(peak() - before)
+"""
+
+
+def test_memory_is_that_of_a_few_tensors(tmp_path):
+    """A checkpoint of 310 MB whose largest tensor has 12 MB; its weights are zeros in a file with holes."""
+    source = checkpoints.write_wide(tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    config["talker_config"] |= {"hidden_size": 1024, "intermediate_size": 6144, "num_hidden_layers": 8}
+    (source / "config.json").write_text(json.dumps(config))
+    network = Network(read_config(source))
+    shapes = {name: Tensor(tuple(p.shape), "BF16") for name, p in tree_flatten(network.parameters())}
+    size = sum(tensor.nbytes for tensor in shapes.values())
+    assert size > 300e6
+    (source / "model.safetensors").unlink()
+    with ShardWriter(source, shapes, 10**12) as writer:
+        writer._left.clear()
+    os.truncate(source / "model.safetensors", (source / "model.safetensors").stat().st_size + size)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, source, tmp_path / "out"], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 100e6, done.stdout

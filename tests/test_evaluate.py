@@ -1,0 +1,119 @@
+"""A checkpoint against itself is exact; against another the figures are those of the generating loop."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import checkpoints
+import sounds
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
+from mlx_qwen3_tts.convert import convert
+from mlx_qwen3_tts.evaluate import _kl, evaluate
+from mlx_qwen3_tts.teacher_forcing import requests, score
+
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False, repetition_penalty=1.0)
+TEXTS = ["Hello world", "this is a voice"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Of each kind a checkpoint and its 4-bit copy."""
+    root = tmp_path_factory.mktemp("pairs")
+    result = {}
+    for kind in ("custom_voice", "voice_design", "base"):
+        source = checkpoints.write_wide(root / kind, kind, "bfloat16")
+        convert(source, root / f"{kind}-4", bits=4, scales="plain")
+        result[kind] = source, root / f"{kind}-4"
+    return result
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+def test_itself_is_exact(pairs, kind):
+    for checkpoint in pairs[kind]:
+        voice = None
+        if kind == "base":
+            voice = Qwen3TTS.from_pretrained(checkpoint).clone_voice(sounds.SOUNDS["speech"], "hello this voice")
+        found = evaluate(checkpoint, checkpoint, TEXTS, voice, max_frames=9)
+        assert found.frames == 18
+        assert found.agreement == [1.0] * 4
+        assert found.kl == [0.0] * 4
+        assert (found.mel_distance, found.waveform_distance) == (0.0, 0.0)
+
+
+def test_bits_cost(pairs, tmp_path):
+    """Fewer bits differ more, in every figure; the sizes are those of the files."""
+    source, four = pairs["custom_voice"]
+    convert(source, tmp_path / "8", bits=8)
+    found = {bits: evaluate(path, source, TEXTS, max_frames=20) for bits, path in ((4, four), (8, tmp_path / "8"))}
+    assert np.mean(found[4].kl) > 5 * np.mean(found[8].kl) > 0
+    assert np.mean(found[4].agreement) < np.mean(found[8].agreement)
+    assert found[4].mel_distance > found[8].mel_distance
+    assert found[4].model.bytes == sum(path.stat().st_size for path in four.rglob("*.safetensors"))
+    assert found[4].model.bytes < found[8].model.bytes < found[4].reference.bytes
+    for side in (found[4].model, found[4].reference):
+        assert side.seconds_per_frame > 0
+        assert 0 < side.real_time_factor < 100
+        assert side.peak_memory > 0
+
+
+@pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
+def test_teacher_forcing_is_the_loop(pairs, kind):
+    """The likeliest codes of all frames at once are those that the greedy loop chose one by one."""
+    for checkpoint in pairs[kind]:
+        tts = Qwen3TTS.from_pretrained(checkpoint)
+        voice = tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice") if kind == "base" else None
+        for text in TEXTS:
+            request = requests(tts, [text], voice, None, 30)[0]
+            codes = tts.synthesize(text, voice, instruct=request.instruct, seed=0, sampling=GREEDY, max_frames=30).codes
+            scores = score(tts, request, codes)
+            likeliest = np.concatenate(
+                [np.array(mx.argmax(scores.talker, -1))[:, None], np.array(mx.argmax(scores.predictor, -1))], axis=1
+            )
+            np.testing.assert_array_equal(likeliest[2:], codes[2:])  # in the first two frames the end is refused
+            np.testing.assert_allclose(np.exp(np.array(scores.talker)).sum(-1), 1, rtol=1e-5)
+            np.testing.assert_allclose(np.exp(np.array(scores.predictor)).sum(-1), 1, rtol=1e-5)
+
+
+def test_kl():
+    """Against a sum by hand; ids that cannot be drawn add nothing."""
+    p, q = np.array([[0.5, 0.25, 0.25, 0.0]]), np.array([[0.25, 0.5, 0.25, 0.0]])
+    with np.errstate(divide="ignore"):
+        found = _kl(mx.array(np.log(p)), mx.array(np.log(q)))
+    assert found.item() == pytest.approx(0.5 * np.log(2) - 0.25 * np.log(2), rel=1e-6)
+
+
+def test_pairs_that_cannot_be_compared(pairs, checkpoint):
+    custom, design, base = (pairs[kind][0] for kind in ("custom_voice", "voice_design", "base"))
+    with pytest.raises(RequestError, match="different kinds cannot be compared: custom_voice and voice_design"):
+        evaluate(custom, design, TEXTS)
+    with pytest.raises(RequestError, match="different widths cannot be compared: 32 and 64"):
+        evaluate(checkpoint, custom, TEXTS)
+    with pytest.raises(RequestError, match="cloned voices only"):
+        evaluate(base, base, TEXTS)
+    with pytest.raises(RequestError, match="no texts"):
+        evaluate(custom, custom, [])
+
+
+def test_command_line(pairs, run_cli, tmp_path):
+    """A table or JSON on standard output, and nothing else there."""
+    source, four = pairs["custom_voice"]
+    (tmp_path / "texts").write_text("Hello world\n\n  this is a voice \n")
+    argv = ("evaluate", "--model", four, "--reference", source, "--texts", tmp_path / "texts", "--max-frames", 6)
+    code, out, _ = run_cli(*argv, "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["frames"] == 12
+    assert len(data["kl"]) == len(data["agreement"]) == 4
+    code, out, _ = run_cli(*argv)
+    assert code == 0
+    assert len(out.splitlines()) == 1 + 4 + 1 + 1 + 1 + 1 + 3
+    assert f"{np.mean(data['agreement']):.1%}" in out
+    (tmp_path / "texts").write_text(" \n")
+    code, out, err = run_cli(*argv)
+    assert (code, out) == (1, "")
+    assert "holds no text" in err
+    code, _, err = run_cli(*argv[:5], "--texts", tmp_path / "none")
+    assert code == 1
+    assert "cannot read the texts" in err

@@ -1,0 +1,224 @@
+"""Loading quantized checkpoints: what mlx-audio writes, layers that differ, and entries that are none."""
+
+import json
+import zlib
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+import checkpoints
+import sounds
+from mlx_qwen3_tts import CheckpointError, Qwen3TTS
+from mlx_qwen3_tts.load import Network, load_directory, read_config
+from mlx_qwen3_tts.weights import load_weights
+
+COMMITTED = Path(__file__).with_name("golden")  # also where GOLDEN names fresh data of the official package
+ABOUT = json.loads((COMMITTED / "mlx-audio.json").read_text())
+AFFINE = {"group_size": 64, "bits": 4, "mode": "affine"}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return checkpoints.write_wide(tmp_path / "source", dtype="bfloat16")
+
+
+def codes(tts: Qwen3TTS, **options) -> np.ndarray:
+    return tts.synthesize("Hello world", seed=3, max_frames=12, **options).codes
+
+
+def write_quantized(source, quantization: dict, names=None) -> None:
+    """Replace a checkpoint's weights by quantized ones, with MLX's own functions. names: entries of config.json."""
+    network = Network(read_config(source))
+    load_weights(network, source)
+
+    def settings(path: str, module: nn.Module):
+        found = quantization.get(path, {k: quantization[k] for k in AFFINE})
+        return found if isinstance(module, nn.Linear) else False
+
+    nn.quantize(network, class_predicate=settings)
+    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(network.parameters())), {"format": "mlx"})
+    edit(source, quantization=quantization if names is None else names)
+
+
+def edit(directory, **changes) -> None:
+    path = directory / "config.json"
+    data = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+
+
+def test_mlx_audio_4_bit(source):
+    """The file that mlx-audio's converter wrote gives the codes of the same weights under mx.quantize."""
+    expected = Qwen3TTS.from_pretrained(source, dtype="bfloat16")
+    nn.quantize(expected.network, 64, 4, class_predicate=lambda _, module: isinstance(module, nn.Linear))
+    expected.network.set_dtype(mx.float32)
+    unquantized = codes(Qwen3TTS.from_pretrained(source))
+    (source / "model.safetensors").write_bytes((COMMITTED / "mlx-audio-4bit.safetensors").read_bytes())
+    (source / "config.json").write_text(json.dumps(ABOUT["config"]))
+    tts = Qwen3TTS.from_pretrained(source)
+    assert isinstance(tts.talker.codec_head, nn.QuantizedLinear)
+    assert isinstance(tts.talker.model.text_embedding, nn.Embedding)
+    np.testing.assert_array_equal(codes(tts), codes(expected))
+    assert (codes(tts) != unquantized).any()
+    edit(source, quantization=None)  # `quantization_config` alone says the same
+    np.testing.assert_array_equal(codes(Qwen3TTS.from_pretrained(source)), codes(expected))
+
+
+def test_mlx_audio_unquantized(tmp_path):
+    """Names, types and layouts are those that mlx-audio's converter writes for a Base model; it speaks the same."""
+    source = checkpoints.write_wide(tmp_path / "source", "base", "bfloat16")
+    expected = Qwen3TTS.from_pretrained(source)
+    parts = dict(expected.network.named_modules())
+    tensors = mx.load(str(source / "model.safetensors"))
+    for name, tensor in tensors.items():
+        if isinstance(parts.get(name.removesuffix(".weight")), nn.Conv1d) and name.endswith(".weight"):
+            tensors[name] = mx.contiguous(tensor.moveaxis(1, 2))
+    found = {
+        name: [list(tensor.shape), str(tensor.dtype), zlib.crc32(memoryview(tensor.view(mx.uint8)))]
+        for name, tensor in tensors.items()
+    }
+    assert found == ABOUT["base"]
+    (source / "model.safetensors").unlink()
+    mx.save_safetensors(str(source / "model.safetensors"), tensors, {"format": "mlx"})
+    names = dict.fromkeys(tensors, "model.safetensors")
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert {path.name for path in source.iterdir()} == set(ABOUT["files"])
+    assert {path.name for path in (source / "speech_tokenizer").iterdir()} == set(ABOUT["speech_tokenizer"])
+    again = Qwen3TTS.from_pretrained(source)
+    for text in (None, "hello this voice"):
+        voices = [tts.clone_voice(sounds.SOUNDS["speech"], text) for tts in (expected, again)]
+        np.testing.assert_array_equal(voices[0].speaker_embedding, voices[1].speaker_embedding)
+        np.testing.assert_array_equal(codes(expected, voice=voices[0]), codes(again, voice=voices[1]))
+
+
+LAYER = "talker.model.layers.1."
+
+
+def test_layers_that_differ(source):
+    """Bits and group sizes of their own, also within what is otherwise one matrix; such layers are not stacked."""
+    eight, small = AFFINE | {"bits": 8}, AFFINE | {"group_size": 32}
+    others = {f"{LAYER}self_attn.q_proj": eight, f"{LAYER}mlp.up_proj": False, f"{LAYER}self_attn.o_proj": small}
+    write_quantized(source, AFFINE | others)
+    tts = Qwen3TTS.from_pretrained(source)
+    first, second = tts.talker.model.layers
+    assert "qkv_proj" in first
+    assert "gate_up_proj" in first
+    assert (second.self_attn.q_proj.bits, second.self_attn.k_proj.bits, second.self_attn.o_proj.group_size) == (
+        8,
+        4,
+        32,
+    )
+    assert isinstance(second.mlp.up_proj, nn.Linear)
+    assert isinstance(second.mlp.gate_proj, nn.QuantizedLinear)
+    found = codes(tts)
+    network = load_directory(source, None, fused=False).network
+    values = {
+        f"{path}.weight": mx.dequantize(part.weight, part.scales, part.biases, part.group_size, part.bits)
+        for path, part in network.named_modules()
+        if isinstance(part, nn.QuantizedLinear)
+    }
+    kept = {name: value for name, value in tree_flatten(network.parameters()) if f".{name.rsplit('.')[-1]}" not in
+            (".scales", ".biases")}  # fmt: skip
+    mx.save_safetensors(str(source / "plain.safetensors"), kept | values, {"format": "mlx"})
+    (source / "plain.safetensors").rename(source / "model.safetensors")
+    edit(source, quantization=None)
+    np.testing.assert_array_equal(found, codes(Qwen3TTS.from_pretrained(source)))
+
+
+@pytest.mark.parametrize("mode, bits, group_size", [("mxfp4", 4, 32), ("nvfp4", 4, 16), ("mxfp8", 8, 32)])
+def test_other_modes_of_mlx(source, mode, bits, group_size):
+    """Their scales are bytes and biases there are none; stacked or not, they speak the same."""
+    unquantized = codes(Qwen3TTS.from_pretrained(source))
+    write_quantized(source, {"group_size": group_size, "bits": bits, "mode": mode})
+    tts = Qwen3TTS.from_pretrained(source)
+    assert tts.talker.model.layers[0].qkv_proj.mode == mode
+    found = codes(tts)
+    assert (found != unquantized).any()
+    plain = Qwen3TTS("plain", load_directory(source, None, fused=False))
+    assert "q_proj" in plain.talker.model.layers[0].self_attn
+    np.testing.assert_array_equal(found, codes(plain))
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ("4bit", "not of MLX"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "not of MLX"),
+        ({}, r"quantization\.bits is 'None'"),
+        ({"bits": 4}, r"quantization\.group_size is 'None'"),
+        (AFFINE | {"bits": 7}, "bits is '7'; affine has 2, 3, 4, 5, 6, 8"),
+        (AFFINE | {"bits": True}, "bits is 'True'"),
+        (AFFINE | {"group_size": 48}, "group_size is '48'; affine has 32, 64, 128"),
+        (AFFINE | {"group_size": [64]}, "group_size"),
+        (AFFINE | {"mode": "gguf"}, "mode is 'gguf'; MLX has affine"),
+        (AFFINE | {"mode": ["affine"]}, "mode"),
+        (AFFINE | {"talker.codec_head": 4}, r"talker\.codec_head is '4'"),
+        (AFFINE | {"talker.codec_head": {"bits": 4}}, r"talker\.codec_head\.group_size"),
+        (AFFINE | {"talker.codec_head": False}, r"unknown tensor talker\.codec_head\.biases"),
+        (AFFINE | {"talker.codec_head": AFFINE | {"bits": 8}}, r"talker\.codec_head\.weight has shape"),
+        (
+            AFFINE | {"talker.codec_head": AFFINE | {"group_size": 128}},
+            r"128 do not divide the width 64 of talker\.codec_h",
+        ),
+        (AFFINE | {"talker.model.codec_embedding": AFFINE}, r"codec_embedding\.biases is missing"),
+    ],
+)
+def test_entries_that_are_none(source, entry, message):
+    write_quantized(source, AFFINE, entry)
+    with pytest.raises(CheckpointError, match=message):
+        Qwen3TTS.from_pretrained(source)
+
+
+def test_files_that_do_not_fit(source):
+    write_quantized(source, AFFINE)
+    path = source / "model.safetensors"
+    tensors = mx.load(str(path))
+    mx.eval(tensors)
+    name = "talker.codec_head"
+    for change, message in [
+        ({f"{name}.weight": tensors[f"{name}.weight"].view(mx.float32)}, r"weight is of type F32; it can be U32"),
+        ({f"{name}.scales": tensors[f"{name}.scales"].view(mx.uint16)}, r"scales is of type U16; it can be F32"),
+        ({f"{name}.biases": None}, r"codec_head\.biases is missing"),
+        ({f"{name}.scales": None}, r"unknown tensor talker\.codec_head\.biases"),
+    ]:
+        changed = {key: value for key, value in (tensors | change).items() if value is not None}
+        mx.save_safetensors(str(path), changed, {"format": "mlx"})
+        with pytest.raises(CheckpointError, match=message):
+            Qwen3TTS.from_pretrained(source)
+    edit(source, quantization=None)
+    with pytest.raises(CheckpointError, match=r"unknown tensor talker.*\.biases"):
+        Qwen3TTS.from_pretrained(source)
+
+
+def test_dtype_leaves_integers_alone(source):
+    write_quantized(source, AFFINE)
+    for dtype in ("float32", "bfloat16", "float16"):
+        tts = Qwen3TTS.from_pretrained(source, dtype=dtype)
+        head = tts.talker.codec_head
+        assert (head.weight.dtype, head.scales.dtype) == (mx.uint32, getattr(mx, dtype))
+        assert tts.talker.dtype == getattr(mx, dtype)
+        assert tts.talker.embed_frames(mx.zeros((1, 2, 4), mx.int32)).dtype == getattr(mx, dtype)
+
+
+@pytest.mark.parametrize("number", [2, 10**6])
+def test_newer_format_is_refused(source, number):
+    edit(source, mlx_qwen3_tts={"format": number})
+    with pytest.raises(
+        CheckpointError, match=rf"newer version .*format {number}; this one reads up to 1.*pip install -U"
+    ):
+        Qwen3TTS.from_pretrained(source)
+
+
+@pytest.mark.parametrize("about", [{}, {"format": "1"}, {"format": 0}, {"format": True}, [1], "1", 1.5])
+def test_format_that_is_none(source, about):
+    edit(source, mlx_qwen3_tts=about)
+    with pytest.raises(CheckpointError, match=r"mlx_qwen3_tts\.format"):
+        Qwen3TTS.from_pretrained(source)
+
+
+def test_format_1_loads(source):
+    edit(source, mlx_qwen3_tts={"format": 1, "anything": "else"})
+    assert len(codes(Qwen3TTS.from_pretrained(source))) == 12

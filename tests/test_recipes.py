@@ -1,0 +1,83 @@
+"""Recipes at released sizes, and the README's table of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import released
+from mlx_qwen3_tts.config import ModelConfig
+from mlx_qwen3_tts.load import Network
+from mlx_qwen3_tts.quantize import Affine
+from mlx_qwen3_tts.recipes import PARTS, RECIPES, entry, find, part_of, plan, stored_bytes
+from mlx_qwen3_tts.schema import from_dict
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def network(name: str) -> Network:
+    return Network(from_dict(ModelConfig, released.config(name), "config.json"))
+
+
+def gigabytes(name: str, recipe: str | None) -> float:
+    """Weights of a released model as a recipe stores them, the codec's among them, from the shapes alone."""
+    layers = plan(network(name), RECIPES.get(recipe))
+    size = sum(stored_bytes(tensor, shape, 2, layers) for tensor, shape in released.tensors(name).items())
+    return (size + sum(stored_bytes(tensor, shape, 4, {}) for tensor, shape in released.codec_tensors().items())) / 1e9
+
+
+def test_readme_sizes():
+    """Every figure of the table, for every recipe."""
+    rows = re.findall(r"^\| `?([\w-]+)`? \|[^|]*\|(.*)\|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    table = {
+        name: [cell.strip() for cell in cells.split("|")] for name, cells in rows if name in {*RECIPES, "bfloat16"}
+    }
+    assert table.keys() == {*RECIPES, "bfloat16"}
+    for recipe, cells in table.items():
+        assert cells == [f"{gigabytes(name, recipe):.2f}" for name in released.MODELS], recipe
+
+
+def test_every_tensor_has_its_part():
+    """All parts have tensors, and what is left is norms."""
+    names = released.tensors("1.7B-Base")
+    assert {part_of(name) for name in names} == {*PARTS, "norms"}
+    assert all("norm" in name for name in names if part_of(name) == "norms")
+    assert part_of("talker.model.layers.27.self_attn.q_proj.weight") == "talker attention"
+    assert part_of("talker.code_predictor.model.layers.0.self_attn.q_proj") == "code predictor attention"
+    assert part_of("talker.code_predictor.model.codec_embedding.14.weight") == "codec embeddings"
+    assert part_of("talker.model.codec_embedding.weight") == "codec embeddings"
+    assert part_of("talker.text_projection.linear_fc1.bias") == "text projection"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", ["0.6B-Base", "1.7B-VoiceDesign"])
+def test_plan_of_released_models(name, recipe):
+    """Stacked layers have the same bits, and the sensitive parts more than the others."""
+    model = network(name)
+    layers = plan(model, RECIPES[recipe])
+    for path in layers:
+        for one, others in (("q_proj", ("k_proj", "v_proj")), ("gate_proj", ("up_proj",))):
+            if path.endswith(one):
+                assert all(layers[path.replace(one, other)] == layers[path] for other in others)
+    assert layers["talker.model.text_embedding"].bits == 8
+    assert not any("codec_embedding" in path or "speaker_encoder" in path for path in layers)
+    linear = 28 * 7 + 5 * 7 + 15 + 2 + 1 + (name.startswith("1.7B"))
+    assert len(layers) == linear + 1
+    data = entry(layers)
+    for path, affine in layers.items():
+        settings = data.get(path, data)
+        assert Affine(settings["bits"], settings["group_size"]) == affine
+
+
+def test_mixed_4_keeps_the_code_predictor():
+    parts = RECIPES["mixed-4"].parts
+    assert parts["code predictor attention"].bits == parts["code predictor MLP"].bits == 8
+    assert parts["code predictor heads"].bits == parts["talker MLP"].bits == 4
+    assert parts["talker attention"].bits == 6
+
+
+def test_group_size_of_a_recipe():
+    found = find("mixed-4", None, 32)
+    assert {affine.group_size for affine in found.parts.values()} == {32}
+    assert found.parts["talker MLP"].bits == 4
+    assert find(None, None, None) is None
