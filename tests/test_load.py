@@ -101,7 +101,7 @@ def test_dtypes(checkpoint):
     for dtype, expected in ((None, mx.float32), ("bfloat16", mx.bfloat16), ("float16", mx.float16)):
         tts = Qwen3TTS.from_pretrained(checkpoint, dtype=dtype)
         assert tts.talker.codec_head.weight.dtype == expected
-        assert tts.codec.decoder.decoder[0].conv.weight.dtype == mx.float32
+        assert tts.codec.decoder.decoder[0].taps.dtype == mx.float32
         assert tts.synthesize("Hello", seed=1, max_frames=2).audio.dtype == np.float32
     with pytest.raises(CheckpointError, match="int8"):
         Qwen3TTS.from_pretrained(checkpoint, dtype="int8")
