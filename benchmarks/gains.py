@@ -1,0 +1,141 @@
+"""What each change for speed gains: milliseconds per frame with one of them taken back at a time.
+
+    python benchmarks/gains.py [--size tiny|0.6B] [--frames N] [--rounds N]
+
+The changes are taken back by patching this package, so that the figures are of the code as it is. Rounds are in turn.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from statistics import median
+from unittest import mock
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_qwen3_tts import Qwen3TTS, benchmark, fused
+from mlx_qwen3_tts.codec import layers
+from mlx_qwen3_tts.codec.decoder import CodecDecoder
+from mlx_qwen3_tts.generate import Ahead, FrameFunctions
+
+CHUNK = 4
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    with mock.patch.object(benchmark, "fuse", lambda _model: None):
+        yield
+
+
+@contextmanager
+def uncompiled(step: bool, frame: bool) -> Iterator[None]:
+    init = FrameFunctions.__init__
+
+    def patched(self: FrameFunctions, talker: object) -> None:
+        init(self, talker, compiled=not frame)
+        self._step = self._one_step if step else mx.compile(self._one_step)
+
+    with mock.patch.object(FrameFunctions, "__init__", patched):
+        yield
+
+
+@contextmanager
+def residuals_added_apart() -> Iterator[None]:
+    with mock.patch.object(fused, "add_projected", lambda x, layer, y: x + layer(y)):
+        yield
+
+
+@contextmanager
+def waiting_for_the_host() -> Iterator[None]:
+    with (
+        mock.patch.object(mx, "async_eval", lambda *_arrays: None),
+        mock.patch.object(Ahead, "look", lambda _self: None),
+    ):
+        yield
+
+
+@contextmanager
+def codec_as_loaded() -> Iterator[None]:
+    with mock.patch.object(CodecDecoder, "fuse", lambda _self: None):
+        yield
+
+
+@contextmanager
+def codec_uncompiled() -> Iterator[None]:
+    with mock.patch("mlx_qwen3_tts.codec.mx.compile", lambda function: function):
+        yield
+
+
+@contextmanager
+def convolutions_of_mlx() -> Iterator[None]:
+    with mock.patch.object(layers.CausalConv1d, "fuse", lambda _self: None):
+        yield
+
+
+FRAMES = {
+    "as it is": nullcontext,
+    "plain layers": plain_layers,
+    "step not compiled": lambda: uncompiled(step=True, frame=False),
+    "frame not compiled": lambda: uncompiled(step=False, frame=True),
+    "neither compiled": lambda: uncompiled(step=True, frame=True),
+    "residuals added apart": residuals_added_apart,
+    "nothing queued ahead": waiting_for_the_host,
+}
+CODEC = {
+    "as it is": nullcontext,
+    "not compiled": codec_uncompiled,
+    "convolutions of MLX": convolutions_of_mlx,
+    "weights as loaded": codec_as_loaded,
+}
+
+
+def frame_milliseconds(tts: Qwen3TTS, frames: int) -> float:
+    tts.codec.queue_next = lambda codes, _state: (lambda: np.zeros(1920 * len(codes), np.float32), None)
+    run = lambda count: tts.synthesize("Hello world", seed=1, max_frames=count)  # noqa: E731
+    return _per_frame(run, frames)
+
+
+def codec_milliseconds(tts: Qwen3TTS, frames: int) -> float:
+    codes = np.random.RandomState(0).randint(0, 256, (frames, 16)).astype(np.int32)
+
+    def run(count: int) -> None:
+        state = None
+        for start in range(0, count, CHUNK):
+            _, state = tts.codec.decode_next(codes[start : start + CHUNK], state)
+
+    return _per_frame(run, frames)
+
+
+def _per_frame(run: Callable[[int], object], frames: int) -> float:
+    short = max(CHUNK, frames // 5 // CHUNK * CHUNK)
+    run(short)
+    began = time.perf_counter()
+    run(short)
+    middle = time.perf_counter()
+    run(frames)
+    return 1000 * ((time.perf_counter() - middle) - (middle - began)) / (frames - short)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", choices=("tiny", "0.6B", "1.7B"), default="tiny")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part", choices=("frames", "codec"), default="frames")
+    args = parser.parse_args()
+    variants, run = (FRAMES, frame_milliseconds) if args.part == "frames" else (CODEC, codec_milliseconds)
+    times = {name: [] for name in variants}
+    for _ in range(args.rounds):
+        for name, variant in variants.items():
+            with variant():
+                times[name].append(run(benchmark.random_model(args.size), args.frames))
+    for name, values in times.items():
+        print(f"{name:24s} {median(values):8.2f} ms  ({', '.join(f'{value:.2f}' for value in values)})")
+    print(json.dumps({name: round(median(values), 2) for name, values in times.items()}))
+
+
+if __name__ == "__main__":
+    main()
