@@ -58,12 +58,13 @@ def test_every_option_reaches_the_model(run_cli, monkeypatch, tmp_path):
         "--seed", 9, "--max-frames", 77, "--no-non-streaming-mode", "--do-sample", "--temperature", 0.5, "--top-k", 4,
         "--top-p", 0.7,
         "--repetition-penalty", 1.2, "--subtalker-dosample", "--subtalker-temperature", 0.6, "--subtalker-top-k", 6,
-        "--subtalker-top-p", 0.8, "-o", tmp_path / "a.wav",
+        "--subtalker-top-p", 0.8, "--no-stop-runaway", "-o", tmp_path / "a.wav",
     )  # fmt: skip
     assert code == 0
     sampling = Sampling(True, 0.5, 4, 0.7, 1.2, True, 0.6, 6, 0.8)
     expected = dict(text="Hello", voice="ben", language="English", instruct="Slowly", seed=9, sampling=sampling)
-    assert calls == [expected | dict(max_frames=77, non_streaming_mode=False, chunk_frames=(1, 1, 2, 4, 8))]
+    more = dict(max_frames=77, non_streaming_mode=False, frames_per_token=None, stop_runaway=False)
+    assert calls == [expected | more | dict(chunk_frames=(1, 1, 2, 4, 8))]
 
 
 def test_greedy(run_cli, tmp_path, demo):

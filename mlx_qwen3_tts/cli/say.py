@@ -9,15 +9,20 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from typing import Any
+
+from tqdm import tqdm
 
 from .. import prompt, voice
 from ..audio import AudioWriter, check_writable
-from ..errors import AudioError, PlaybackError, RequestError, VoiceError
+from ..errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
 from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from ..model import CHUNK_FRAMES, Qwen3TTS
 from ..outlet import Outlet, note, putting
 from ..player import OpenStream, Player, open_device
 from ..prompt import Request
+from ..result import AudioChunk
+from ..runaway import retry_seed
 from ..voice import VoiceClonePrompt
 from .options import (
     DEFAULT_BASE,
@@ -61,6 +66,20 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same audio")
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms in all")
     parser.add_argument(
+        "--frames-per-token",
+        type=float,
+        metavar="N",
+        help="where --max-frames is not given, a text may take 250 frames and N more for each of its tokens "
+        "(default: 12, some 3 times what speech takes)",
+    )
+    parser.add_argument(
+        "--stop-runaway",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end speech that goes on in silence or in a cycle after its text (default). Without --seed, a TEXT that "
+        "is written to a file is then made once more. --no-stop-runaway: as the official code, without that limit too",
+    )
+    parser.add_argument(
         "--non-streaming-mode",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -101,6 +120,8 @@ def say(args: argparse.Namespace) -> None:
         sampling=sampling_from(args),
         max_frames=args.max_frames,
         non_streaming_mode=args.non_streaming_mode,
+        frames_per_token=args.frames_per_token,
+        stop_runaway=args.stop_runaway,
     )
     prompt.check_values(request)
     if args.ref_audio is not None:
@@ -119,7 +140,9 @@ def say(args: argparse.Namespace) -> None:
     if tts.name.startswith("demo"):
         note(DEMO_NOTE)
     texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]
-    speak(tts, texts, request, args.chunk_frames, open_outlet(tts, output, open_stream, args.chunk_frames), args.stats)
+    outlet = open_outlet(tts, output, open_stream, args.chunk_frames)
+    unheard = args.seed is None and args.text != "-" and output != "-" and open_stream is None
+    speak(tts, texts, request, args.chunk_frames, outlet, args.stats, again=unheard)
 
 
 def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -> str:
@@ -175,10 +198,11 @@ def speak(
     chunk_frames: Sequence[int],
     outlet: Outlet,
     stats: bool,
+    again: bool = False,
 ) -> None:
     """Speak one text after the other, each with the next seed; the first has the request's own.
 
-    max_frames of the request counts for all of them together.
+    max_frames of the request counts for all of them together. again: a runaway is made once more.
     """
     spoken = 0
     try:
@@ -188,6 +212,8 @@ def speak(
                 options = {field.name: getattr(request, field.name) for field in fields(Request)}
                 options |= {"text": text, "seed": request.seed + spoken, "max_frames": limit}
                 chunks = tts.stream(**options, chunk_frames=chunk_frames)
+                if again:
+                    chunks = second_if_runaway(tts, options, chunks, bar)
                 outlet.put(chunks, text if isinstance(text, str) else None, limit, bar)
                 spoken += 1
                 if outlet.frames == request.max_frames:
@@ -195,7 +221,26 @@ def speak(
             if not spoken:
                 raise RequestError(EMPTY_TEXT)
     finally:
-        outlet.report(request.seed, stats)
+        outlet.report(request.seed if outlet.seed is None else outlet.seed, stats)
+
+
+def second_if_runaway(
+    tts: Qwen3TTS, options: dict[str, Any], chunks: Iterable[AudioChunk], bar: tqdm
+) -> Iterator[AudioChunk]:
+    """The chunks once all of them are there; those of a second attempt where they were a runaway's."""
+    made = []
+    try:
+        for chunk in chunks:
+            made.append(chunk)
+            bar.set_description_str(f"{chunk.timing.frames} frames, {chunk.timing.audio_seconds:.1f} s of audio")
+    except Qwen3TTSError:
+        yield from made
+        raise
+    if made[-1].finish_reason == "runaway":
+        seed = retry_seed(options["seed"])
+        note(f"the speech ran on after its text (seed {options['seed']}): making it once more, with seed {seed}")
+        made = tts.stream(**options | {"seed": seed})
+    yield from made
 
 
 def read_pipe() -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import numpy as np
 from ..audio import read_audio, resample
 from ..config import CodecConfig
 from ..errors import RequestError
+from ..turn import TURN
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 from .layers import State
@@ -44,8 +45,9 @@ class Codec(nn.Module):
         Raises AudioError for audio that is empty or not finite. Source: Qwen3TTSTokenizer.encode for one clip.
         """
         audio = resample(*read_audio((audio, sample_rate)), self.config.input_sample_rate)
-        codes = self.encoder(mx.array(audio)[None], self.num_quantizers)
-        return np.array(codes[0], dtype=np.int32)
+        with TURN:
+            codes = self.encoder(mx.array(audio)[None], self.num_quantizers)
+            return np.array(codes[0], dtype=np.int32)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes to audio: int [frames, 16] -> float32 [frames * samples_per_frame], in -1 .. 1.
@@ -84,6 +86,7 @@ class Codec(nn.Module):
         """
         if not len(codes):
             return np.zeros(0, np.float32), state
-        wave, state = self.decoder(mx.array(codes.astype(np.int32))[None], state)
-        mx.eval(wave, state)
-        return np.array(wave[0]), state
+        with TURN:
+            wave, state = self.decoder(mx.array(codes.astype(np.int32))[None], state)
+            mx.eval(wave, state)
+            return np.array(wave[0]), state
