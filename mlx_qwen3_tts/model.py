@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
+from typing import NoReturn
 
 import mlx.core as mx
 import numpy as np
@@ -28,11 +29,16 @@ from .voice import VoiceClonePrompt, check_clip
 
 CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
 
+WEIGHTY = ("network", "codec", "talker", "_frames", "_prompts")  # what `unload` lets go
+
 MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
 
 
 class Qwen3TTS:
-    """A loaded Qwen3-TTS checkpoint."""
+    """A loaded Qwen3-TTS checkpoint.
+
+    It may be used from any thread, whichever loaded it; requests of several threads take turns, chunk by chunk.
+    """
 
     def __init__(self, name: str, checkpoint: Checkpoint) -> None:
         self.name = name
@@ -54,6 +60,19 @@ class Qwen3TTS:
             name = str(Path(model).expanduser().resolve() if os.path.isdir(model) else model)
             with TURN:
                 return cls(name, load_directory(directory, dtype))
+
+    def unload(self) -> None:
+        """Free the model's memory. Whatever is asked of it afterwards, also of its streams, raises RequestError."""
+        with TURN:
+            for part in WEIGHTY:
+                self.__dict__.pop(part, None)
+            mx.synchronize()
+            mx.clear_cache()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in WEIGHTY:
+            raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def model_type(self) -> str:
