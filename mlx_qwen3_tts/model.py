@@ -48,15 +48,19 @@ class Qwen3TTS:
         self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, dtype: str | None = None, progress: bool = False) -> "Qwen3TTS":
+    def from_pretrained(
+        cls, model: str | Path, dtype: str | None = None, progress: bool = False, revision: str | None = None
+    ) -> "Qwen3TTS":
         """Load a checkpoint.
 
         model: a directory, a hub id (downloaded once), or "demo", the built-in miniature.
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
-        Raises CheckpointError for one that is damaged or not implemented, DownloadError.
+        revision: a branch, a tag or a commit of a hub model; None takes its main branch.
+        Raises CheckpointError for one that is damaged or not implemented, DownloadError, and RequestError for a
+        revision of a model that comes from no hub.
         """
-        with resolve(model, progress) as directory:
+        with resolve(model, progress, revision=revision) as directory:
             name = str(Path(model).expanduser().resolve() if os.path.isdir(model) else model)
             with TURN:
                 return cls(name, load_directory(directory, dtype))

@@ -129,7 +129,7 @@ def say(args: argparse.Namespace) -> None:
     output, open_stream = find_output(args)
     if args.model is None and isinstance(chosen, VoiceClonePrompt):
         note(f"model: {model_for(args, chosen)} (the one that the voice was made with; --model takes another)")
-    tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True)
+    tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True, revision=args.revision)
     if args.ref_audio is not None:
         request = replace(request, voice=make_voice(tts, args.ref_audio, args.ref_text, args))
     elif tts.model_type == "base" and isinstance(chosen, str):
