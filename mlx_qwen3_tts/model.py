@@ -283,11 +283,11 @@ class Qwen3TTS:
                 codes, reason, error = self._next_codes(frames, next(sizes), start.text)
             clock.skip(start.text.waited - waited)
             clock.lap("generation")
-            limit = self._frame_limit(request, start)  # a text that was still being written may have ended
-            codes = codes[: limit - made]
+            over = [start.text.over_before(made + i) for i in range(len(codes))]
+            room = count_in_budget(request, start.text, made, over)
+            codes, reason = codes[:room], "length" if room < len(codes) else reason
             audio, state = self.codec.decode_next(codes, state)
             clock.lap("decode")
-            over = [start.text.over_before(made + i) for i in range(len(codes))]
             made += len(codes)
             reason = "length" if made == limit else reason
             if guard:
@@ -328,9 +328,18 @@ class Qwen3TTS:
         return np.array(codes, np.int32).reshape(-1, self.codec.num_quantizers), reason, error
 
     def _frame_limit(self, request: Request, start: Prompt) -> int:
-        """The most frames that a request may take, as far as its text is known."""
+        """The most frames that a request may take, whatever its text."""
         # The official max_new_tokens counts one more: its last code is never completed to a frame.
         limit = int(request.max_frames or self.generation_config.max_new_tokens - 1)
-        if request.stop_runaway and request.max_frames is None and start.text.ended:
-            limit = min(limit, frame_budget(start.text.length, request.frames_per_token))
         return min(limit, self.config.talker_config.max_position_embeddings - start.embeddings.shape[1])
+
+
+def count_in_budget(request: Request, text: TextIds, made: int, over: list[bool]) -> int:
+    """How many of the frames after the first `made` the text's budget has room for.
+
+    over: for each whether all of the text was there before it; until then its length, and so the budget, are not known.
+    """
+    if request.max_frames is not None or not request.stop_runaway:
+        return len(over)
+    budget = frame_budget(text.length, request.frames_per_token)
+    return sum(made + i < budget or not late for i, late in enumerate(over))

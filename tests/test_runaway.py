@@ -222,6 +222,18 @@ def test_budget_of_live_text(endless, monkeypatch):
     np.testing.assert_array_equal(live.codes, whole.codes)
 
 
+def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
+    """It strikes once all of the text was fed, whatever the chunks."""
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 5)
+    call = dict(seed=1, frames_per_token=0.1, non_streaming_mode=False)
+    whole = endless.synthesize("Hello world, this is a voice. ", **call)
+    assert whole.finish_reason == "length"
+    for sizes in ((1,), (3,), (50,)):
+        chunks = list(endless.stream("Hello world, this is a voice. ", chunk_frames=sizes, **call))
+        np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
+        assert chunks[-1].finish_reason == "length"
+
+
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "12", True])
 def test_budgets_that_are_none(endless, value):
     with pytest.raises(RequestError, match="frames_per_token"):

@@ -1,4 +1,4 @@
-"""The command line: `mlx-qwen3-tts say | clone | voices | demo`. One sub-command is one file, its parser beside it.
+"""The command line: `mlx-qwen3-tts say | clone | voices | demo | verify`, one file each, its parser beside it.
 
 Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
 line; 2: a wrong option; 130: interrupted.
@@ -15,9 +15,10 @@ from ..outlet import note
 from .clone import add_clone
 from .demo import add_demo
 from .say import add_say
+from .verify import add_verify
 from .voices import add_voices
 
-COMMANDS = (add_say, add_clone, add_voices, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_demo, add_verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
