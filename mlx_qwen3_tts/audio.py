@@ -107,7 +107,7 @@ def _read_blocks(file: soundfile.SoundFile) -> np.ndarray:
     """All of a file as mono [samples], a block at a time: what its header claims to be there is not allocated."""
     blocks = [np.zeros(0, np.float32)]
     while len(block := file.read(READ_BLOCK, dtype="float32", always_2d=True)):
-        with np.errstate(over="ignore"):  # a sum of samples near the largest float is refused as not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
             blocks.append(np.mean(block, axis=1))
     return np.concatenate(blocks)
 
