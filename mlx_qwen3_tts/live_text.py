@@ -20,6 +20,7 @@ from .tokenizer import TextTokenizer
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s|(?<=[。！？])")
 LONGEST, SLACK = 2000, 500  # characters: some two and a half minutes of speech, well below a request's limit
+LONG_WORD = 256  # characters
 EMPTY_TEXT = "the text is empty: give at least one word to say"
 
 
@@ -109,10 +110,13 @@ class LiveEncoder:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._tail = ""  # what is not encoded yet
+        self._enough = 0  # its length at which the next look is worth it
 
     def feed(self, piece: str) -> list[int]:
         """Add `piece`; return the ids of what no later text can change."""
         self._tail += piece
+        if len(self._tail) < self._enough:
+            return []
         # Up to the last character that starts a unit, NFC is final.
         last = next((i for i in range(len(self._tail) - 1, -1, -1) if _starts_a_unit(self._tail[i])), 0)
         normalized = unicodedata.normalize("NFC", self._tail[:last])
@@ -120,6 +124,8 @@ class LiveEncoder:
         # is certain, since that word's first character is there.
         certain = self._tokenizer.before_last_word(normalized)
         self._tail = normalized[certain:] + self._tail[last:]
+        # A word that does not end is looked at again when it has grown by a quarter, not at each of its letters.
+        self._enough = 0 if len(self._tail) < LONG_WORD else 5 * len(self._tail) // 4
         return self._tokenizer.encode(normalized[:certain]) if certain else []
 
     def finish(self) -> list[int]:

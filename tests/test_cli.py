@@ -226,6 +226,37 @@ def test_interrupt(checkpoint, tmp_path, seconds):
     assert list(directory.iterdir()) == []
 
 
+def test_termination_leaves_no_file(checkpoint, tmp_path):
+    directory = tmp_path / "out"
+    directory.mkdir()
+    command = spawn("say", "Hello", "--model", checkpoint, "--no-stop-runaway", "-o", directory / "a.wav")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(directory.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(directory.iterdir()), "the file that grows"
+    process.send_signal(signal.SIGTERM)
+    err = process.stderr.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert b"Traceback" not in err
+    assert list(directory.iterdir()) == []
+
+
+def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_path):
+    """Where there is no loudspeaker and no such voice either."""
+    from mlx_qwen3_tts.errors import PlaybackError
+
+    def none(device):
+        raise PlaybackError("there is no device: none")
+
+    monkeypatch.setattr("mlx_qwen3_tts.cli.say.open_device", none)
+    monkeypatch.chdir(tmp_path)
+    _, _, err = run_cli("say", "Hello", "--model", "demo", "--voice", "nobody")
+    assert "speech.wav" not in err
+    _, _, err = run_cli("say", "Hello", "--model", "demo", "--max-frames", 2)
+    assert "there is no device: the speech goes to speech.wav" in err
+
+
 def test_reader_that_leaves():
     process = subprocess.Popen(
         spawn("say", "Hello", "--model", "demo", "--max-frames", 60, "-o", "-"),

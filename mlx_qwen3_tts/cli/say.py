@@ -126,7 +126,7 @@ def say(args: argparse.Namespace) -> None:
     prompt.check_values(request)
     if args.ref_audio is not None:
         check_reference(args, args.ref_audio, args.ref_text)
-    output, open_stream = find_output(args)
+    output, open_stream, why = find_output(args)
     if args.model is None and isinstance(chosen, VoiceClonePrompt):
         note(f"model: {model_for(args, chosen)} (the one that the voice was made with; --model takes another)")
     tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True, revision=args.revision)
@@ -135,6 +135,8 @@ def say(args: argparse.Namespace) -> None:
     elif tts.model_type == "base" and isinstance(chosen, str):
         request = replace(request, voice=from_library(chosen))
     prompt.check(request, tts.config)
+    if why:
+        note(why)
     if chosen is None and tts.default_speaker:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
     if tts.name.startswith("demo"):
@@ -154,10 +156,11 @@ def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -
     return DEFAULT_MODEL if args.ref_audio is None else DEFAULT_BASE
 
 
-def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None]:
+def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None, str]:
     """The file that was named, and what opens the loudspeaker: where it is asked for, or nothing else is.
 
-    With neither a file nor a device named, and no device there, a file of the default name takes the speech.
+    With neither a file nor a device named, and no device there, a file of the default name takes the speech; the third
+    value says so.
     """
     if args.output == "-" and (sys.stdout is None or sys.stdout.isatty()):
         kind = "closed" if sys.stdout is None else "a terminal"
@@ -167,15 +170,15 @@ def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None
     if args.output is not None and not args.play:
         if args.device is not None:
             raise RequestError("--device says where to play, and -o that a file is written; add --play for both")
-        return args.output, None
+        return args.output, None, ""
     try:
-        return args.output, open_device(args.device)
+        return args.output, open_device(args.device), ""
     except PlaybackError as error:
         if args.play or args.device is not None:
             raise
-        note(f"{str(error).split(':')[0]}: the speech goes to {DEFAULT_OUTPUT} (-o names another file)")
         check_writable(DEFAULT_OUTPUT)
-        return DEFAULT_OUTPUT, None
+        why = f"{str(error).split(':')[0]}: the speech goes to {DEFAULT_OUTPUT} (-o names another file)"
+        return DEFAULT_OUTPUT, None, why
 
 
 def open_outlet(
