@@ -1,16 +1,23 @@
-"""Runaways: speech with its pauses passes whole, silence or a cycle after it is cut; the budget; the retry."""
+"""Runaways: speech with its pauses passes whole, silence or a cycle after it is cut; the budget; the retry.
+
+RUNAWAYS=300 tries so many sequences of each kind; without it 20.
+"""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
 import soundfile
 
 import checkpoints
+from conftest import SHARED
 from mlx_qwen3_tts import Qwen3TTS, RequestError
+from mlx_qwen3_tts.audio import resample
 from mlx_qwen3_tts.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
 
 FRAME, RATE = 1920, 12.5
+SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
 
 
 def sound(rng, frames: int, level: float) -> np.ndarray:
@@ -48,7 +55,7 @@ def pass_through(codes, audio, sizes, over=None):
     return np.concatenate([c for c, _ in out]), np.concatenate([a for _, a in out]), reason
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", SEQUENCES)
 def test_speech_with_pauses_passes_whole(seed):
     """Pauses of up to 3 s, of a constant code, at both ends and inside; quiet passages; whatever the chunks."""
     rng = np.random.default_rng(seed)
@@ -64,7 +71,7 @@ def test_speech_with_pauses_passes_whole(seed):
         np.testing.assert_array_equal(heard, audio)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", SEQUENCES)
 @pytest.mark.parametrize("kind, kept", [("pause", SILENCE_HELD), ("hum", CYCLE_HELD)])
 def test_a_runaway_is_cut(seed, kind, kept):
     """Minutes of near-silence, or of one short cycle, after speech: it ends soon after the speech."""
@@ -79,6 +86,21 @@ def test_a_runaway_is_cut(seed, kind, kept):
         assert len(heard) == len(passed) * FRAME
         np.testing.assert_array_equal(passed, results[0][0])
         np.testing.assert_array_equal(passed, codes[: len(passed)])
+
+
+@pytest.mark.parametrize("path", sorted((SHARED / "audio").glob("*.wav")) or [None])
+def test_recorded_speech_passes_whole(path):
+    """As it is, and with 2.96 s of silence put into its middle."""
+    if path is None:
+        pytest.skip("there are no recordings here")
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    audio = resample(audio.mean(axis=1), rate, 24000)
+    frames = audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
+    for pause in (0, 37):
+        heard = np.insert(frames, [len(frames) // 2] * pause, 0, axis=0)
+        codes = np.random.default_rng(0).integers(0, 2048, (len(heard), 16))
+        passed, _, reason = pass_through(codes, heard.reshape(-1), [8])
+        assert (len(passed), reason) == (len(heard), "stop")
 
 
 def test_no_runaway_before_the_text_is_over():
