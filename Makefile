@@ -57,7 +57,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	@touch $@
 
 $(VENV)/.tests-installed: $(VENV)/.installed
-	$(PIP) "pytest>=8" "ruff>=0.9"
+	$(PIP) "hypothesis>=6.100" "pytest>=8" "ruff>=0.9"
 	@touch $@
 
 $(REFERENCE)/.installed: tests/reference/setup.sh

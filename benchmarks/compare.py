@@ -70,7 +70,9 @@ def ours(checkpoint: str, frames: int, part: str) -> float:
     tts = Qwen3TTS.from_pretrained(checkpoint)
     if part == "frames":
         tts.codec.queue_next = lambda codes, _state: (lambda: np.zeros(1920 * len(codes), np.float32), None)
-        return milliseconds(lambda n: tts.synthesize(TEXT, VOICE, "english", seed=1, max_frames=n), frames)
+        return milliseconds(
+            lambda n: tts.synthesize(TEXT, VOICE, "english", seed=1, max_frames=n, stop_runaway=False), frames
+        )
     codes = random_codes(frames)
 
     def decode(count: int) -> None:

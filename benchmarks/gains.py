@@ -94,7 +94,7 @@ CODEC = {
 
 def frame_milliseconds(tts: Qwen3TTS, frames: int) -> float:
     tts.codec.queue_next = lambda codes, _state: (lambda: np.zeros(1920 * len(codes), np.float32), None)
-    run = lambda count: tts.synthesize("Hello world", seed=1, max_frames=count)  # noqa: E731
+    run = lambda count: tts.synthesize("Hello world", seed=1, max_frames=count, stop_runaway=False)  # noqa: E731
     return _per_frame(run, frames)
 
 

@@ -41,10 +41,12 @@ def measure(model: str, frames: int) -> dict[str, float]:
         return lambda: samples, state
 
     tts.codec.queue_next = timed
-    list(tts.stream("Hello", seed=1, max_frames=8, chunk_frames=[CHUNK]))  # compile, and fill MLX's own caches
+    list(
+        tts.stream("Hello", seed=1, max_frames=8, stop_runaway=False, chunk_frames=[CHUNK])
+    )  # compile, and fill MLX's own caches
     times.clear()
     mx.clear_cache()
-    *_, last = tts.stream("Hello", seed=1, max_frames=frames, chunk_frames=[CHUNK])
+    *_, last = tts.stream("Hello", seed=1, max_frames=frames, stop_runaway=False, chunk_frames=[CHUNK])
     config = tts.config.talker_config
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     # Of the talker's keys and values: the prompt has some 30 positions here, and the buffers grow in steps.

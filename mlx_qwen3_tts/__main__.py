@@ -20,6 +20,8 @@ def main() -> int:
         from . import cli
 
         signal.signal(signal.SIGINT, handler)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # clean up, as after Ctrl-C
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return cli.main()
     except KeyboardInterrupt:
         return 130

@@ -23,6 +23,7 @@ import soundfile
 from .errors import AudioError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+READ_BLOCK = 2**16  # samples of each channel
 MOST_PADDING = 4096  # samples that a lossy format may add
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 Audio = str | os.PathLike | BinaryIO | tuple[np.ndarray, int]
@@ -89,15 +90,26 @@ def _read_file(
             raise AudioError(f"{name} is a directory, not an audio file")
         if not path.exists():
             raise AudioError(f"{name} does not exist")
+        if not path.is_file():  # a pipe would be waited for, and could not be sought in
+            raise AudioError(f"{name} is no file that audio could be in: write it to one first")
         source = str(path)
     try:
         with soundfile.SoundFile(source) as file:
-            check_length(name, file.frames / file.samplerate, max_seconds)
-            audio = np.zeros((0, 1), np.float32) if header_only else file.read(dtype="float32", always_2d=True)
+            check_length(name, file.frames / max(1, file.samplerate), max_seconds)
+            audio = np.zeros(0, np.float32) if header_only else _read_blocks(file)
             return audio, file.samplerate
-    except (OSError, TypeError, soundfile.SoundFileError) as error:
+    except (OSError, TypeError, ValueError, soundfile.SoundFileError) as error:
         reason = " ".join(str(error).split())[:120]
         raise AudioError(f"{name} cannot be read as audio ({reason}); WAV, FLAC, OGG and MP3 can") from None
+
+
+def _read_blocks(file: soundfile.SoundFile) -> np.ndarray:
+    """All of a file as mono [samples], a block at a time: what its header claims to be there is not allocated."""
+    blocks = [np.zeros(0, np.float32)]
+    while len(block := file.read(READ_BLOCK, dtype="float32", always_2d=True)):
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            blocks.append(np.mean(block, axis=1))
+    return np.concatenate(blocks)
 
 
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:

@@ -161,9 +161,9 @@ def measure(tts: Qwen3TTS, frames: int) -> dict[str, float | int | str]:
 
 
 def _needs(tts: Qwen3TTS) -> dict[str, object]:
-    """What a request must name with this type of model."""
+    """What a request must name with this type of model; random weights babble, and are to."""
     request = _request(tts)
-    return {"voice": request.voice, "instruct": request.instruct}
+    return {"voice": request.voice, "instruct": request.instruct, "stop_runaway": False}
 
 
 def _request(tts: Qwen3TTS) -> Request:

@@ -87,6 +87,7 @@ def convert(
     force: bool = False,
     shard_size: int = SHARD_SIZE,
     progress: bool = False,
+    revision: str | None = None,
 ) -> Conversion:
     """Write a converted copy of a checkpoint, which loads wherever a model is named.
 
@@ -97,7 +98,7 @@ def convert(
     scales: "search" for the scales and biases of quantize.search, "plain" for those of mx.quantize.
     importance: given the source's directory, how much each input of each layer counts (see calibrate.py).
     force: replace the checkpoint at `out`. shard_size: bytes in a file, above which there are several and an index.
-    progress: show progress on stderr where that is a terminal.
+    progress: show progress on stderr where that is a terminal. revision: as in Qwen3TTS.from_pretrained.
     Raises ConversionError, and what `from_pretrained` raises; then nothing is left behind and nothing is lost.
     """
     chosen = recipes.find(recipe, bits, group_size)
@@ -112,7 +113,7 @@ def convert(
             "a calibration text serves the search for scales: it needs a recipe or bits, and no plain"
         )
     target = check_target(out, force, {"config.json", "README.md", *COPIED})
-    with resolve(model, progress, [*FILES, *COPIED]) as source:
+    with resolve(model, progress, [*FILES, *COPIED], revision) as source:
         if target.exists() and os.path.samefile(source, target):
             raise ConversionError(f"{out} is the source itself; name another directory")
         plans = plan_conversion(source, chosen, DTYPES[dtype] if dtype else None)

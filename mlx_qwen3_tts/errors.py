@@ -12,9 +12,17 @@
 Each message is one line: what is wrong, then what to do about it. The command line prints it and exits with 1.
 """
 
+LONGEST = 600  # characters of a message: it may quote what a damaged file holds
+
 
 class Qwen3TTSError(Exception):
     """Base class of the package's own errors."""
+
+    def __str__(self) -> str:
+        """The message in one line that a terminal can show, whatever it quotes."""
+        text = super().__str__()
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CheckpointError(Qwen3TTSError):

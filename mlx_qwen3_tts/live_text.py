@@ -20,6 +20,7 @@ from .tokenizer import TextTokenizer
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s|(?<=[。！？])")
 LONGEST, SLACK = 2000, 500  # characters: some two and a half minutes of speech, well below a request's limit
+LONG_WORD = 256  # characters
 EMPTY_TEXT = "the text is empty: give at least one word to say"
 
 
@@ -109,10 +110,13 @@ class LiveEncoder:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._tail = ""  # what is not encoded yet
+        self._enough = 0  # its length at which the next look is worth it
 
     def feed(self, piece: str) -> list[int]:
         """Add `piece`; return the ids of what no later text can change."""
         self._tail += piece
+        if len(self._tail) < self._enough:
+            return []
         # Up to the last character that starts a unit, NFC is final.
         last = next((i for i in range(len(self._tail) - 1, -1, -1) if _starts_a_unit(self._tail[i])), 0)
         normalized = unicodedata.normalize("NFC", self._tail[:last])
@@ -120,6 +124,8 @@ class LiveEncoder:
         # is certain, since that word's first character is there.
         certain = self._tokenizer.before_last_word(normalized)
         self._tail = normalized[certain:] + self._tail[last:]
+        # A word that does not end is looked at again when it has grown by a quarter, not at each of its letters.
+        self._enough = 0 if len(self._tail) < LONG_WORD else 5 * len(self._tail) // 4
         return self._tokenizer.encode(normalized[:certain]) if certain else []
 
     def finish(self) -> list[int]:
@@ -157,6 +163,13 @@ def check_pieces(pieces: Iterable[str]) -> Iterator[str]:
         raise RequestError(EMPTY_TEXT)
 
 
+def kept(pieces: Iterable[str], copy: list[str]) -> Iterator[str]:
+    """Pass `pieces` on, and put them into `copy` as well."""
+    for piece in pieces:
+        copy.append(piece)
+        yield piece
+
+
 class TextIds:
     """The ids of a text as they become known, then `end` once, then `pad` for ever.
 
@@ -168,6 +181,10 @@ class TextIds:
         self._ids: deque[int] = deque()
         self.waited = 0.0  # seconds spent waiting for the source
         self.ended = False  # the end is among the known ids, or was taken
+        self.length = 0  # ids of the text that the source has given, the end aside
+        self._taken = 0  # ids, pads included
+        self._over: int | None = None  # how many were taken when the end was
+        self._before_speech = 0  # how many were taken by the prompt
 
     @property
     def known(self) -> int:
@@ -184,8 +201,16 @@ class TextIds:
         """Whether all of the text and its end were taken."""
         return self.ended and not self._ids
 
+    def begin_speech(self) -> None:
+        """The prompt has what it needs: from now on each frame takes one id."""
+        self._before_speech = self._taken
+
+    def over_before(self, frame: int) -> bool:
+        """Whether the text and its end were given before `frame` was made, which was: the same however it came."""
+        return self._over is not None and self._over <= self._before_speech + frame
+
     def put_back(self, ids: list[int]) -> None:
-        """Put `ids` before the next one."""
+        """Put `ids`, which are not counted in `length`, before the next one."""
         self._ids.extendleft(reversed(ids))
 
     def _wait(self) -> None:
@@ -200,12 +225,17 @@ class TextIds:
             self.ended = True
         else:
             self._ids.extend(batch)
+            self.length += len(batch)
 
     def take(self, count: int) -> list[int]:
         """The next `count` ids."""
         while len(self._ids) < count and not self.ended:
             self._wait()
-        return [self._ids.popleft() if self._ids else self._pad for _ in range(count)]
+        ids = [self._ids.popleft() if self._ids else self._pad for _ in range(count)]
+        self._taken += count
+        if self.exhausted and self._over is None:
+            self._over = self._taken
+        return ids
 
     def rest(self) -> list[int]:
         """All ids that are left, up to the end."""

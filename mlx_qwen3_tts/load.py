@@ -60,12 +60,19 @@ class Checkpoint(NamedTuple):
 
 
 @contextmanager
-def resolve(model: str | Path, progress: bool = False, files: list[str] = FILES) -> Iterator[Path]:
+def resolve(
+    model: str | Path, progress: bool = False, files: list[str] = FILES, revision: str | None = None
+) -> Iterator[Path]:
     """The directory that holds `model`: a directory, a hub id (fetched, or from the hub's cache), or "demo".
 
-    progress: show the download on stderr. files: what to fetch. Raises DownloadError or CheckpointError.
+    progress: show the download on stderr. files: what to fetch. revision: a hub model's branch, tag or commit.
+    Raises DownloadError, CheckpointError, and RequestError for a revision of what comes from no hub.
     """
     path = os.path.expanduser(model)
+    if revision is not None and (str(model) in demo.MODELS or os.path.exists(path)):
+        raise RequestError(f"{model} comes from no hub and has no revisions; leave revision out")
+    if revision is not None and not (isinstance(revision, str) and revision.strip()):
+        raise RequestError("revision must be the name of a branch or tag, or a commit")
     if str(model) in demo.MODELS:
         with demo.checkpoint(str(model)) as directory:
             yield directory
@@ -74,18 +81,19 @@ def resolve(model: str | Path, progress: bool = False, files: list[str] = FILES)
     elif os.path.exists(path):
         raise CheckpointError(f"{path} is a file; name the checkpoint's directory")
     elif HUB_ID.fullmatch(str(model)) and len(str(model)) < 100:
-        yield _download(str(model), progress, files)
+        yield _download(str(model), progress, files, revision)
     else:
         raise CheckpointError(f"{path!r} is no directory, and no hub id of the form owner/name either")
 
 
-def _download(hub_id: str, progress: bool, files: list[str]) -> Path:
+def _download(hub_id: str, progress: bool, files: list[str], revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
     from tqdm import tqdm
 
@@ -98,11 +106,13 @@ def _download(hub_id: str, progress: bool, files: list[str]) -> Path:
 
     other = "name a local directory, or --model demo"
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=files, tqdm_class=Bar))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, tqdm_class=Bar))
     except GatedRepoError:
         why = f"{hub_id} asks for your consent on its page; give it, sign in with `hf auth login`, or {other}"
     except RepositoryNotFoundError:
         why = f"{hub_id} is neither a directory here nor a model on the hub; check the name, or {other}"
+    except RevisionNotFoundError:
+        why = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
     except LocalEntryNotFoundError:
         why = f"{hub_id} is not here yet and the hub cannot be reached; connect to the network, {other}"
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:

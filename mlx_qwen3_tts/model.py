@@ -6,8 +6,10 @@ Request ─ check ─ PromptBuilder ─ generate_frames ─ CodecDecoder ─ Aud
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
+from typing import NoReturn
 
 import mlx.core as mx
 import numpy as np
@@ -16,20 +18,27 @@ from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, RequestError
 from .generate import Ahead, FrameFunctions, PrefixCache, generate_frames, prefill
-from .live_text import TextIds
+from .live_text import TextIds, kept
 from .load import Checkpoint, load_directory, resolve
 from .prompt import Prompt, PromptBuilder, Request
 from .result import AudioChunk, Clock, SynthesisResult
+from .runaway import Guard, frame_budget, retry_seed
 from .sampling import DEFAULTS, Sampling
+from .turn import TURN
 from .voice import VoiceClonePrompt, check_clip
 
 CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
+
+WEIGHTY = ("network", "codec", "talker", "_functions", "_prefixes", "_prompts")  # what `unload` lets go
 
 MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
 
 
 class Qwen3TTS:
-    """A loaded Qwen3-TTS checkpoint."""
+    """A loaded Qwen3-TTS checkpoint.
+
+    It may be used from any thread, whichever loaded it; requests of several threads take turns, chunk by chunk.
+    """
 
     def __init__(self, name: str, checkpoint: Checkpoint) -> None:
         self.name = name
@@ -39,17 +48,35 @@ class Qwen3TTS:
         self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, dtype: str | None = None, progress: bool = False) -> "Qwen3TTS":
+    def from_pretrained(
+        cls, model: str | Path, dtype: str | None = None, progress: bool = False, revision: str | None = None
+    ) -> "Qwen3TTS":
         """Load a checkpoint.
 
         model: a directory, a hub id (downloaded once), or "demo", the built-in miniature.
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
-        Raises CheckpointError for one that is damaged or not implemented, DownloadError.
+        revision: a branch, a tag or a commit of a hub model; None takes its main branch.
+        Raises CheckpointError for one that is damaged or not implemented, DownloadError, and RequestError for a
+        revision of a model that comes from no hub.
         """
-        with resolve(model, progress) as directory:
+        with resolve(model, progress, revision=revision) as directory:
             name = str(Path(model).expanduser().resolve() if os.path.isdir(model) else model)
-            return cls(name, load_directory(directory, dtype))
+            with TURN:
+                return cls(name, load_directory(directory, dtype))
+
+    def unload(self) -> None:
+        """Free the model's memory. Whatever is asked of it afterwards, also of its streams, raises RequestError."""
+        with TURN:
+            for part in WEIGHTY:
+                self.__dict__.pop(part, None)
+            mx.synchronize()
+            mx.clear_cache()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in WEIGHTY:
+            raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def model_type(self) -> str:
@@ -128,8 +155,10 @@ class Qwen3TTS:
         encoder, config = self.network.speaker_encoder, self.config.speaker_encoder_config
         if len(samples) < MIN_SAMPLES:
             raise AudioError(f"the clip is {len(samples) / self.sample_rate:.3f} s long; at least 0.1 s are needed")
-        mel = mx.array(mel_spectrogram(samples, config.mel_dim)).astype(encoder.fc.weight.dtype)
-        return np.array(encoder(mel[None])[0].astype(mx.float32))
+        mel = mel_spectrogram(samples, config.mel_dim)
+        with TURN:
+            embedding = encoder(mx.array(mel)[None].astype(encoder.fc.weight.dtype))
+            return np.array(embedding[0].astype(mx.float32))
 
     def synthesize(
         self,
@@ -141,6 +170,8 @@ class Qwen3TTS:
         sampling: Sampling = DEFAULTS,
         max_frames: int | None = None,
         non_streaming_mode: bool | None = None,
+        frames_per_token: float | None = None,
+        stop_runaway: bool = True,
     ) -> SynthesisResult:
         """Speak `text` and return all of it.
 
@@ -152,13 +183,29 @@ class Qwen3TTS:
         instruct: how to speak (CustomVoice 1.7B), or a description of the voice (VoiceDesign, where it is required).
         seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
         sampling: see Sampling.
-        max_frames: at most that many frames of 80 ms; None takes the checkpoint's limit.
+        max_frames: at most that many frames of 80 ms; None takes the checkpoint's limit, and the text's frame budget.
         non_streaming_mode: True puts the whole text before the first frame, False feeds one text token a frame; None
         takes True for a string and False for an iterator.
+        frames_per_token: of the frame budget, 250 frames and so many more for each token of the text; None takes 12.
+        stop_runaway: end speech that goes on in silence or in a cycle after its text (see runaway.py). Where no seed
+        was given, it is made once more with a seed that follows from the first. False: as the official code, without
+        guard, budget and second attempt.
         Raises RequestError where this model cannot do what is asked, GenerationError, and what the iterator raises.
         Source: generate_custom_voice, generate_voice_design and generate_voice_clone of the official Qwen3TTSModel.
         """
-        request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
+        request = Request(
+            text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,
+            stop_runaway,
+        )  # fmt: skip
+        prompt.check(request, self.config)
+        pieces: list[str] = []  # of a text that comes but once
+        result = self._synthesize(request if isinstance(text, str) else replace(request, text=kept(text, pieces)))
+        if result.finish_reason == "runaway" and seed is None:
+            text = text if isinstance(text, str) else pieces
+            result = self._synthesize(replace(request, text=text, seed=retry_seed(result.seed)))
+        return result
+
+    def _synthesize(self, request: Request) -> SynthesisResult:
         return SynthesisResult.from_chunks(list(self._stream(request, (8,))))
 
     def stream(
@@ -171,18 +218,24 @@ class Qwen3TTS:
         sampling: Sampling = DEFAULTS,
         max_frames: int | None = None,
         non_streaming_mode: bool | None = None,
+        frames_per_token: float | None = None,
+        stop_runaway: bool = True,
         chunk_frames: Sequence[int] = CHUNK_FRAMES,
     ) -> Iterator[AudioChunk]:
         """Speak `text` and yield the audio as it is made; the chunks add up to what `synthesize` returns.
 
         chunk_frames: frames in each chunk, the last number for all further ones; a chunk is shorter where the text of
-        its next frame is not there yet. The cut changes nothing in the audio. The rest as in `synthesize`.
+        its next frame is not there yet, and comes later and longer after a pause of over a second (see runaway.py).
+        The cut changes nothing in the audio. The rest as in `synthesize`, but that nothing is made a second time.
         Raises RequestError at once, before the first chunk is asked for, and what a text iterator raises after the
         audio so far. Closing the iterator ends the work.
         """
         if not chunk_frames or not all(isinstance(n, int) and n > 0 for n in chunk_frames):
             raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
-        request = Request(text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode)
+        request = Request(
+            text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,
+            stop_runaway,
+        )  # fmt: skip
         return self._stream(request, chunk_frames)
 
     def _stream(self, request: Request, chunk_frames: Sequence[int]) -> Iterator[AudioChunk]:
@@ -192,7 +245,12 @@ class Qwen3TTS:
         seed = secrets.randbits(32) if request.seed is None else int(request.seed)
         clock = Clock()
         # A text that is still being written is waited for in the generator, not here.
-        start = self._prompts.build(request) if isinstance(request.text, str) else None
+        start = None
+        if isinstance(request.text, str):
+            with TURN:
+                start = self._prompts.build(request)
+        else:
+            request = replace(request, text=TURN.outside(request.text))
         clock.lap("prefill")
         return self._generate(request, start, sampling, seed, chunk_frames, clock)
 
@@ -206,65 +264,85 @@ class Qwen3TTS:
         clock: Clock,
     ) -> Iterator[AudioChunk]:
         clock.resume()
-        start = start or self._prompts.build(request)
-        clock.skip(start.text.waited)
-        limit = self._frame_limit(request, start)
-        after = prefill(self.talker, start, self._prefixes)
-        frames = Ahead(generate_frames(self.talker, self._functions, sampling, start, after, seed, limit))
-        # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
-        reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
-        state = self.codec.prime(reference) if reference is not None else None
+        with TURN:
+            start = start or self._prompts.build(request)
+            clock.skip(start.text.waited)
+            limit = self._frame_limit(request, start)
+            after = prefill(self.talker, start, self._prefixes)
+            frames = Ahead(generate_frames(self.talker, self._functions, sampling, start, after, seed, limit))
+            # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
+            reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
+            state = self.codec.prime(reference) if reference is not None else None
         clock.lap("prefill")
-        count, ended = 0, False
+        guard = Guard() if request.stop_runaway else None
+        made, given, reason = 0, 0, None
         sizes = chain(chunk_frames, repeat(chunk_frames[-1]))
-        while not ended:
+        while not reason:
             waited = start.text.waited
-            codes, ended, error = self._next_codes(frames, next(sizes), start.text)
-            clock.skip(start.text.waited - waited)
-            wait_for_audio, state = self.codec.queue_next(codes, state)
-            if count and not ended and start.text.ready:
-                frames.look()  # decoded while the next frame is made; not so the first chunk, which must be out at once
-            clock.lap("generation")
-            audio = wait_for_audio()
+            with TURN:
+                codes, reason, error = self._next_codes(frames, next(sizes), start.text)
+                over = [start.text.over_before(made + i) for i in range(len(codes))]
+                room = count_in_budget(request, start.text, made, over)
+                codes, reason = codes[:room], "length" if room < len(codes) else reason
+                wait_for_audio, state = self.codec.queue_next(codes, state)
+                if made and not reason and start.text.ready:
+                    frames.look()  # decoded while the next frame is made; but the first chunk must be out at once
+                clock.skip(start.text.waited - waited)
+                clock.lap("generation")
+                audio = wait_for_audio()
             clock.lap("decode")
-            count += len(codes)
-            ended = ended or count == limit
-            if len(codes) or (ended and not error):
+            made += len(codes)
+            reason = "length" if made == limit else reason
+            if guard:
+                codes, audio, reason = guard.admit(codes, audio, over, reason)
+            given += len(codes)
+            if len(codes) or (reason and reason != "error"):
                 yield AudioChunk(
                     audio=audio,
                     codes=codes,
                     sample_rate=self.sample_rate,
                     seed=seed,
-                    is_final=ended and not error,
-                    finish_reason=("length" if count == limit else "stop") if ended and not error else None,
-                    text_ran_dry=not (ended or start.text.ready),
-                    timing=clock.timing(count, count * self.codec.samples_per_frame / self.sample_rate),
+                    is_final=bool(reason) and reason != "error",
+                    finish_reason=None if reason == "error" else reason,
+                    text_ran_dry=not (reason or start.text.ready),
+                    timing=clock.timing(given, given * self.codec.samples_per_frame / self.sample_rate),
                 )
-            if error:
+            if reason == "error":
                 raise error
             clock.resume()
 
     def _next_codes(
         self, frames: Iterator[np.ndarray], size: int, text: TextIds
-    ) -> tuple[np.ndarray, bool, Exception | None]:
+    ) -> tuple[np.ndarray, str | None, Exception | None]:
         """The next `size` frames [frames, 16], fewer where the text must be waited for: what is there is not held back.
 
-        Returns also whether the speech has ended, and an error that ended it (of the text's source, say): the audio
-        before it is still given out.
+        Returns also why the speech has ended, if so: "stop", or "error" and an error (of the text's source, say): the
+        audio before it is still given out.
         """
-        codes, ended, error = [], False, None
-        while len(codes) < size and (text.ready or not codes) and not ended:
+        codes, reason, error = [], None, None
+        while len(codes) < size and (text.ready or not codes) and not reason:
             try:
                 frame = next(frames, None)
             except Exception as raised:  # noqa: BLE001  (the caller raises it again, after the audio so far)
-                ended, error = True, raised
+                reason, error = "error", raised
             else:
-                ended = frame is None
-                codes += [] if ended else [frame]
-        return np.array(codes, np.int32).reshape(-1, self.codec.num_quantizers), ended, error
+                reason = "stop" if frame is None else None
+                codes += [frame] if frame is not None else []
+        return np.array(codes, np.int32).reshape(-1, self.codec.num_quantizers), reason, error
 
     def _frame_limit(self, request: Request, start: Prompt) -> int:
-        """The most frames that a request may take."""
+        """The most frames that a request may take, whatever its text."""
         # The official max_new_tokens counts one more: its last code is never completed to a frame.
         limit = int(request.max_frames or self.generation_config.max_new_tokens - 1)
         return min(limit, self.config.talker_config.max_position_embeddings - start.embeddings.shape[1])
+
+
+def count_in_budget(request: Request, text: TextIds, made: int, over: list[bool]) -> int:
+    """How many of the frames after the first `made` the text's budget has room for.
+
+    over: for each whether all of the text was there before it; until then its length, and so the budget, are not known.
+    """
+    if request.max_frames is not None or not request.stop_runaway:
+        return len(over)
+    budget = frame_budget(text.length, request.frames_per_token)
+    return sum(made + i < budget or not late for i, late in enumerate(over))

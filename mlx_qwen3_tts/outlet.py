@@ -21,6 +21,10 @@ from .result import AudioChunk
 
 BYTES_A_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
 LEAST = 1.0  # seconds of speech to come that are planned for once the estimate is used up
+ENDED = {
+    "length": " (cut off at the frame limit)",
+    "runaway": " (it ran on after its text, which was cut: another --seed may do better)",
+}
 SLOW = 0.3  # seconds of waiting before the sound that are worth a word
 
 
@@ -39,6 +43,7 @@ class Outlet:
         self.seconds = self.work = self.first_audio = 0.0
         self.peak_memory = 0
         self.finish_reason = "stop"
+        self.seed: int | None = None  # of the first text
         self._told = False
         self.kept = False  # there is something to report of
 
@@ -64,8 +69,9 @@ class Outlet:
                 )
                 left = min(max(expected - (self.seconds - begun), LEAST), most - (self.seconds - begun))
                 self._play(chunk, step, None if left == float("inf") else left)
-            if chunk.finish_reason == "length":
-                self.finish_reason = "length"
+            self.seed = chunk.seed if self.seed is None else self.seed
+            if chunk.finish_reason in ENDED:
+                self.finish_reason = chunk.finish_reason
             speed = self.seconds / max(self.work, 1e-6)
             bar.set_description_str(f"{self.frames} frames, {self.seconds:.1f} s of audio, {speed:.2f}x real time")
 
@@ -102,7 +108,7 @@ class Outlet:
         """Tell what was made, and with `stats` how."""
         if not self.kept:
             return
-        ended = "" if self.finish_reason == "stop" else " (cut off at the frame limit)"
+        ended = ENDED.get(self.finish_reason, "")
         factor = self.work / self.seconds
         note(
             f"{self.name}: {self.frames} frames, {self.seconds:.2f} s of audio{ended} in {self.work:.2f} s, "

@@ -13,7 +13,7 @@ Source: Qwen3TTSForConditionalGeneration.generate and generate_icl_prompt; the _
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -47,6 +47,8 @@ class Request:
     sampling: Sampling = DEFAULTS
     max_frames: int | None = None
     non_streaming_mode: bool | None = None
+    frames_per_token: float | None = None
+    stop_runaway: bool = True
 
 
 class Prompt(NamedTuple):
@@ -156,11 +158,13 @@ def check_values(request: Request) -> None:
         "sampling": Sampling,
         "max_frames": Integral | None,
         "non_streaming_mode": bool | None,
+        "frames_per_token": Real | None,
+        "stop_runaway": bool,
     }
     for name, kind in kinds.items():
         value = getattr(request, name)
         wrong = not isinstance(value, kind) or (name == "text" and isinstance(value, bytes | Mapping))
-        if wrong or (isinstance(value, bool) and kind is not kinds["non_streaming_mode"]):
+        if wrong or (isinstance(value, bool) and name not in ("non_streaming_mode", "stop_runaway")):
             raise RequestError(f"{name} cannot be {value!r}, a {type(value).__name__}")
         if isinstance(value, str):
             check_text(name, value)
@@ -170,7 +174,21 @@ def check_values(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and not least <= value <= most:
             raise RequestError(f"{name} must be a whole number from {least} to {most}, not {value}")
+    _check_budget(request)
     request.sampling.check()
+
+
+def _check_budget(request: Request) -> None:
+    """A frame budget is a number above 0 that is not overruled. Raises RequestError."""
+    budget = request.frames_per_token
+    if budget is None:
+        return
+    if not 0 < budget < float("inf"):
+        raise RequestError(f"frames_per_token must be a number above 0, not {budget}")
+    if request.max_frames is not None:
+        raise RequestError("frames_per_token has no effect beside max_frames; leave one out")
+    if not request.stop_runaway:
+        raise RequestError("frames_per_token has no effect while stop_runaway is off; leave one out")
 
 
 def match(name: str, names: list[str]) -> str | None:
@@ -281,6 +299,7 @@ class PromptBuilder:
             unchanging += transcript if whole_first else min(transcript, codec.shape[1] - 1)
         prompt = Prompt(mx.concatenate(parts, axis=1), text, unchanging)
         self._check_length(prompt)
+        text.begin_speech()
         return prompt
 
     def _in_turn(self, text: TextIds, codec: mx.array) -> mx.array:

@@ -111,6 +111,10 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._rope = (config.head_dim, config.rope_theta)
 
+    def rotation(self, offset: int | mx.array, time: int) -> Rotation:
+        """What all layers share at the positions offset .. offset + time - 1."""
+        return Rotation.at(offset, time, *self._rope)
+
     def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
         """Advance over embeddings [batch, time, hidden]; the last position's output, normalized, [batch, hidden]."""
         return self.norm(self._residual(x, caches)[:, -1])
@@ -121,7 +125,7 @@ class Transformer(nn.Module):
 
     def _residual(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
         batch, time, _ = x.shape
-        rotation = Rotation.at(caches[0].offset, time, *self._rope)
+        rotation = self.rotation(caches[0].offset, time)
         rows = x.reshape(batch * time, -1)
         for layer, cache in zip(self.layers, caches, strict=True):
             rows = layer(rows, cache, rotation)

@@ -77,7 +77,7 @@ class AudioChunk:
     sample_rate: int
     seed: int  # the seed in use, given or drawn
     is_final: bool = False
-    finish_reason: str | None = None  # on the final chunk: "stop" or "length"
+    finish_reason: str | None = None  # on the final chunk: see SynthesisResult
     text_ran_dry: bool = False  # the text of the next frame is not there yet
     timing: SynthesisTiming | None = None  # up to and with this chunk; waiting for text is left out
 
@@ -90,7 +90,9 @@ class SynthesisResult:
     codes: np.ndarray  # int32 [frames, 16]
     sample_rate: int  # samples per second
     timing: SynthesisTiming
-    finish_reason: str  # "stop": the model ended by itself; "length": max_frames or the context was reached
+    # "stop": the model ended by itself; "length": max_frames, the frame budget or the context was reached;
+    # "runaway": it went on after its text, in silence or in a cycle, which was cut
+    finish_reason: str
     seed: int  # the seed that makes this result again
 
     @classmethod

@@ -76,7 +76,8 @@ class TextTokenizer:
     def _check_control_tokens(self, path: Path, config: ModelConfig) -> None:
         """The prompt is built from the ids in config.json: they must be those of the tokens they are named after."""
         added = read_json(path).get("added_tokens_decoder")
-        if not isinstance(added, dict) or not all(isinstance(token, dict) for token in added.values()):
+        tokens = list(added.values()) if isinstance(added, dict) else [None]
+        if not all(isinstance(token, dict) and isinstance(token.get("content"), str) for token in tokens):
             raise CheckpointError(f"{path} has no usable added_tokens_decoder")
         ids = {token.get("content"): id_ for id_, token in added.items()}
         for content, key in CONTROL_TOKENS.items():

@@ -61,6 +61,8 @@ class VoiceClonePrompt:
         try:
             if path.is_dir():
                 raise VoiceError(f"{path} is a directory, not a voice file")
+            if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero has no end
+                raise VoiceError(f"{path} is no file that a voice could be in")
             if path.stat().st_size > MAX_FILE:
                 raise VoiceError(f"{path} is too large for a voice file")
             with safe_open(path, framework="numpy") as file:

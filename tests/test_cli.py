@@ -58,12 +58,13 @@ def test_every_option_reaches_the_model(run_cli, monkeypatch, tmp_path):
         "--seed", 9, "--max-frames", 77, "--no-non-streaming-mode", "--do-sample", "--temperature", 0.5, "--top-k", 4,
         "--top-p", 0.7,
         "--repetition-penalty", 1.2, "--subtalker-dosample", "--subtalker-temperature", 0.6, "--subtalker-top-k", 6,
-        "--subtalker-top-p", 0.8, "-o", tmp_path / "a.wav",
+        "--subtalker-top-p", 0.8, "--no-stop-runaway", "-o", tmp_path / "a.wav",
     )  # fmt: skip
     assert code == 0
     sampling = Sampling(True, 0.5, 4, 0.7, 1.2, True, 0.6, 6, 0.8)
     expected = dict(text="Hello", voice="ben", language="English", instruct="Slowly", seed=9, sampling=sampling)
-    assert calls == [expected | dict(max_frames=77, non_streaming_mode=False, chunk_frames=(1, 1, 2, 4, 8))]
+    more = dict(max_frames=77, non_streaming_mode=False, frames_per_token=None, stop_runaway=False)
+    assert calls == [expected | more | dict(chunk_frames=(1, 1, 2, 4, 8))]
 
 
 def test_greedy(run_cli, tmp_path, demo):
@@ -223,6 +224,37 @@ def test_interrupt(checkpoint, tmp_path, seconds):
     assert time.monotonic() - sent < 2
     assert b"Traceback" not in err
     assert list(directory.iterdir()) == []
+
+
+def test_termination_leaves_no_file(checkpoint, tmp_path):
+    directory = tmp_path / "out"
+    directory.mkdir()
+    command = spawn("say", "Hello", "--model", checkpoint, "--no-stop-runaway", "-o", directory / "a.wav")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(directory.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(directory.iterdir()), "the file that grows"
+    process.send_signal(signal.SIGTERM)
+    err = process.stderr.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert b"Traceback" not in err
+    assert list(directory.iterdir()) == []
+
+
+def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_path):
+    """Where there is no loudspeaker and no such voice either."""
+    from mlx_qwen3_tts.errors import PlaybackError
+
+    def none(device):
+        raise PlaybackError("there is no device: none")
+
+    monkeypatch.setattr("mlx_qwen3_tts.cli.say.open_device", none)
+    monkeypatch.chdir(tmp_path)
+    _, _, err = run_cli("say", "Hello", "--model", "demo", "--voice", "nobody")
+    assert "speech.wav" not in err
+    _, _, err = run_cli("say", "Hello", "--model", "demo", "--max-frames", 2)
+    assert "there is no device: the speech goes to speech.wav" in err
 
 
 def test_reader_that_leaves():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.live_text import TextIds, decode_pieces, encode_live, paragraphs
+from mlx_qwen3_tts.live_text import LiveEncoder, TextIds, decode_pieces, encode_live, paragraphs
 
 TEXT = "Hello world,\n this is  a voice: 今天 25°C 🙂👍🏽👨‍👩‍👧 — naïve cafe\u0301, d\u0307\u0323 한국어 "
 TEXT += "don't they'LL  go?\r\n\n No!!\n"
@@ -219,3 +219,15 @@ def test_text_ids():
     assert text.rest() == [6, 7, 3, 8]
     assert (text.ended, text.exhausted, text.ready) == (True, True, True)
     assert text.take(2) == [9, 9]
+
+
+def test_a_word_without_end_is_not_split_at_each_letter(demo, monkeypatch):
+    """The work grows with the text, not with its square; the ids are those of the whole."""
+    tokenizer, looked = demo._prompts.tokenizer, []
+    split = type(tokenizer).before_last_word
+    monkeypatch.setattr(type(tokenizer), "before_last_word", lambda t, s: (looked.append(len(s)), split(t, s))[1])
+    text = "Hello " + "ab" * 5000 + " world"
+    encoder = LiveEncoder(tokenizer)
+    ids = [id_ for letter in text for id_ in encoder.feed(letter)] + encoder.finish()
+    assert ids == tokenizer.encode(text)
+    assert sum(looked) < 20 * len(text)

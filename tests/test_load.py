@@ -276,6 +276,11 @@ def hub(checkpoint):
         def do_GET(self):
             asked.append((self.command, self.path))
             path = self.path.partition("?")[0]
+            if path == "/api/models/owner/name/revision/nope":
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RevisionNotFound")
+                self.end_headers()
+                return
             if path.startswith("/api/models/owner/name"):
                 names = [str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()]
                 files = [{"rfilename": name} for name in names]
@@ -314,8 +319,8 @@ def test_hub(hub, tmp_path):
         "HF_HUB_ETAG_TIMEOUT": "2", "NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
     }  # fmt: skip
 
-    def say(model: str) -> subprocess.CompletedProcess:
-        command = spawn("say", "Hello", "--model", model, "--max-frames", 2, "-o", tmp_path / "a.wav")
+    def say(model: str, *options) -> subprocess.CompletedProcess:
+        command = spawn("say", "Hello", "--model", model, *options, "--max-frames", 2, "-o", tmp_path / "a.wav")
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     first = say("owner/name")
@@ -324,6 +329,12 @@ def test_hub(hub, tmp_path):
     fetched = {path.split("/", 5)[5] for command, path in asked if "/resolve/" in path}
     assert {"config.json", "model.safetensors", "speech_tokenizer/model.safetensors"} <= fetched
     assert not {name for name in fetched if name.endswith((".md", ".bin", ".py")) or name.startswith("onnx")}
+    assert ("GET", "/api/models/owner/name/revision/main") in asked
+    assert say("owner/name", "--revision", "v1").returncode == 0
+    assert ("GET", "/api/models/owner/name/revision/v1") in asked
+    nope = say("owner/name", "--revision", "nope")
+    assert nope.returncode == 1
+    assert "owner/name has no revision 'nope'" in nope.stderr.splitlines()[-1]
     other = say("owner/other")
     assert other.returncode == 1
     assert "--model demo" in other.stderr.splitlines()[-1]
@@ -337,6 +348,16 @@ def test_hub(hub, tmp_path):
     assert unknown.returncode == 1
     assert "cannot be reached" in unknown.stderr.splitlines()[-1]
     assert "Traceback" not in unknown.stderr + other.stderr
+
+
+@pytest.mark.parametrize("revision", ["main", "", " ", 5])
+def test_revisions_of_what_comes_from_no_hub(checkpoint, revision):
+    for model in ("demo", checkpoint):
+        with pytest.raises(RequestError, match="leave revision out"):
+            Qwen3TTS.from_pretrained(model, revision=revision)
+    if revision != "main":
+        with pytest.raises(RequestError, match="revision must be"):
+            Qwen3TTS.from_pretrained("owner/name", revision=revision)
 
 
 def test_released_layout(checkpoint):

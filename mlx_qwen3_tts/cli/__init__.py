@@ -18,9 +18,10 @@ from .convert import add_convert
 from .demo import add_demo
 from .evaluate import add_evaluate
 from .say import add_say
+from .verify import add_verify
 from .voices import add_voices
 
-COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_bench, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_verify, add_bench, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

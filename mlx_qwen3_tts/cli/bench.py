@@ -29,10 +29,12 @@ def bench(args: argparse.Namespace) -> None:
 
     if args.frames < 1:
         raise RequestError(f"--frames must be above 0, not {args.frames}")
+    if args.revision is not None and args.model is None:
+        raise RequestError("--revision says which version of a --model is fetched; name one")
     if args.model is not None and (args.random is not None or args.bits is not None):
         raise RequestError("--random and --bits make a model, and --model names one; leave one out")
     if args.model is not None:
-        tts = Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True)
+        tts = Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True, revision=args.revision)
     else:
         tts = random_model(args.random or "0.6B", args.dtype, args.bits)
     figures = measure(tts, args.frames)

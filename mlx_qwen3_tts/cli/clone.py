@@ -39,7 +39,8 @@ def clone(args: argparse.Namespace) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise VoiceError(f"cannot write {path}: {path.parent} is no directory that can be written to")
-    tts = Qwen3TTS.from_pretrained(DEFAULT_BASE if args.model is None else args.model, args.dtype, progress=True)
+    model = DEFAULT_BASE if args.model is None else args.model
+    tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision)
     made = make_voice(tts, args.audio, args.text, args)
     made.save(path)
     frames = 0 if made.ref_codes is None else len(made.ref_codes)

@@ -21,6 +21,7 @@ def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
         description="Write a converted copy of a model, which loads wherever a model is named.",
     )
     parser.add_argument("--model", help="checkpoint directory or hub id")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
     parser.add_argument("--out", metavar="DIR", help="the directory to write")
     bits, sizes = (", ".join(map(str, numbers)) for numbers in (BITS, GROUP_SIZES))
     parser.add_argument("--bits", type=int, metavar="N", help=f"bits of all linear layers: {bits}")
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         publish.check_repo(args.upload_repo)
     done = convert(
         args.model, args.out, args.recipe, args.bits, args.group_size, args.dtype, args.scales, importance, args.force,
-        round(args.shard_size * 1e9), progress=True,
+        round(args.shard_size * 1e9), progress=True, revision=args.revision,
     )  # fmt: skip
     report(done)
     if args.upload_repo is not None:

@@ -9,15 +9,20 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from typing import Any
+
+from tqdm import tqdm
 
 from .. import prompt, voice
 from ..audio import AudioWriter, check_writable
-from ..errors import AudioError, PlaybackError, RequestError, VoiceError
+from ..errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
 from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from ..model import CHUNK_FRAMES, Qwen3TTS
 from ..outlet import Outlet, note, putting
 from ..player import OpenStream, Player, open_device
 from ..prompt import Request
+from ..result import AudioChunk
+from ..runaway import retry_seed
 from ..voice import VoiceClonePrompt
 from .options import (
     DEFAULT_BASE,
@@ -61,6 +66,20 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same audio")
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames of 80 ms in all")
     parser.add_argument(
+        "--frames-per-token",
+        type=float,
+        metavar="N",
+        help="where --max-frames is not given, a text may take 250 frames and N more for each of its tokens "
+        "(default: 12, some 3 times what speech takes)",
+    )
+    parser.add_argument(
+        "--stop-runaway",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end speech that goes on in silence or in a cycle after its text (default). Without --seed, a TEXT that "
+        "is written to a file is then made once more. --no-stop-runaway: as the official code, without that limit too",
+    )
+    parser.add_argument(
         "--non-streaming-mode",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -101,25 +120,31 @@ def say(args: argparse.Namespace) -> None:
         sampling=sampling_from(args),
         max_frames=args.max_frames,
         non_streaming_mode=args.non_streaming_mode,
+        frames_per_token=args.frames_per_token,
+        stop_runaway=args.stop_runaway,
     )
     prompt.check_values(request)
     if args.ref_audio is not None:
         check_reference(args, args.ref_audio, args.ref_text)
-    output, open_stream = find_output(args)
+    output, open_stream, why = find_output(args)
     if args.model is None and isinstance(chosen, VoiceClonePrompt):
         note(f"model: {model_for(args, chosen)} (the one that the voice was made with; --model takes another)")
-    tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True)
+    tts = Qwen3TTS.from_pretrained(model_for(args, chosen), args.dtype, progress=True, revision=args.revision)
     if args.ref_audio is not None:
         request = replace(request, voice=make_voice(tts, args.ref_audio, args.ref_text, args))
     elif tts.model_type == "base" and isinstance(chosen, str):
         request = replace(request, voice=from_library(chosen))
     prompt.check(request, tts.config)
+    if why:
+        note(why)
     if chosen is None and tts.default_speaker:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
     if tts.name.startswith("demo"):
         note(DEMO_NOTE)
     texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]
-    speak(tts, texts, request, args.chunk_frames, open_outlet(tts, output, open_stream, args.chunk_frames), args.stats)
+    outlet = open_outlet(tts, output, open_stream, args.chunk_frames)
+    unheard = args.seed is None and args.text != "-" and output != "-" and open_stream is None
+    speak(tts, texts, request, args.chunk_frames, outlet, args.stats, again=unheard)
 
 
 def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -> str:
@@ -131,10 +156,11 @@ def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -
     return DEFAULT_MODEL if args.ref_audio is None else DEFAULT_BASE
 
 
-def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None]:
+def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None, str]:
     """The file that was named, and what opens the loudspeaker: where it is asked for, or nothing else is.
 
-    With neither a file nor a device named, and no device there, a file of the default name takes the speech.
+    With neither a file nor a device named, and no device there, a file of the default name takes the speech; the third
+    value says so.
     """
     if args.output == "-" and (sys.stdout is None or sys.stdout.isatty()):
         kind = "closed" if sys.stdout is None else "a terminal"
@@ -144,15 +170,15 @@ def find_output(args: argparse.Namespace) -> tuple[str | None, OpenStream | None
     if args.output is not None and not args.play:
         if args.device is not None:
             raise RequestError("--device says where to play, and -o that a file is written; add --play for both")
-        return args.output, None
+        return args.output, None, ""
     try:
-        return args.output, open_device(args.device)
+        return args.output, open_device(args.device), ""
     except PlaybackError as error:
         if args.play or args.device is not None:
             raise
-        note(f"{str(error).split(':')[0]}: the speech goes to {DEFAULT_OUTPUT} (-o names another file)")
         check_writable(DEFAULT_OUTPUT)
-        return DEFAULT_OUTPUT, None
+        why = f"{str(error).split(':')[0]}: the speech goes to {DEFAULT_OUTPUT} (-o names another file)"
+        return DEFAULT_OUTPUT, None, why
 
 
 def open_outlet(
@@ -175,10 +201,11 @@ def speak(
     chunk_frames: Sequence[int],
     outlet: Outlet,
     stats: bool,
+    again: bool = False,
 ) -> None:
     """Speak one text after the other, each with the next seed; the first has the request's own.
 
-    max_frames of the request counts for all of them together.
+    max_frames of the request counts for all of them together. again: a runaway is made once more.
     """
     spoken = 0
     try:
@@ -188,6 +215,8 @@ def speak(
                 options = {field.name: getattr(request, field.name) for field in fields(Request)}
                 options |= {"text": text, "seed": request.seed + spoken, "max_frames": limit}
                 chunks = tts.stream(**options, chunk_frames=chunk_frames)
+                if again:
+                    chunks = second_if_runaway(tts, options, chunks, bar)
                 outlet.put(chunks, text if isinstance(text, str) else None, limit, bar)
                 spoken += 1
                 if outlet.frames == request.max_frames:
@@ -195,7 +224,26 @@ def speak(
             if not spoken:
                 raise RequestError(EMPTY_TEXT)
     finally:
-        outlet.report(request.seed, stats)
+        outlet.report(request.seed if outlet.seed is None else outlet.seed, stats)
+
+
+def second_if_runaway(
+    tts: Qwen3TTS, options: dict[str, Any], chunks: Iterable[AudioChunk], bar: tqdm
+) -> Iterator[AudioChunk]:
+    """The chunks once all of them are there; those of a second attempt where they were a runaway's."""
+    made = []
+    try:
+        for chunk in chunks:
+            made.append(chunk)
+            bar.set_description_str(f"{chunk.timing.frames} frames, {chunk.timing.audio_seconds:.1f} s of audio")
+    except Qwen3TTSError:
+        yield from made
+        raise
+    if made[-1].finish_reason == "runaway":
+        seed = retry_seed(options["seed"])
+        note(f"the speech ran on after its text (seed {options['seed']}): making it once more, with seed {seed}")
+        made = tts.stream(**options | {"seed": seed})
+    yield from made
 
 
 def read_pipe() -> Iterator[bytes]:

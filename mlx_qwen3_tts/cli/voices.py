@@ -36,7 +36,8 @@ def voices(args: argparse.Namespace) -> None:
     for name in kept:
         emit(f"cloned    {name}  {describe(voice.library_path(name))}")
     try:
-        with resolve(args.model or DEFAULT_MODEL, progress=True, files=CONFIG_FILES) as directory:
+        model = args.model or DEFAULT_MODEL
+        with resolve(model, progress=True, files=CONFIG_FILES, revision=args.revision) as directory:
             config = read_config(directory)
     except DownloadError as error:
         if args.model is not None or not kept:

@@ -9,6 +9,7 @@ import numpy as np
 from ..audio import read_audio, resample
 from ..config import CodecConfig
 from ..errors import RequestError
+from ..turn import TURN
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 from .layers import State
@@ -47,8 +48,9 @@ class Codec(nn.Module):
         Raises AudioError for audio that is empty or not finite. Source: Qwen3TTSTokenizer.encode for one clip.
         """
         audio = resample(*read_audio((audio, sample_rate)), self.config.input_sample_rate)
-        codes = self.encoder(mx.array(audio)[None], self.num_quantizers)
-        return np.array(codes[0], dtype=np.int32)
+        with TURN:
+            codes = self.encoder(mx.array(audio)[None], self.num_quantizers)
+            return np.array(codes[0], dtype=np.int32)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes to audio: int [frames, 16] -> float32 [frames * samples_per_frame], in -1 .. 1.
@@ -92,6 +94,12 @@ class Codec(nn.Module):
         """The same, but its work is only begun; the function that it returns waits for the samples."""
         if not len(codes):
             return lambda: np.zeros(0, np.float32), state
-        wave, state = self._decode(mx.array(codes.astype(np.int32))[None], state)
-        mx.async_eval(wave, state)
-        return lambda: np.array(wave[0]), state
+        with TURN:
+            wave, state = self._decode(mx.array(codes.astype(np.int32))[None], state)
+            mx.async_eval(wave, state)
+        return lambda: _wait(wave), state
+
+
+def _wait(wave: mx.array) -> np.ndarray:
+    with TURN:
+        return np.array(wave[0])

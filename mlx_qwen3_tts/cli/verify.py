@@ -1,0 +1,53 @@
+"""`verify`: is a checkpoint whole, are its numbers the known ones, does it speak?"""
+
+import argparse
+
+from .. import demo
+from ..errors import CheckpointError, RequestError
+from ..load import DTYPES, resolve
+from ..outlet import note
+from ..verify import verify as checks
+from .options import check_reference, emit
+
+DEMO_FRAMES = 12
+
+
+def add_verify(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "verify",
+        help="check a downloaded or converted checkpoint",
+        description="Check a checkpoint: its tensors, their values, known fingerprints, and speech in each mode. A "
+        "table of what passed, failed and was skipped goes to standard output; the exit code is 1 where one failed.",
+    )
+    parser.add_argument("model", help="checkpoint directory, hub id, 'demo' or 'demo-base'")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="default: the checkpoint's on a GPU, float32 on the CPU")
+    parser.add_argument("--ref-audio", metavar="FILE", help="a clip for Base models to clone (default: a buzz)")
+    parser.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only its timbre is taken")
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="of each generation; whether speech ends is not looked at then"
+    )
+    parser.set_defaults(run=verify, max_ref_seconds=None)
+    return parser
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Print a line for each check; raise CheckpointError where one failed."""
+    if args.ref_text is not None and args.ref_audio is None:
+        raise RequestError("--ref-text needs --ref-audio")
+    if args.max_frames is not None and args.max_frames < 1:
+        raise RequestError(f"--max-frames must be a whole number above 0, not {args.max_frames}")
+    if args.ref_audio is not None:
+        check_reference(args, args.ref_audio, args.ref_text)
+    frames = args.max_frames
+    if args.model in demo.MODELS and frames is None:
+        frames = DEMO_FRAMES
+        note(f"the demo's weights are random and know no end: {frames} frames of each mode")
+    clip = None if args.ref_audio is None else (args.ref_audio, args.ref_text)
+    failed = 0
+    with resolve(args.model, progress=True, revision=args.revision) as directory:
+        for check in checks(directory, args.dtype, clip, frames):
+            emit(f"{check.outcome:5} {check.name:40} {check.detail}")
+            failed += check.outcome == "fail"
+    if failed:
+        raise CheckpointError(f"{args.model}: {failed} of the checks failed (see the lines that begin with fail)")

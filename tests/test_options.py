@@ -1,0 +1,136 @@
+"""Every option with every type of model: it acts, it is the documented default, or it is refused. None is ignored."""
+
+import inspect
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+import checkpoints
+import sounds
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, VoiceClonePrompt
+from mlx_qwen3_tts.prompt import Request
+
+KINDS = {
+    "custom_voice-0b6": {"voice": "ada"}, "custom_voice-1b7": {"voice": "ada"},
+    "voice_design-1b7": {"instruct": "A deep voice."}, "base-0b6": {}, "base-1b7": {},
+}  # fmt: skip
+ACTS, SAME, REFUSED = "changes the codes or the frames", "the documented default", "is refused"
+EVERYWHERE = {
+    ("text", "hello this"): ACTS,
+    ("text", ("Hello ", "world")): ACTS,  # an iterator: the interleaved layout
+    ("language", "english"): ACTS,
+    ("language", "Auto"): SAME,
+    ("language", "klingon"): REFUSED,
+    ("seed", 2): ACTS,
+    ("sampling", Sampling(temperature=0.3)): ACTS,
+    ("sampling", Sampling(do_sample=False)): ACTS,
+    ("sampling", Sampling(top_k=2)): ACTS,
+    ("sampling", Sampling(top_p=0.2)): ACTS,
+    ("sampling", Sampling(repetition_penalty=0.05)): ACTS,
+    ("sampling", Sampling(subtalker_dosample=False)): ACTS,
+    ("sampling", Sampling(subtalker_temperature=0.3)): ACTS,
+    ("sampling", Sampling(subtalker_top_k=2)): ACTS,
+    ("sampling", Sampling(subtalker_top_p=0.2)): ACTS,
+    ("sampling", Sampling(do_sample=False, top_k=2)): REFUSED,
+    ("max_frames", 3): ACTS,
+    ("max_frames", 0): REFUSED,
+    ("non_streaming_mode", False): ACTS,
+    ("non_streaming_mode", True): SAME,
+    ("frames_per_token", 0.01): ACTS,
+    ("frames_per_token", -1): REFUSED,
+    ("stop_runaway", False): ACTS,
+    ("stop_runaway", None): REFUSED,
+}
+SOME = {
+    "custom_voice-0b6": {
+        ("voice", "ben"): ACTS, ("voice", "ADA"): SAME, ("voice", None): SAME, ("voice", "nobody"): REFUSED,
+        ("voice", "clone"): REFUSED, ("instruct", "Slowly."): REFUSED, ("instruct", ""): SAME,
+    },
+    "custom_voice-1b7": {
+        ("voice", "ben"): ACTS, ("voice", "clone"): REFUSED, ("instruct", "Slowly."): ACTS, ("instruct", ""): SAME,
+    },
+    "voice_design-1b7": {
+        ("voice", "ada"): REFUSED, ("voice", "clone"): REFUSED, ("instruct", "A high voice."): ACTS,
+        ("instruct", None): REFUSED,
+    },
+    "base-0b6": {
+        ("voice", "other clone"): ACTS, ("voice", "ada"): REFUSED, ("voice", None): REFUSED,
+        ("voice", "clone of another width"): REFUSED, ("instruct", "Slowly."): REFUSED, ("instruct", ""): SAME,
+    },
+    "base-1b7": {("voice", "other clone"): ACTS, ("instruct", "Slowly."): REFUSED},
+}  # fmt: skip
+TABLE = [(kind, *case, then) for kind in KINDS for case, then in {**EVERYWHERE, **SOME[kind]}.items()]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
+    found = {}
+    for name in KINDS:
+        kind, size = name.split("-")
+        model, codec = checkpoints.configs("projected", kind)
+        model["tts_model_size"] = size
+        if kind != "custom_voice":
+            model["talker_config"] |= {"spk_id": {}, "spk_is_dialect": {}}
+        directory = tmp_path_factory.mktemp("options") / name
+        checkpoints.demo.write_checkpoint(directory, model, codec, 1)
+        found[name] = Qwen3TTS.from_pretrained(directory)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clones(models) -> dict[str, VoiceClonePrompt]:
+    tts = models["base-0b6"]
+    return {
+        "clone": tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice"),
+        "other clone": tts.clone_voice(sounds.SOUNDS["speech"]),
+        "clone of another width": VoiceClonePrompt(np.zeros(7, np.float32)),
+    }
+
+
+def speak(tts: Qwen3TTS, options: dict) -> np.ndarray:
+    return tts.synthesize(**options).codes
+
+
+@pytest.mark.parametrize("kind, option, value, then", TABLE)
+def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, option, value, then):
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 6)
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.FRAMES_PER_TOKEN", 0.5)
+    tts, plain = models[kind], {"text": "Hello world", "seed": 1, **KINDS[kind]}
+    if kind.startswith("base"):
+        plain["voice"] = clones["clone"]
+    if option not in ("frames_per_token", "stop_runaway", "max_frames"):
+        plain["max_frames"] = 6
+    options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
+    if option == "stop_runaway" and value is False:  # nothing but the checkpoint's limit ends it: two more than before
+        monkeypatch.setattr(tts, "_frame_limit", lambda request, start: 20)
+    if then is REFUSED:
+        for call in (tts.synthesize, tts.stream):
+            with pytest.raises(RequestError):
+                call(**options)
+        return
+    one, two = speak(tts, plain), speak(tts, options)
+    assert (one.shape == two.shape and bool((one == two).all())) == (then is SAME), then
+
+
+def test_the_table_is_whole():
+    """Every option of synthesize, of Request and of Sampling is in it, for every type of model."""
+    options = set(inspect.signature(Qwen3TTS.synthesize).parameters) - {"self"}
+    assert options == {field.name for field in fields(Request)}
+    for kind in KINDS:
+        assert {option for name, option, _, _ in TABLE if name == kind} == options
+        given = [value for name, option, value, then in TABLE if (name, option, then) == (kind, "sampling", ACTS)]
+        acting = {f.name for sampling in given for f in fields(Sampling) if getattr(sampling, f.name) is not None}
+        assert acting == {field.name for field in fields(Sampling)}
+    assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options | {"chunk_frames"}
+
+
+PUBLIC = [
+    Qwen3TTS.from_pretrained, Qwen3TTS.synthesize, Qwen3TTS.stream, Qwen3TTS.clone_voice, Qwen3TTS.unload,
+    VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Sampling.check,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda f: f.__qualname__)
+def test_docstrings_list_what_is_raised(function):
+    assert "raises " in function.__doc__.lower() or "Raise " in function.__doc__

@@ -1,0 +1,276 @@
+"""Runaways: speech with its pauses passes whole, silence or a cycle after it is cut; the budget; the retry.
+
+RUNAWAYS=300 tries so many sequences of each kind; without it 20.
+"""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+import checkpoints
+from conftest import SHARED
+from mlx_qwen3_tts import Qwen3TTS, RequestError
+from mlx_qwen3_tts.audio import resample
+from mlx_qwen3_tts.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
+
+FRAME, RATE = 1920, 12.5
+SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
+
+
+def sound(rng, frames: int, level: float) -> np.ndarray:
+    """Noise with the ups and downs of syllables, none of them longer than 80 ms apart."""
+    time = np.arange(frames * FRAME) / 24000
+    shape = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * time)
+    return (level * shape * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def recording(rng, parts: list[tuple[str, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and audio of speech and pauses: ("speech" | "pause" | "hum", seconds). A pause repeats one code."""
+    codes, audio = [], []
+    for kind, seconds in parts:
+        frames = round(seconds * RATE)
+        rows = rng.integers(0, 2048, (frames, 16))
+        if kind != "speech":
+            rows[:, 0] = 7 if kind == "pause" else np.resize([5, 9, 2], frames)
+        codes.append(rows)
+        audio.append(sound(rng, frames, 0.0004 if kind == "pause" else 0.08))
+    return np.concatenate(codes).astype(np.int32), np.concatenate(audio)
+
+
+def pass_through(codes, audio, sizes, over=None):
+    """What a guard lets pass of frames that come in chunks of these sizes, and how it ends."""
+    guard, out, at, reason = Guard(), [], 0, None
+    sizes = itertools.chain(sizes, itertools.repeat(sizes[-1]))
+    while reason is None:
+        size = min(next(sizes), len(codes) - at)
+        chunk = slice(at, at + size)
+        flags = [True] * size if over is None else over[chunk]
+        at += size
+        end = "stop" if at == len(codes) else None
+        *given, reason = guard.admit(codes[chunk], audio[chunk.start * FRAME : at * FRAME], flags, end)
+        out.append(given)
+    return np.concatenate([c for c, _ in out]), np.concatenate([a for _, a in out]), reason
+
+
+@pytest.mark.parametrize("seed", SEQUENCES)
+def test_speech_with_pauses_passes_whole(seed):
+    """Pauses of up to 3 s, of a constant code, at both ends and inside; quiet passages; whatever the chunks."""
+    rng = np.random.default_rng(seed)
+    parts = [("pause", rng.uniform(0, 3))]
+    for _ in range(8):
+        parts += [("speech", rng.uniform(0.3, 6)), ("pause", rng.uniform(0.1, 3))]
+    codes, audio = recording(rng, parts)
+    audio *= rng.uniform(0.1, 1)
+    for sizes in ([1], [1, 1, 2, 4, 8], [37]):
+        passed, heard, reason = pass_through(codes, audio, sizes)
+        assert reason == "stop"
+        np.testing.assert_array_equal(passed, codes)
+        np.testing.assert_array_equal(heard, audio)
+
+
+@pytest.mark.parametrize("seed", SEQUENCES)
+@pytest.mark.parametrize("kind, kept", [("pause", SILENCE_HELD), ("hum", CYCLE_HELD)])
+def test_a_runaway_is_cut(seed, kind, kept):
+    """Minutes of near-silence, or of one short cycle, after speech: it ends soon after the speech."""
+    rng = np.random.default_rng(seed)
+    spoken, speech = recording(rng, [("speech", rng.uniform(1, 5)), ("pause", 2), ("speech", rng.uniform(1, 5))])
+    endless, silence = recording(rng, [(kind, 120)])
+    codes, audio = np.concatenate([spoken, endless]), np.concatenate([speech, silence])
+    results = [pass_through(codes, audio, sizes) for sizes in ([1], [1, 1, 2, 4, 8], [37])]
+    for passed, heard, reason in results:
+        assert reason == "runaway"
+        assert len(spoken) < len(passed) <= len(spoken) + kept + 2  # a period until a cycle shows
+        assert len(heard) == len(passed) * FRAME
+        np.testing.assert_array_equal(passed, results[0][0])
+        np.testing.assert_array_equal(passed, codes[: len(passed)])
+
+
+@pytest.mark.parametrize("path", sorted((SHARED / "audio").glob("*.wav")) or [None])
+def test_recorded_speech_passes_whole(path):
+    """As it is, and with 2.96 s of silence put into its middle."""
+    if path is None:
+        pytest.skip("there are no recordings here")
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    audio = resample(audio.mean(axis=1), rate, 24000)
+    frames = audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
+    for pause in (0, 37):
+        heard = np.insert(frames, [len(frames) // 2] * pause, 0, axis=0)
+        codes = np.random.default_rng(0).integers(0, 2048, (len(heard), 16))
+        passed, _, reason = pass_through(codes, heard.reshape(-1), [8])
+        assert (len(passed), reason) == (len(heard), "stop")
+
+
+def test_no_runaway_before_the_text_is_over():
+    codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 20), ("speech", 2)])
+    over = [False] * (len(codes) - 30) + [True] * 30
+    passed, _, reason = pass_through(codes, audio, [8], over)
+    assert (len(passed), reason) == (len(codes), "stop")
+
+
+def test_a_second_of_silence_is_not_held_back():
+    """Whoever plays the stream waits in no ordinary pause."""
+    codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 0.96), ("speech", 1)])
+    guard = Guard()
+    for i in range(len(codes)):
+        given, _, _ = guard.admit(codes[i : i + 1], audio[i * FRAME : (i + 1) * FRAME], [True], None)
+        assert len(given) == 1, i
+
+
+def test_what_was_held_follows_where_the_speech_ends_by_itself():
+    codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 3.5)])
+    passed, heard, reason = pass_through(codes, audio, [1])
+    assert (len(passed), len(heard), reason) == (len(codes), len(audio), "stop")
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory) -> Qwen3TTS:
+    """A checkpoint that never ends."""
+    return Qwen3TTS.from_pretrained(checkpoints.write(tmp_path_factory.mktemp("endless") / "c", "projected"))
+
+
+def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
+    """Let the model fall silent in the codec after `after` frames, for `frames` or for ever."""
+    decode, samples = type(tts.codec).decode_next, tts.codec.samples_per_frame
+
+    def quiet(codec, codes, state=None):
+        at, state = state or (0, None)
+        audio, state = decode(codec, codes, state)
+        numbers = at + np.arange(len(codes))
+        gain = np.where((numbers >= after) & (numbers < after + (frames or 10**9)), 0.0, 1.0)
+        return (audio * np.repeat(gain, samples)).astype(np.float32), (at + len(codes), state)
+
+    monkeypatch.setattr(type(tts.codec), "decode_next", quiet)
+
+
+@pytest.mark.parametrize("layout", [True, False])
+def test_a_model_without_end(endless, monkeypatch, layout):
+    """Its end suppressed, silent after 60 frames: streamed and whole it ends there, with a second of silence."""
+    silence(endless, monkeypatch, 60)
+    call = dict(seed=3, non_streaming_mode=layout)
+    whole = endless.synthesize("Hello world", **call)
+    assert whole.finish_reason == "runaway"
+    assert len(whole.codes) == 60 + SILENCE_HELD - 1
+    assert len(whole.audio) == len(whole.codes) * endless.codec.samples_per_frame
+    chunks = list(endless.stream("Hello world", **call))
+    assert chunks[-1].is_final
+    assert chunks[-1].finish_reason == "runaway"
+    assert {chunk.finish_reason for chunk in chunks[:-1]} == {None}
+    np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
+    np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
+
+
+def test_live_text_runs_away_where_the_same_text_given_whole_does(endless, monkeypatch):
+    silence(endless, monkeypatch, 20)
+    text = "Hello world, this is a voice and it is in the world. " * 3
+    whole = endless.synthesize(text, seed=3, non_streaming_mode=False)
+    pieces = (text[i : i + 5] for i in range(0, len(text), 5))
+    live = endless.synthesize(pieces, seed=3)
+    assert live.finish_reason == whole.finish_reason == "runaway"
+    np.testing.assert_array_equal(live.codes, whole.codes)
+
+
+def test_a_pause_of_the_model_is_kept(endless, monkeypatch):
+    silence(endless, monkeypatch, 20, 37)
+    result = endless.synthesize("Hello", seed=3, max_frames=80)
+    assert (result.finish_reason, len(result.codes)) == ("length", 80)
+
+
+def test_switched_off(endless, monkeypatch):
+    silence(endless, monkeypatch, 10)
+    result = endless.synthesize("Hello", seed=3, max_frames=150, stop_runaway=False)
+    assert (result.finish_reason, len(result.codes)) == ("length", 150)
+
+
+def test_one_retry_with_a_seed_that_follows(endless, monkeypatch):
+    """Where no seed was given: the second attempt is what its seed, which the result names, gives alone."""
+    silence(endless, monkeypatch, 5)
+    monkeypatch.setattr("secrets.randbits", lambda bits: 41)
+    seeds, stream = [], Qwen3TTS._stream
+    monkeypatch.setattr(Qwen3TTS, "_stream", lambda tts, r, n: (seeds.append(r.seed), stream(tts, r, n))[1])
+    for text in ("Hello world", ["Hello", " world"], iter(["Hello", " world"])):
+        seeds.clear()
+        result = endless.synthesize(text)
+        assert seeds == [None, retry_seed(41)], "one, not two"
+        assert result.seed == retry_seed(41) != 41
+        layout = isinstance(text, str)
+        again = endless.synthesize("Hello world", seed=result.seed, non_streaming_mode=layout)
+        np.testing.assert_array_equal(again.codes, result.codes)
+    seeds.clear()
+    assert endless.synthesize("Hello", seed=41).finish_reason == "runaway"
+    assert seeds == [41]
+    assert len({chunk.seed for chunk in endless.stream("Hello")}) == 1
+
+
+def test_the_command_line_tells_and_tries_once_more(run_cli, checkpoint, tmp_path, monkeypatch):
+    """Into a file without a seed; with one, and into a pipe, where the first attempt is out already, it only tells."""
+    silence(Qwen3TTS.from_pretrained(checkpoint), monkeypatch, 5)
+    argv = ("say", "Hello", "--model", checkpoint, "--temperature", 0.9)
+    monkeypatch.setattr("secrets.randbits", lambda bits: 41)
+    code, _, err = run_cli(*argv, "-o", tmp_path / "a.wav")
+    assert code == 0
+    assert f"making it once more, with seed {retry_seed(41)}" in err
+    assert "it ran on after its text" in err.splitlines()[-1]
+    assert err.rstrip().endswith(f"seed {retry_seed(41)}")
+    assert soundfile.info(tmp_path / "a.wav").frames == (5 + SILENCE_HELD - 1) * 64
+    run_cli(*argv, "--seed", retry_seed(41), "-o", tmp_path / "b.wav")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    code, _, err = run_cli(*argv, "--seed", 41, "-o", tmp_path / "c.wav")
+    assert (code, "once more" in err, "it ran on" in err) == (0, False, True)
+    code, _, err = run_cli(*argv, "--frames-per-token", 0.1, "--max-frames", 3, "-o", tmp_path / "d.wav")
+    assert code == 1
+    assert "no effect beside max_frames" in err
+
+
+@pytest.mark.parametrize("text", ["Hello", "1234567890", "你好，世界。", "...!?", "a" * 50])
+@pytest.mark.parametrize("layout", [True, False])
+def test_budget(endless, monkeypatch, text, layout):
+    """A text's tokens set the most frames that it may take; the same in both layouts."""
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 60)
+    tokens = len(endless._prompts.tokenizer.encode(text))
+    result = endless.synthesize(text, seed=1, frames_per_token=0.5, non_streaming_mode=layout)
+    assert result.finish_reason == "length"
+    assert frame_budget(tokens, 0.5) <= len(result.codes) <= frame_budget(tokens + 2, 0.5)
+
+
+def test_budget_of_live_text(endless, monkeypatch):
+    """It is that of the whole text, however it came."""
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 60)
+    text = "Hello world, this is a voice. "
+    whole = endless.synthesize(text, seed=1, frames_per_token=1, non_streaming_mode=False)
+    live = endless.synthesize((character for character in text), seed=1, frames_per_token=1)
+    np.testing.assert_array_equal(live.codes, whole.codes)
+
+
+def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
+    """It strikes once all of the text was fed, whatever the chunks."""
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 5)
+    call = dict(seed=1, frames_per_token=0.1, non_streaming_mode=False)
+    whole = endless.synthesize("Hello world, this is a voice. ", **call)
+    assert whole.finish_reason == "length"
+    for sizes in ((1,), (3,), (50,)):
+        chunks = list(endless.stream("Hello world, this is a voice. ", chunk_frames=sizes, **call))
+        np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
+        assert chunks[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "12", True])
+def test_budgets_that_are_none(endless, value):
+    with pytest.raises(RequestError, match="frames_per_token"):
+        endless.synthesize("Hello", frames_per_token=value)
+
+
+def test_limits_that_overrule_each_other(endless):
+    for options in ({"max_frames": 5}, {"stop_runaway": False}):
+        with pytest.raises(RequestError, match="no effect"):
+            endless.synthesize("Hello", frames_per_token=3, **options)
+    with pytest.raises(RequestError, match="stop_runaway"):
+        endless.synthesize("Hello", stop_runaway=1)
+
+
+def test_speech_takes_far_fewer_frames_than_its_budget():
+    """Frames that a fast and a slow reader take, in the official vocabulary's tokens, are some 2 to 6 a token."""
+    assert frame_budget(1) >= 20 * RATE
+    assert frame_budget(100) >= 2 * 6 * 100

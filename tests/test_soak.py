@@ -1,0 +1,51 @@
+"""The soak of benchmarks/soak.py in short, and that it would tell."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import checkpoints
+from mlx_qwen3_tts import Qwen3TTS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import soak
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return checkpoints.write(tmp_path_factory.mktemp("soak") / "c", "projected", "base")
+
+
+def test_requests_leave_nothing_behind(directory):
+    report = soak.soak(str(directory), 20, 1)
+    assert soak.passed(report), report
+    assert sum(report["kinds"].values()) == 20
+    assert len(report["kinds"]) == len(soak.KINDS), "every kind came"
+
+
+def test_a_leak_is_found(directory, monkeypatch):
+    """A model that keeps each request's codec state."""
+    kept, decode = [], type(Qwen3TTS.from_pretrained(directory).codec).decode_next
+
+    def leaking(codec, codes, state=None):
+        audio, state = decode(codec, codes, state)
+        kept.append(state)
+        return audio, state
+
+    monkeypatch.setattr("mlx_qwen3_tts.codec.Codec.decode_next", leaking)
+    report = soak.soak(str(directory), 3, 1)
+    assert report["memory_furthest_percent"] > 1
+    assert not soak.passed(report)
+
+
+def test_a_wrong_result_is_found(directory, monkeypatch):
+    monkeypatch.setattr(soak, "KINDS", [lambda *a: (_ for _ in ()).throw(AssertionError("wrong"))])
+    monkeypatch.setattr(soak, "WARM_UP", 0)
+    soak.KINDS[0].__name__ = "wrong"
+    report = soak.soak(str(directory), 2, 1)
+    assert len(report["failures"]) == 2
+    assert not soak.passed(report)
+    assert isinstance(report["same_codes_again"], bool)
+    assert np.isfinite(report["seconds"])

@@ -1,0 +1,150 @@
+"""verify: a whole checkpoint passes, each kind of damage fails the check that is there for it."""
+
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import checkpoints
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.verify import KNOWN, SEED, TEXT, Fingerprints, fingerprints, verify
+
+LIKE = Fingerprints(pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),))
+
+
+def outcomes(directory, **options) -> dict[str, tuple[str, str]]:
+    return {name: (outcome, detail) for name, outcome, detail in verify(directory, max_frames=4, **options)}
+
+
+@pytest.mark.parametrize(
+    "kind, modes",
+    [
+        ("custom_voice", ["preset voice", "preset voice, interleaved", "preset voice, instructed"]),
+        ("voice_design", ["described voice"]),
+        ("base", ["cloned timbre", "cloned in context"]),
+    ],
+)
+def test_whole_checkpoints_pass(tmp_path, kind, modes):
+    found = outcomes(checkpoints.write(tmp_path / "c", "projected", kind))
+    assert {name for name, (outcome, _) in found.items() if outcome == "fail"} == set()
+    assert {name.split(":")[0] for name in found} == {"tensors", "values", "fingerprints", "speed", *modes}
+    assert {name for name, (outcome, _) in found.items() if outcome == "skip"} == {
+        "fingerprints", *(f"{mode}: ends" for mode in modes)
+    }  # fmt: skip
+
+
+def test_the_end_is_looked_at(checkpoint, monkeypatch):
+    """A model that never ends fails there, and one that does passes: an ordinary code stands in for the end."""
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 15)
+    monkeypatch.setattr("mlx_qwen3_tts.runaway.FRAMES_PER_TOKEN", 0.01)
+    found = {name: outcome for name, outcome, _ in verify(checkpoint)}
+    assert {outcome for name, outcome in found.items() if name.endswith(": ends")} == {"fail"}
+    codes = Qwen3TTS.from_pretrained(checkpoint).synthesize(TEXT, seed=SEED, max_frames=12).codes[:, 0].tolist()
+    end = next(code for code in codes[2:] if code not in codes[:2])
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    config["talker_config"]["codec_eos_token_id"] = end
+    path.write_text(json.dumps(config))
+    found = {name: outcome for name, outcome, _ in verify(checkpoint)}
+    assert found["preset voice: ends"] == "pass"
+
+
+def spoil(path, name, change) -> None:
+    tensors = load_file(path)
+    change(tensors[name])
+    save_file(tensors, path, {"format": "pt"})
+
+
+def test_damage_fails(checkpoint, monkeypatch):
+    path = checkpoint / "speech_tokenizer" / "model.safetensors"
+    kept = path.read_bytes()
+    spoil(path, "encoder.downsample.conv.weight", lambda t: np.put(t, 5, np.inf))  # which no speech would meet
+    found = outcomes(checkpoint)
+    assert found["values"][0] == "fail"
+    assert "encoder.downsample.conv.weight" in found["values"][1]
+    path.write_bytes(kept)
+    spoil(checkpoint / "model.safetensors", "talker.codec_head.weight", lambda t: t.fill(np.nan))
+    found = outcomes(checkpoint)
+    assert found["preset voice"][0] == "fail"
+    assert "not finite" in found["preset voice"][1]
+    path.write_bytes(kept[:-5])
+    found = outcomes(checkpoint)
+    assert list(found) == ["tensors"]
+    assert found["tensors"][0] == "fail"
+
+
+def test_silence_fails(checkpoint):
+    path = checkpoint / "speech_tokenizer" / "model.safetensors"
+    spoil(path, "decoder.decoder.6.conv.weight", lambda t: t.fill(0))
+    spoil(path, "decoder.decoder.6.conv.bias", lambda t: t.fill(0))
+    assert outcomes(checkpoint)["preset voice: sounds"][0] == "fail"
+
+
+def test_a_stream_that_differs_fails(checkpoint, monkeypatch):
+    stream = Qwen3TTS.stream
+    monkeypatch.setattr(Qwen3TTS, "stream", lambda tts, text, **o: stream(tts, text, **o | {"seed": 1}))
+    assert outcomes(checkpoint)["preset voice: streamed"] == ("fail", "other codes than at once")
+
+
+def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
+    """The same numbers by way of the talker's own forward, one id at a time, as a request takes it."""
+    tts = Qwen3TTS.from_pretrained(checkpoint)
+    found = fingerprints(checkpoint, tts, LIKE)
+    from mlx_qwen3_tts.cache import KVCache
+
+    caches = [KVCache() for _ in tts.talker.model.layers]
+    steps = [tts.talker(tts.talker.embed_text([id_]), caches) for id_ in LIKE.ids]
+    assert found.codes == tuple(mx.argmax(logits).item() for _, logits in steps)
+    first = []
+
+    def choose(g, logits):
+        first.append(mx.argmax(logits, axis=-1).item())
+        return mx.argmax(logits, axis=-1)
+
+    tts.talker.code_predictor(steps[-1][0], tts.talker.embed_codec([found.codes[-1]]), choose)
+    assert found.residual_codes[0] == first[0]
+    assert len(found.residual_codes) == 15
+    pad = tts.talker.embed_text([tts.config.tts_pad_token_id])[0, 0, :3].tolist()
+    np.testing.assert_allclose(found.pad, pad, atol=1e-6)
+    assert [i for i, _ in found.layers] == [0, 1]
+
+
+@pytest.mark.parametrize("field", ["pad", "codes", "layers", "residual_codes", "predictor_layers"])
+def test_fingerprints_decide(checkpoint, field):
+    """Of the weights they were taken of they pass; with one number of each field moved they fail."""
+    tts = Qwen3TTS.from_pretrained(checkpoint)
+    right, kind = fingerprints(checkpoint, tts, LIKE), ("custom_voice", tts.config.tts_model_size)
+    assert outcomes(checkpoint, known={kind: right})["fingerprints"][0] == "pass"
+    value = list(getattr(right, field))
+    value[-1] = (value[-1][0], value[-1][1] + 0.01) if isinstance(value[-1], tuple) else value[-1] + 0.01
+    wrong = replace(right, **{field: tuple(value)})
+    outcome, detail = outcomes(checkpoint, known={kind: wrong})["fingerprints"]
+    assert outcome == "fail"
+    assert field in detail
+
+
+def test_known_fingerprints_are_of_the_released_shape():
+    known = KNOWN["base", "0b6"]
+    assert len(known.codes) == len(known.ids) == 5
+    assert len(known.residual_codes) == 15
+    assert all(0 <= code < 2048 for code in (*known.codes, *known.residual_codes))
+    assert known.residual_codes[0] == 281
+
+
+def test_command(run_cli, checkpoint):
+    code, out, err = run_cli("verify", "demo")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
+    assert "12 frames of each mode" in err
+    path = checkpoint / "model.safetensors"
+    spoil(path, "talker.codec_head.weight", lambda t: t.fill(np.nan))
+    code, out, err = run_cli("verify", checkpoint, "--max-frames", 3)
+    assert code == 1
+    assert "fail  preset voice" in out
+    assert "checks failed" in err.splitlines()[-1]
+    for argv in (["--ref-text", "x"], ["--max-frames", 0], ["--revision", "main"], ["--ref-audio", "none.wav"]):
+        code, out, err = run_cli("verify", checkpoint, *argv)
+        assert (code, out) == (1, ""), argv
