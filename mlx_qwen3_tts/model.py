@@ -1,13 +1,12 @@
 """Qwen3TTS: the model that users hold. Text in, speech out, whole or in chunks.
 
-Request ─ check ─ PromptBuilder ─ generate_frames ─ CodecDecoder ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
+Request ─ check ─ PromptBuilder ─ stream_chunks ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
 """
 
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, repeat
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,13 +16,14 @@ import numpy as np
 from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, RequestError
-from .generate import Ahead, FrameFunctions, PrefixCache, generate_frames, prefill
-from .live_text import TextIds, kept
+from .generate import FrameFunctions, PrefixCache
+from .live_text import kept
 from .load import Checkpoint, load_directory, resolve
-from .prompt import Prompt, PromptBuilder, Request
+from .prompt import PromptBuilder, Request
 from .result import AudioChunk, Clock, SynthesisResult
-from .runaway import Guard, frame_budget, retry_seed
+from .runaway import retry_seed
 from .sampling import DEFAULTS, Sampling
+from .stream import stream_chunks
 from .turn import TURN
 from .voice import VoiceClonePrompt, check_clip
 
@@ -252,97 +252,4 @@ class Qwen3TTS:
         else:
             request = replace(request, text=TURN.outside(request.text))
         clock.lap("prefill")
-        return self._generate(request, start, sampling, seed, chunk_frames, clock)
-
-    def _generate(
-        self,
-        request: Request,
-        start: Prompt | None,
-        sampling: Sampling,
-        seed: int,
-        chunk_frames: Sequence[int],
-        clock: Clock,
-    ) -> Iterator[AudioChunk]:
-        clock.resume()
-        with TURN:
-            start = start or self._prompts.build(request)
-            clock.skip(start.text.waited)
-            limit = self._frame_limit(request, start)
-            after = prefill(self.talker, start, self._prefixes)
-            frames = Ahead(generate_frames(self.talker, self._functions, sampling, start, after, seed, limit))
-            # In-context cloning: the speech continues the reference's audio, and its first sample is the first one out.
-            reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
-            state = self.codec.prime(reference) if reference is not None else None
-        clock.lap("prefill")
-        guard = Guard() if request.stop_runaway else None
-        made, given, reason = 0, 0, None
-        sizes = chain(chunk_frames, repeat(chunk_frames[-1]))
-        while not reason:
-            waited = start.text.waited
-            with TURN:
-                codes, reason, error = self._next_codes(frames, next(sizes), start.text)
-                over = [start.text.over_before(made + i) for i in range(len(codes))]
-                room = count_in_budget(request, start.text, made, over)
-                codes, reason = codes[:room], "length" if room < len(codes) else reason
-                wait_for_audio, state = self.codec.queue_next(codes, state)
-                if made and not reason and start.text.ready:
-                    frames.look()  # decoded while the next frame is made; but the first chunk must be out at once
-                clock.skip(start.text.waited - waited)
-                clock.lap("generation")
-                audio = wait_for_audio()
-            clock.lap("decode")
-            made += len(codes)
-            reason = "length" if made == limit else reason
-            if guard:
-                codes, audio, reason = guard.admit(codes, audio, over, reason)
-            given += len(codes)
-            if len(codes) or (reason and reason != "error"):
-                yield AudioChunk(
-                    audio=audio,
-                    codes=codes,
-                    sample_rate=self.sample_rate,
-                    seed=seed,
-                    is_final=bool(reason) and reason != "error",
-                    finish_reason=None if reason == "error" else reason,
-                    text_ran_dry=not (reason or start.text.ready),
-                    timing=clock.timing(given, given * self.codec.samples_per_frame / self.sample_rate),
-                )
-            if reason == "error":
-                raise error
-            clock.resume()
-
-    def _next_codes(
-        self, frames: Iterator[np.ndarray], size: int, text: TextIds
-    ) -> tuple[np.ndarray, str | None, Exception | None]:
-        """The next `size` frames [frames, 16], fewer where the text must be waited for: what is there is not held back.
-
-        Returns also why the speech has ended, if so: "stop", or "error" and an error (of the text's source, say): the
-        audio before it is still given out.
-        """
-        codes, reason, error = [], None, None
-        while len(codes) < size and (text.ready or not codes) and not reason:
-            try:
-                frame = next(frames, None)
-            except Exception as raised:  # noqa: BLE001  (the caller raises it again, after the audio so far)
-                reason, error = "error", raised
-            else:
-                reason = "stop" if frame is None else None
-                codes += [frame] if frame is not None else []
-        return np.array(codes, np.int32).reshape(-1, self.codec.num_quantizers), reason, error
-
-    def _frame_limit(self, request: Request, start: Prompt) -> int:
-        """The most frames that a request may take, whatever its text."""
-        # The official max_new_tokens counts one more: its last code is never completed to a frame.
-        limit = int(request.max_frames or self.generation_config.max_new_tokens - 1)
-        return min(limit, self.config.talker_config.max_position_embeddings - start.embeddings.shape[1])
-
-
-def count_in_budget(request: Request, text: TextIds, made: int, over: list[bool]) -> int:
-    """How many of the frames after the first `made` the text's budget has room for.
-
-    over: for each whether all of the text was there before it; until then its length, and so the budget, are not known.
-    """
-    if request.max_frames is not None or not request.stop_runaway:
-        return len(over)
-    budget = frame_budget(text.length, request.frames_per_token)
-    return sum(made + i < budget or not late for i, late in enumerate(over))
+        return stream_chunks(self, request, start, sampling, seed, chunk_frames, clock)

@@ -103,7 +103,7 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
         plain["max_frames"] = 6
     options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
     if option == "stop_runaway" and value is False:  # nothing but the checkpoint's limit ends it: two more than before
-        monkeypatch.setattr(tts, "_frame_limit", lambda request, start: 20)
+        monkeypatch.setattr("mlx_qwen3_tts.stream._frame_limit", lambda tts, request, start: 20)
     if then is REFUSED:
         for call in (tts.synthesize, tts.stream):
             with pytest.raises(RequestError):
