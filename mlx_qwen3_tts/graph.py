@@ -35,6 +35,13 @@ def count_nodes(function: Callable[[], object]) -> tuple[int, int]:
     return total, total - sum(nodes[name] for name in VIEWS)
 
 
+def can_compile() -> bool:
+    """Whether mx.compile joins operations here; on the CPU it needs a C++ compiler, and is the plain path without."""
+    mx.eval(x := mx.zeros(1))
+    joined = mx.compile(lambda x: mx.sin(x) + 1)
+    return count_nodes(lambda: joined(x))[1] == 1
+
+
 @contextmanager
 def fast_functions_as_one_node() -> Iterator[None]:
     """Stand-ins for the functions of mx.fast, of the same shapes and inputs; their results mean nothing."""

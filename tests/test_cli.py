@@ -5,12 +5,14 @@ import io
 import os
 import pty
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
 import termios
 import time
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
@@ -267,3 +269,16 @@ def test_reader_that_leaves():
     assert process.wait() != 0
     assert b"Traceback" not in err
     assert b"Exception ignored" not in err
+
+
+@pytest.mark.skipif(mx.metal.is_available() or mx.cuda.is_available(), reason="a GPU's compiler comes with MLX")
+def test_without_a_compiler_the_plain_path_is_used_and_said(tmp_path):
+    command = [*spawn("say", "Hello", "--model", "demo", "--seed", 3, "--max-frames", 4, "-o"), tmp_path / "a.wav"]
+    plain = os.environ | {"PATH": "/nowhere", "TMPDIR": str(tmp_path)}  # compiled functions are kept in TMPDIR
+    done = subprocess.run(command, env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("C++ compiler") == 1
+    audio = soundfile.read(tmp_path / "a.wav")[0]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert ("C++ compiler" in done.stderr) == (shutil.which("g++") is None)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], audio, atol=1e-4)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .. import prompt, voice
 from ..audio import AudioWriter, check_writable
 from ..errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
+from ..graph import can_compile
 from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from ..model import CHUNK_FRAMES, Qwen3TTS
 from ..outlet import Outlet, note, putting
@@ -141,6 +142,8 @@ def say(args: argparse.Namespace) -> None:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
     if tts.name.startswith("demo"):
         note(DEMO_NOTE)
+    if not can_compile():
+        note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
     texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]
     outlet = open_outlet(tts, output, open_stream, args.chunk_frames)
     unheard = args.seed is None and args.text != "-" and output != "-" and open_stream is None
