@@ -19,7 +19,7 @@ import numpy as np
 from mlx_qwen3_tts import Qwen3TTS, benchmark, fused
 from mlx_qwen3_tts.codec import layers
 from mlx_qwen3_tts.codec.decoder import CodecDecoder
-from mlx_qwen3_tts.generate import Ahead, FrameFunctions
+from mlx_qwen3_tts.generate import Ahead, FrameFunctions, step_function
 
 CHUNK = 4
 
@@ -36,7 +36,7 @@ def uncompiled(step: bool, frame: bool) -> Iterator[None]:
 
     def patched(self: FrameFunctions, talker: object) -> None:
         init(self, talker, compiled=not frame)
-        self._step = self._one_step if step else mx.compile(self._one_step)
+        self._step = step_function(talker) if step else mx.compile(step_function(talker))
 
     with mock.patch.object(FrameFunctions, "__init__", patched):
         yield

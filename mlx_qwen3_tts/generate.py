@@ -112,6 +112,23 @@ def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
     return frame
 
 
+def step_function(talker: Talker) -> Callable[..., tuple[mx.array, mx.array, list[mx.array]]]:
+    """The talker's next step as a function of arrays alone, for one capacity of its cache.
+
+    (embedding [1, hidden], text [1, hidden], each layer's buffer, offset [1]) -> (hidden, logits, buffers)
+    """
+
+    def step(
+        embedding: mx.array, text: mx.array, buffers: list[mx.array], offset: mx.array
+    ) -> tuple[mx.array, mx.array, list[mx.array]]:
+        mask = mx.arange(buffers[0].shape[2]) <= offset
+        caches = [StaticCache(buffer, offset, mask) for buffer in buffers]
+        hidden, logits = talker((embedding + text)[:, None], caches)
+        return hidden, logits, [cache.buffer for cache in caches]
+
+    return step
+
+
 class FrameFunctions:
     """The compiled functions of one talker: its step, and a frame for each set of sampling options in use."""
 
@@ -119,7 +136,8 @@ class FrameFunctions:
         """compiled: False runs the same functions as they are, for comparison."""
         self._talker, self._compiled = talker, compiled
         self._functions: dict[tuple, FrameFunction] = {}
-        self._step = mx.compile(self._one_step) if compiled else self._one_step
+        plain = step_function(talker)
+        self._step = mx.compile(plain) if compiled else plain
 
     def get(self, sampling: Sampling) -> FrameFunction:
         """The frame function for `sampling`, made once. A few are kept."""
@@ -143,14 +161,6 @@ class FrameFunctions:
         for cache, buffer in zip(caches, buffers, strict=True):
             cache.buffer, cache.offset = buffer, offset + 1
         return hidden, logits
-
-    def _one_step(
-        self, embedding: mx.array, text: mx.array, buffers: list[mx.array], offset: mx.array
-    ) -> tuple[mx.array, mx.array, list[mx.array]]:
-        mask = mx.arange(buffers[0].shape[2]) <= offset
-        caches = [StaticCache(buffer, offset, mask) for buffer in buffers]
-        hidden, logits = self._talker((embedding + text)[:, None], caches)
-        return hidden, logits, [cache.buffer for cache in caches]
 
 
 def generate_frames(

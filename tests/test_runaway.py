@@ -133,16 +133,16 @@ def endless(tmp_path_factory) -> Qwen3TTS:
 
 def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
     """Let the model fall silent in the codec after `after` frames, for `frames` or for ever."""
-    decode, samples = type(tts.codec).decode_next, tts.codec.samples_per_frame
+    decode, samples = type(tts.codec).queue_next, tts.codec.samples_per_frame
 
     def quiet(codec, codes, state=None):
         at, state = state or (0, None)
         audio, state = decode(codec, codes, state)
         numbers = at + np.arange(len(codes))
         gain = np.where((numbers >= after) & (numbers < after + (frames or 10**9)), 0.0, 1.0)
-        return (audio * np.repeat(gain, samples)).astype(np.float32), (at + len(codes), state)
+        return lambda: (audio() * np.repeat(gain, samples)).astype(np.float32), (at + len(codes), state)
 
-    monkeypatch.setattr(type(tts.codec), "decode_next", quiet)
+    monkeypatch.setattr(type(tts.codec), "queue_next", quiet)
 
 
 @pytest.mark.parametrize("layout", [True, False])

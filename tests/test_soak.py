@@ -27,14 +27,14 @@ def test_requests_leave_nothing_behind(directory):
 
 def test_a_leak_is_found(directory, monkeypatch):
     """A model that keeps each request's codec state."""
-    kept, decode = [], type(Qwen3TTS.from_pretrained(directory).codec).decode_next
+    kept, decode = [], type(Qwen3TTS.from_pretrained(directory).codec).queue_next
 
     def leaking(codec, codes, state=None):
         audio, state = decode(codec, codes, state)
         kept.append(state)
         return audio, state
 
-    monkeypatch.setattr("mlx_qwen3_tts.codec.Codec.decode_next", leaking)
+    monkeypatch.setattr("mlx_qwen3_tts.codec.Codec.queue_next", leaking)
     report = soak.soak(str(directory), 3, 1)
     assert report["memory_furthest_percent"] > 1
     assert not soak.passed(report)

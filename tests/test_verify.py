@@ -104,7 +104,7 @@ def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
         first.append(mx.argmax(logits, axis=-1).item())
         return mx.argmax(logits, axis=-1)
 
-    tts.talker.code_predictor(steps[-1][0], tts.talker.embed_codec([found.codes[-1]]), choose)
+    tts.talker.code_predictor(steps[-1][0], tts.talker.embed_codec([found.codes[-1]])[0], choose)
     assert found.residual_codes[0] == first[0]
     assert len(found.residual_codes) == 15
     pad = tts.talker.embed_text([tts.config.tts_pad_token_id])[0, 0, :3].tolist()

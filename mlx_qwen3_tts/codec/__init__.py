@@ -24,8 +24,8 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = CodecEncoder(config.encoder_config)
-        self.decoder = CodecDecoder(config.decoder_config)
-        self._decode = mx.compile(lambda *args: self.decoder(*args))  # once for each size of chunk in use
+        self.decoder = decoder = CodecDecoder(config.decoder_config)
+        self._decode = mx.compile(lambda codes, state: decoder(codes, state))  # once for each size of chunk in use
 
     @property
     def sample_rate(self) -> int:
