@@ -120,15 +120,14 @@ def _fill(module: nn.Module, dtype: mx.Dtype) -> None:
 
 def measure(tts: Qwen3TTS, frames: int) -> dict[str, float | int | str]:
     """Run a model and return the figures; times in milliseconds, memory and traffic in megabytes (10**6 bytes)."""
-    text = TEXT if tts.model_type == "custom_voice" else None
     weights = _megabytes(tts.talker) + _megabytes(tts.codec.decoder)
-    list(tts.stream(text or TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts)))  # compiles
+    list(tts.stream(TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts)))  # compiles
     began = time.perf_counter()
-    stream = tts.stream(text or TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts))
+    stream = tts.stream(TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts))
     next(stream)
     first_audio = 1000 * (time.perf_counter() - began)
     stream.close()
-    result = tts.synthesize(text or TEXT, seed=1, max_frames=frames, **_needs(tts))
+    result = tts.synthesize(TEXT, seed=1, max_frames=frames, **_needs(tts))
     timing, config = result.timing, tts.config.talker_config
     positions = -(-(timing.frames + tts._prompts.build(_request(tts)).embeddings.shape[1]) // STEP) * STEP
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim

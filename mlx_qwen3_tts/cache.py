@@ -17,9 +17,15 @@ Past = tuple[mx.array, mx.array, mx.array | str | None]  # keys, values, mask fo
 class KVCache:
     """One attention layer's past. It belongs to one request: two requests use two sets of caches."""
 
-    def __init__(self, step: int = STEP, buffer: mx.array | None = None, offset: int = 0) -> None:
-        """step: positions added when the buffer is full. buffer, offset: a past to go on from."""
-        self.offset, self.buffer, self._step = offset, buffer, step
+    def __init__(self, step: int = STEP) -> None:
+        """step: positions added when the buffer is full."""
+        self.offset, self._step = 0, step
+        self.buffer: mx.array | None = None
+
+    def restore(self, past: mx.array) -> None:
+        """Begin with keys and values [batch, 2 * kv_heads, time, head_dim], which are not written to."""
+        self.buffer, self.offset = None, 0
+        self.append(past)
 
     def reserve(self, time: int) -> None:
         """Make room for `time` more positions in a buffer that is there."""

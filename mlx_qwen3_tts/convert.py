@@ -82,7 +82,7 @@ def convert(
     bits: int | None = None,
     group_size: int | None = None,
     dtype: str | None = None,
-    scales: str = "search",
+    scales: str | None = None,
     importance: Callable[[Path], Importance] | None = None,
     force: bool = False,
     shard_size: int = SHARD_SIZE,
@@ -95,7 +95,8 @@ def convert(
     recipe: a name of recipes.RECIPES; bits: the same number for all linear layers (2, 3, 4, 5, 6 or 8); with neither
     the weights are not quantized. group_size: 32, 64 or 128 weights for each scale; None takes the recipe's.
     dtype: "float32", "bfloat16" or "float16" for everything but the speech tokenizer; None keeps the source's types.
-    scales: "search" for the scales and biases of quantize.search, "plain" for those of mx.quantize.
+    scales: "search" for the scales and biases of quantize.search, "plain" for those of mx.quantize; None
+    takes the first.
     importance: given the source's directory, how much each input of each layer counts (see calibrate.py).
     force: replace the checkpoint at `out`. shard_size: bytes in a file, above which there are several and an index.
     progress: show progress on stderr where that is a terminal. revision: as in Qwen3TTS.from_pretrained.
@@ -104,6 +105,9 @@ def convert(
     chosen = recipes.find(recipe, bits, group_size)
     if dtype is not None and dtype not in DTYPES:
         raise ConversionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    if scales is not None and chosen is None:
+        raise ConversionError("scales are of quantized weights: they need a recipe or bits")
+    scales = SCALES[0] if scales is None else scales
     if scales not in SCALES:
         raise ConversionError(f"unknown scales {scales!r}; choose from {', '.join(SCALES)}")
     if shard_size < 1:
@@ -116,6 +120,8 @@ def convert(
     with resolve(model, progress, [*FILES, *COPIED], revision) as source:
         if target.exists() and os.path.samefile(source, target):
             raise ConversionError(f"{out} is the source itself; name another directory")
+        if source.resolve() in target.parents or target in source.resolve().parents:
+            raise ConversionError(f"{out} and the source are inside each other; name another directory")
         plans = plan_conversion(source, chosen, DTYPES[dtype] if dtype else None)
         check_space(target, plans)
         weigh = importance(source) if importance else {}

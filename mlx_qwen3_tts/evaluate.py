@@ -70,16 +70,18 @@ def evaluate(
     max_frames: int = MAX_FRAMES,
     dtype: str | None = None,
     progress: bool = False,
+    revision: str | None = None,
 ) -> Evaluation:
     """Compare `model` with `reference`, which speaks `texts` first.
 
     model, reference: directories or hub ids, of the same kind and width. voice, instruct: as in Qwen3TTS.synthesize;
     a Base model needs a voice. max_frames: of each text. dtype: as in from_pretrained, for both.
+    revision: of the reference, as in from_pretrained.
     Raises RequestError where the two cannot be compared, and what loading raises.
     """
     if not texts:
         raise RequestError("there are no texts to speak")
-    theirs, their_bytes = _load(reference, dtype, progress)
+    theirs, their_bytes = _load(reference, dtype, progress, revision)
     ours, our_bytes = _load(model, dtype, progress)
     _check_pair(ours, theirs)
     asked = requests(theirs, texts, voice, instruct, max_frames)
@@ -103,9 +105,9 @@ def evaluate(
     )
 
 
-def _load(model: str | Path, dtype: str | None, progress: bool) -> tuple[Qwen3TTS, int]:
+def _load(model: str | Path, dtype: str | None, progress: bool, revision: str | None = None) -> tuple[Qwen3TTS, int]:
     """A checkpoint, and the bytes of its weight files."""
-    with resolve(model, progress) as directory:
+    with resolve(model, progress, revision=revision) as directory:
         size = sum(path.stat().st_size for path in directory.rglob("model*.safetensors"))
         return Qwen3TTS(str(model), load_directory(directory, dtype)), size
 

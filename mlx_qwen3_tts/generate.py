@@ -77,8 +77,8 @@ class PrefixCache:
             self._kept = [*self._kept[-KEPT_PREFIXES + 1 :], (embeddings, buffers)]
         else:
             self._kept.append(self._kept.pop(found))  # the one that was not used for longest goes first
-        for cache, buffer in zip(caches, self._kept[-1][1], strict=True):  # full: the next position makes a new buffer
-            cache.buffer, cache.offset = buffer, prompt.prefix
+        for cache, buffer in zip(caches, self._kept[-1][1], strict=True):
+            cache.restore(buffer)
         return prompt.prefix
 
 

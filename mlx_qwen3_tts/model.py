@@ -66,7 +66,10 @@ class Qwen3TTS:
                 return cls(name, load_directory(directory, dtype))
 
     def unload(self) -> None:
-        """Free the model's memory. Whatever is asked of it afterwards, also of its streams, raises RequestError."""
+        """Free the model's memory. Whatever is asked of it afterwards, also of its streams, raises RequestError.
+
+        A stream that has begun keeps the talker until it is asked for more, closed or dropped.
+        """
         with TURN:
             for part in WEIGHTY:
                 self.__dict__.pop(part, None)
@@ -230,7 +233,8 @@ class Qwen3TTS:
         Raises RequestError at once, before the first chunk is asked for, and what a text iterator raises after the
         audio so far. Closing the iterator ends the work.
         """
-        if not chunk_frames or not all(isinstance(n, int) and n > 0 for n in chunk_frames):
+        counts = isinstance(chunk_frames, Sequence) and all(type(n) is int and n > 0 for n in chunk_frames)
+        if not chunk_frames or not counts:
             raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
         request = Request(
             text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,

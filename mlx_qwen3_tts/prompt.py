@@ -183,8 +183,8 @@ def _check_budget(request: Request) -> None:
     budget = request.frames_per_token
     if budget is None:
         return
-    if not 0 < budget < float("inf"):
-        raise RequestError(f"frames_per_token must be a number above 0, not {budget}")
+    if not 0 < budget <= 1e6:
+        raise RequestError(f"frames_per_token must be a number above 0, and at most a million, not {budget}")
     if request.max_frames is not None:
         raise RequestError("frames_per_token has no effect beside max_frames; leave one out")
     if not request.stop_runaway:

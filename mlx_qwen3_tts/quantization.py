@@ -58,7 +58,7 @@ def _settings(data: dict[str, Any], where: str, mode: str) -> dict[str, Any]:
         raise CheckpointError(f"config.json.quantization{where}.mode is {str(mode)[:60]!r}; MLX has {', '.join(MODES)}")
     for key, choices in zip(("bits", "group_size"), known, strict=True):
         value = data.get(key)
-        if isinstance(value, bool) or value not in choices:
+        if type(value) is not int or value not in choices:
             has = ", ".join(map(str, choices))
             raise CheckpointError(f"config.json.quantization{where}.{key} is {str(value)[:60]!r}; {mode} has {has}")
     return {"bits": data["bits"], "group_size": data["group_size"], "mode": mode}

@@ -32,7 +32,6 @@ PARTS = {
 }
 REST = "norms"
 LINEAR = [name for name in PARTS if name not in ("text embedding", "codec embeddings", "speaker encoder")]
-TEXT_EMBEDDING = Affine(8)  # read one row at a time, so few bits save no time; 8 halve the largest tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ def _check(bits: int, group_size: int) -> None:
 def uniform(bits: int, group_size: int = 64) -> Recipe:
     """All linear layers with the same number of bits, the text embedding with 8."""
     _check(bits, group_size)
-    parts = dict.fromkeys(LINEAR, Affine(bits, group_size)) | {"text embedding": Affine(8, group_size)}
+    parts = dict.fromkeys(LINEAR, Affine(bits, group_size)) | {
+        "text embedding": Affine(8, group_size)
+    }  # read by rows: fewer save no time
     return Recipe(f"{bits}bit", f"all linear layers at {bits} bits, the text embedding at 8", parts)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 FRAMES_PER_TOKEN = 12.0  # of the budget: 0.96 s for each token of the text, some 3 times what speech takes
 SPARE_FRAMES = 250  # 20 s more, for short texts and slow beginnings
 
-QUIET, FLOOR = 0.01, 0.003  # a frame is near-silent 40 dB below the loudest one, and below -50 dB of full scale
+QUIET, FLOOR = 0.01, 0.0003  # a frame is near-silent 40 dB below the loudest one, and below -70 dB of full scale
 SILENCE_HELD, SILENCE_TOO_LONG = 13, 50  # frames: over 1 s, and 4 s. Pauses of up to 3 s are speech
 CYCLE = 8  # frames of the longest cycle looked for
 CYCLE_HELD, CYCLE_TOO_LONG = 38, 100  # frames: 3 s, 8 s, as the same codebook-0 id is also what a pause is made of

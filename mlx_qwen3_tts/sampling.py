@@ -85,10 +85,10 @@ def _check_ranges(values: dict[str, Any]) -> None:
             valid, rule = number and 0 < value <= 1, "above 0 and at most 1, which switches it off"
         elif name.endswith("temperature"):
             # Below, float32 logits divided by it overflow: a draw would be of no distribution at all.
-            valid = number and 0.001 <= value < float("inf")
-            rule = "at least 0.001 (for the most likely code every time, switch sampling off)"
+            valid = number and 0.001 <= value <= 1000
+            rule = "from 0.001 to 1000 (for the most likely code every time, switch sampling off)"
         else:
-            valid, rule = number and 0 < value < float("inf"), "above 0 (1 switches it off)"
+            valid, rule = number and 0.001 <= value <= 1000, "from 0.001 to 1000 (1 switches it off)"
         if not valid:
             raise RequestError(f"{name} must be {rule}, not {value!r}")
 

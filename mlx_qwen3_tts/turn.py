@@ -37,6 +37,8 @@ class Turn:
         self._depth += 1
 
     def __exit__(self, *_: object) -> None:
+        if self._owner != threading.get_ident():
+            return  # Ctrl-C ended the wait for a turn that `paused` had given away: it is not ours to give
         self._depth -= 1
         if not self._depth:
             self._give()

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from .audio import Audio
 from .cache import KVCache
-from .errors import Qwen3TTSError
+from .errors import Qwen3TTSError, RequestError
 from .load import Network
 from .model import Qwen3TTS
 from .qwen3 import Transformer
@@ -84,7 +84,8 @@ def verify(
     clip: a reference clip and its transcript, for Base models; None takes a synthetic sound.
     max_frames: of each generation; whether the speech ends by itself is not looked at then.
     known: fingerprints by model type and size.
-    Raises RequestError for a dtype or max_frames that is none, AudioError for a clip that cannot be used.
+    Raises RequestError for a dtype or max_frames that is none and a clip where no model could clone it, AudioError for
+    one that cannot be used.
     """
     try:
         tts = Qwen3TTS.from_pretrained(directory, dtype)
@@ -92,6 +93,8 @@ def verify(
         yield Check("tensors", "fail", str(error))
         return
     try:
+        if clip is not None and tts.model_type != "base":
+            raise RequestError(f"a reference clip is for Base models; this one is of type {tts.model_type}")
         yield count_tensors(directory)
         yield check_values(tts)
         yield check_fingerprints(directory, tts, known)
@@ -138,7 +141,9 @@ def check_fingerprints(directory: Path, tts: Qwen3TTS, known: dict[tuple[str, st
     found = fingerprints(directory, tts, wanted)
     for field, value in vars(wanted).items():
         got = getattr(found, field)
-        if not np.allclose(np.array(got, np.float64), np.array(value, np.float64), rtol=0, atol=CLOSE):
+        if len(got) != len(value) or not np.allclose(
+            np.array(got, np.float64), np.array(value, np.float64), rtol=0, atol=CLOSE
+        ):
             return Check(name, "fail", f"{field} is {got}, known is {value}: these are not the released weights")
     return Check(name, "pass", f"{', '.join(field for field, value in vars(wanted).items() if value)}")
 

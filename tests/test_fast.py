@@ -14,6 +14,7 @@ from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
 from mlx_qwen3_tts.config import CodePredictorConfig
 from mlx_qwen3_tts.fused import fuse
 from mlx_qwen3_tts.generate import FrameFunctions, PrefixCache, generate_frames, prefill
+from mlx_qwen3_tts.load import load_directory
 from mlx_qwen3_tts.prompt import Request
 from mlx_qwen3_tts.qwen3 import Transformer
 from mlx_qwen3_tts.talker import Talker
@@ -31,6 +32,29 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     return result
 
 
+class PlainFunctions(FrameFunctions):
+    """Nothing compiled, and a step over exactly the past."""
+
+    def __init__(self, talker: Talker) -> None:
+        super().__init__(talker, compiled=False)
+
+    def step(self, embedding, text, caches):
+        return self._talker((embedding + text)[:, None], caches)
+
+
+@pytest.fixture(scope="module")
+def plain_models(tmp_path_factory) -> dict[str, Qwen3TTS]:
+    """The models as they are loaded: no layer fused, no function compiled, no prefix kept."""
+    result = {}
+    for kind in ("custom_voice", "voice_design", "base"):
+        directory = checkpoints.write(tmp_path_factory.mktemp("plain") / kind, "projected", kind)
+        tts = Qwen3TTS("plain", load_directory(directory, None, fused=False))
+        tts._functions, tts._prefixes, tts.codec._decode = PlainFunctions(tts.talker), None, tts.codec.decoder
+        assert "q_proj" in tts.talker.model.layers[0].self_attn
+        result[kind] = tts
+    return result
+
+
 @pytest.mark.parametrize("sampling", [Sampling(), GREEDY, Sampling(top_k=0, top_p=0.7), Sampling(do_sample=False)])
 @pytest.mark.parametrize(
     "kind, options",
@@ -38,20 +62,36 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
         ("custom_voice", {"voice": "ben"}),
         ("custom_voice", {"voice": "chuan", "instruct": "Slowly.", "non_streaming_mode": False}),
         ("voice_design", {"instruct": "A calm voice."}),
+        ("base", {"text": None}),
         ("base", {"text": "hello this voice"}),
     ],
 )
-def test_compiled_frames(models, monkeypatch, kind, options, sampling):
-    """All of a frame as one compiled function, and the next queued before it is read."""
-    tts = models[kind]
+def test_all_of_it_together(models, plain_models, kind, options, sampling):
+    """Every fast path on gives the codes of the plain one, exactly; and its samples, but for rounding."""
     if kind == "base":
-        options = {"voice": tts.clone_voice(sounds.SOUNDS["speech"], options["text"])}
-    frames = FRAMES if sampling in (Sampling(), GREEDY) and kind != "voice_design" else 30
-    fast = tts.synthesize("Hello world", seed=4, max_frames=frames, sampling=sampling, **options)
-    monkeypatch.setattr(tts, "_functions", FrameFunctions(tts.talker, compiled=False))
-    plain = tts.synthesize("Hello world", seed=4, max_frames=frames, sampling=sampling, **options)
+        options = {"voice": models[kind].clone_voice(sounds.SOUNDS["speech"], options["text"])}
+    frames = FRAMES if sampling in (Sampling(), GREEDY) else 30
+    call = dict(seed=4, max_frames=frames, sampling=sampling, stop_runaway=False, **options)
+    fast, plain = (tts.synthesize("Hello world", **call) for tts in (models[kind], plain_models[kind]))
     assert len(plain.codes) > 20
     np.testing.assert_array_equal(fast.codes, plain.codes)
+    np.testing.assert_allclose(fast.audio, plain.audio, atol=1e-5)
+
+
+def test_the_host_waits_once_a_frame(models, monkeypatch):
+    """For the codes, after the next step was queued; nothing else is evaluated."""
+    tts, events = models["custom_voice"], []
+    sampling = Sampling().resolve(tts.generation_config)
+    prompt = tts._prompts.build(Request("Hello world"))
+    frames = generate_frames(tts.talker, tts._functions, sampling, prompt, prefill(tts.talker, prompt), 1, 9)
+    next(frames)  # compiles
+    for module, name in ((mx, "async_eval"), (mx, "eval"), (mx, "synchronize"), (np, "array")):
+        real = getattr(module, name)
+        noted = lambda *a, real=real, name=name, **k: (events.append(name), real(*a, **k))[1]  # noqa: E731
+        monkeypatch.setattr(module, name, noted)
+    for _ in range(3):
+        next(frames)
+    assert events == ["async_eval", "array"] * 3
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

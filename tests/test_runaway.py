@@ -71,6 +71,14 @@ def test_speech_with_pauses_passes_whole(seed):
         np.testing.assert_array_equal(heard, audio)
 
 
+@pytest.mark.parametrize("level", [0.08, 0.004, 0.002, 0.001])
+def test_speech_that_is_quiet_throughout_passes_whole(level):
+    codes, _ = recording(np.random.default_rng(0), [("speech", 20)])
+    audio = sound(np.random.default_rng(1), len(codes), level)
+    passed, _, reason = pass_through(codes, audio, [4])
+    assert (len(passed), reason) == (len(codes), "stop")
+
+
 @pytest.mark.parametrize("seed", SEQUENCES)
 @pytest.mark.parametrize("kind, kept", [("pause", SILENCE_HELD), ("hum", CYCLE_HELD)])
 def test_a_runaway_is_cut(seed, kind, kept):

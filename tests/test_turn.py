@@ -44,6 +44,31 @@ def test_loaded_in_one_thread_used_in_others(directories):
     np.testing.assert_array_equal(elsewhere(lambda: tts.codec.decode(codes)), tts.codec.decode(codes))
 
 
+def test_an_interrupted_wait_takes_nothing_from_the_other(monkeypatch):
+    """Ctrl-C while the turn that was given away is waited for again: it is still the other thread's."""
+    turn, taken, release = Turn(), threading.Event(), threading.Event()
+
+    def hold():
+        with turn:
+            taken.set()
+            release.wait()
+            assert turn._owner == threading.get_ident()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch, turn, turn.paused():
+            held = pool.submit(hold)
+            taken.wait()
+            patch.setattr(turn._changed, "wait_for", interrupted)
+        release.set()
+        held.result()
+    with turn:
+        assert turn._depth == 1
+    assert (turn._owner, turn._depth) == (None, 0)
+
+
 def test_a_stream_changes_hands(demo):
     expected = demo.synthesize("Hello world", seed=4, max_frames=12).codes
     stream = elsewhere(lambda: demo.stream("Hello world", seed=4, max_frames=12, chunk_frames=(1,)))

@@ -28,9 +28,7 @@ def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     parser.add_argument("--recipe", metavar="NAME", help="a named mix of bits; `--recipe list` explains them")
     parser.add_argument("--group-size", type=int, metavar="N", help=f"weights with one scale: {sizes} (default: 64)")
     parser.add_argument("--dtype", choices=list(DTYPES), help="of what is not quantized (default: the source's)")
-    parser.add_argument(
-        "--scales", choices=SCALES, default="search", help="search the best, or take mx.quantize's (default: search)"
-    )
+    parser.add_argument("--scales", choices=SCALES, help="search the best, or take mx.quantize's (default: search)")
     parser.add_argument(
         "--calibrate", metavar="FILE", help="texts, one a line, that tell which weights count (loads the whole model)"
     )
@@ -53,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
         raise ConversionError("say what to convert to: --bits, --recipe (`--recipe list`) or --dtype")
     if args.calibrate is None and (args.voice is not None or args.instruct is not None):
         raise ConversionError("--voice and --instruct are for the texts of --calibrate")
+    if not 0 < args.shard_size < float("inf"):
+        raise ConversionError(f"--shard-size must be a number of gigabytes above 0, not {args.shard_size}")
     importance = None
     if args.calibrate is not None:
         texts, voice = read_texts(args.calibrate), find_voice(args.voice, args.model)

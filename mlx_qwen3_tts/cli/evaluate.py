@@ -19,6 +19,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--model", required=True, help="the checkpoint to judge")
     parser.add_argument("--reference", required=True, help="what it was made from")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the reference, from the hub")
     parser.add_argument("--texts", metavar="FILE", help="what to speak, one text a line (default: four sentences)")
     add_speech(parser)
     parser.add_argument(
@@ -54,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """Compare, and print a table or JSON."""
     texts, voice = read_texts(args.texts), find_voice(args.voice, args.model)
     found = evaluate(
-        args.model, args.reference, texts, voice, args.instruct, args.max_frames, args.dtype, progress=True
-    )
+        args.model, args.reference, texts, voice, args.instruct, args.max_frames, args.dtype, progress=True,
+        revision=args.revision,
+    )  # fmt: skip
     emit(json.dumps(found.as_dict()) if args.json else table(found))
 
 

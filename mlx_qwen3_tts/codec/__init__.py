@@ -14,7 +14,7 @@ from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 from .layers import State
 
-DECODE_CHUNK = 72  # frames decoded at a time: bounds memory however long the codes; the cut changes nothing
+DECODE_CHUNK = 24  # frames decoded at a time: bounds memory however long the codes; the cut changes nothing
 
 
 class Codec(nn.Module):
@@ -69,18 +69,19 @@ class Codec(nn.Module):
             raise RequestError(
                 f"codes must lie in 0 .. {decoder.codebook_size - 1}; these reach from {codes.min()} to {codes.max()}"
             )
+        return self._decode_all(codes)[0]
+
+    def prime(self, codes: np.ndarray) -> State:
+        """The state of the decoder after `codes` [frames, 16]: what is decoded next continues their audio."""
+        return self._decode_all(codes)[1]
+
+    def _decode_all(self, codes: np.ndarray) -> tuple[np.ndarray, State]:
+        """A signal from its start, in a turn for each chunk."""
         state, chunks = None, [np.zeros(0, np.float32)]
         for start in range(0, len(codes), DECODE_CHUNK):
             audio, state = self.decode_next(codes[start : start + DECODE_CHUNK], state)
             chunks.append(audio)
-        return np.concatenate(chunks)
-
-    def prime(self, codes: np.ndarray) -> State:
-        """The state of the decoder after `codes` [frames, 16]: what is decoded next continues their audio."""
-        state = None
-        for start in range(0, len(codes), DECODE_CHUNK):
-            _, state = self.decode_next(codes[start : start + DECODE_CHUNK], state)
-        return state
+        return np.concatenate(chunks), state
 
     def decode_next(self, codes: np.ndarray, state: State = None) -> tuple[np.ndarray, State]:
         """Decode the next frames of a signal: int [frames, 16] and the state after those before (None at the start).
@@ -94,12 +95,16 @@ class Codec(nn.Module):
         """The same, but its work is only begun; the function that it returns waits for the samples."""
         if not len(codes):
             return lambda: np.zeros(0, np.float32), state
+        waves = []
         with TURN:
-            wave, state = self._decode(mx.array(codes.astype(np.int32))[None], state)
-            mx.async_eval(wave, state)
-        return lambda: _wait(wave), state
+            for start in range(0, len(codes), DECODE_CHUNK):
+                part = mx.array(codes[start : start + DECODE_CHUNK].astype(np.int32))[None]
+                wave, state = self._decode(part, state)
+                mx.async_eval(wave, state)
+                waves.append(wave)
+        return lambda: _wait(waves), state
 
 
-def _wait(wave: mx.array) -> np.ndarray:
+def _wait(waves: list[mx.array]) -> np.ndarray:
     with TURN:
-        return np.array(wave[0])
+        return np.concatenate([np.array(wave[0]) for wave in waves])
