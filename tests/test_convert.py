@@ -295,6 +295,7 @@ def refused(source, out, message, **options) -> None:
         ({"group_size": 64}, "group size needs"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"bits": 4, "scales": "best"}, "unknown scales 'best'"),
+        ({"dtype": "bfloat16", "scales": "plain"}, "scales are of quantized weights"),
         ({"dtype": "float32", "shard_size": 0}, "shard_size is 0"),
         ({"dtype": "float32", "importance": dict}, "calibration"),
         ({"bits": 4, "scales": "plain", "importance": dict}, "calibration"),
@@ -370,6 +371,9 @@ def test_source_is_target(tmp_path, monkeypatch):
             convert(source, out, bits=4, force=True)
     with pytest.raises(ConversionError, match="is the source itself"):
         convert("link", "source", bits=4, force=True)
+    for source_name, out in (("source", "source/speech_tokenizer"), ("source", "source/in")):
+        with pytest.raises(ConversionError, match="inside each other"):
+            convert(source_name, out, dtype="bfloat16", force=True)
     assert len(speech(Qwen3TTS.from_pretrained(source))) == 10
 
 

@@ -93,7 +93,7 @@ def test_numbers_out_of_range(demo, options):
         demo.synthesize("Hello", **options)
 
 
-@pytest.mark.parametrize("chunk_frames", [(), (0,), (1, -1), (1.5,)])
+@pytest.mark.parametrize("chunk_frames", [(), (0,), (1, -1), (1.5,), 4, {1}, (True,)])
 def test_chunk_frames_out_of_range(demo, chunk_frames):
     with pytest.raises(RequestError, match="chunk_frames"):
         demo.stream("Hello", chunk_frames=chunk_frames)

@@ -149,6 +149,7 @@ def test_other_modes_of_mlx(source, mode, bits, group_size):
         ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "not of MLX"),
         ({}, r"quantization\.bits is 'None'"),
         ({"bits": 4}, r"quantization\.group_size is 'None'"),
+        ({"bits": 4.0, "group_size": 32}, r"quantization\.bits is '4.0'"),
         (AFFINE | {"bits": 7}, "bits is '7'; affine has 2, 3, 4, 5, 6, 8"),
         (AFFINE | {"bits": True}, "bits is 'True'"),
         (AFFINE | {"group_size": 48}, "group_size is '48'; affine has 32, 64, 128"),

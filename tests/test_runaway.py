@@ -264,7 +264,7 @@ def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
         assert chunks[-1].finish_reason == "length"
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "12", True])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e308, "12", True])
 def test_budgets_that_are_none(endless, value):
     with pytest.raises(RequestError, match="frames_per_token"):
         endless.synthesize("Hello", frames_per_token=value)

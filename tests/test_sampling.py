@@ -60,6 +60,7 @@ def test_defaults_come_from_the_checkpoint():
     [
         {"temperature": -1}, {"temperature": 0}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0},
         {"top_p": 1.01}, {"top_k": -1}, {"top_k": 2.5}, {"repetition_penalty": 0}, {"repetition_penalty": True},
+        {"temperature": 1e300}, {"repetition_penalty": 1e-300},
         {"subtalker_temperature": -0.1}, {"subtalker_top_p": 0}, {"subtalker_top_k": -3}, {"do_sample": 1},
     ],
 )  # fmt: skip

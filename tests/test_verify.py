@@ -6,11 +6,12 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from safetensors.numpy import load_file, save_file
 
 import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.verify import KNOWN, SEED, TEXT, Fingerprints, fingerprints, verify
+from mlx_qwen3_tts.verify import KNOWN, SEED, TEXT, Fingerprints, buzz, fingerprints, verify
 
 LIKE = Fingerprints(pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),))
 
@@ -134,7 +135,7 @@ def test_known_fingerprints_are_of_the_released_shape():
     assert known.residual_codes[0] == 281
 
 
-def test_command(run_cli, checkpoint):
+def test_command(run_cli, checkpoint, tmp_path):
     code, out, err = run_cli("verify", "demo")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
@@ -145,6 +146,14 @@ def test_command(run_cli, checkpoint):
     assert code == 1
     assert "fail  preset voice" in out
     assert "checks failed" in err.splitlines()[-1]
-    for argv in (["--ref-text", "x"], ["--max-frames", 0], ["--revision", "main"], ["--ref-audio", "none.wav"]):
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, *buzz())
+    for argv in (
+        ["--ref-text", "x"],
+        ["--max-frames", 0],
+        ["--revision", "main"],
+        ["--ref-audio", "none.wav"],
+        ["--ref-audio", clip],
+    ):
         code, out, err = run_cli("verify", checkpoint, *argv)
         assert (code, out) == (1, ""), argv
