@@ -1,4 +1,4 @@
-# make demo    hear the built-in miniature model    make test    the test suite
+# make demo    hear the time, offline    make test    the test suite
 # make parity  compare with the official package    make lint    ruff
 PYTHON ?= python3
 VENV ?= .venv
@@ -57,7 +57,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	@touch $@
 
 $(VENV)/.tests-installed: $(VENV)/.installed
-	$(PIP) "hypothesis>=6.100" "pytest>=8" "ruff>=0.9"
+	$(PIP) "hypothesis>=6.100" "pocketsphinx>=5" "pytest>=8" "ruff>=0.9"
 	@touch $@
 
 $(REFERENCE)/.installed: tests/reference/setup.sh

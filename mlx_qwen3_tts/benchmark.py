@@ -51,7 +51,7 @@ def random_model(size: str, dtype: str | None = None, bits: int | None = None) -
     Qwen3TTS.from_pretrained, None taking bfloat16 on a GPU. bits: quantize what can be of the talker and the code
     predictor. The speech never ends by itself.
     """
-    with demo.checkpoint("demo") as directory:
+    with demo.checkpoint("demo-random") as directory:
         model, codec = read_json(directory / "config.json"), read_json(directory / "speech_tokenizer/config.json")
         model["talker_config"] |= {"num_hidden_layers": 28}
         predictor = model["talker_config"]["code_predictor_config"]

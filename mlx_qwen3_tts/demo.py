@@ -1,10 +1,11 @@
-"""The built-in miniature checkpoint: random weights in the released layout, for trying things without a download.
+"""The built-in checkpoints, for trying things without a download: one that speaks, and random miniatures.
 
-    config ─ names and shapes of our own modules ─ draw ─ config.json, model.safetensors, vocab.json, ...
+    "demo"                       data/demo, trained by tools/train_demo.py: it says the time of day and numbers
+    "demo-random", "demo-base"   config ─ names and shapes of our own modules ─ draw ─ model.safetensors, ...
 
-It goes through the real loader and every stage, and babbles. `write_checkpoint` also makes the checkpoints that the
-tests compare with the official package, so `draw` leaves no branch near zero: with the usual initial values (layer
-scales of 0.01, ConvNeXt gammas of 1e-6, codebooks of 0) half of the network could be missing unnoticed.
+All go through the real loader and every stage. `write_checkpoint` also makes the checkpoints that the tests compare
+with the official package, so `draw` leaves no branch near zero: with the usual initial values (layer scales of 0.01,
+ConvNeXt gammas of 1e-6, codebooks of 0) half of the network could be missing unnoticed.
 """
 
 import json
@@ -112,15 +113,45 @@ BASE = MODEL | {
         "enc_attention_channels": 16, "enc_se_channels": 16,
     },
 }  # fmt: skip
-MODELS = {"demo": MODEL, "demo-base": BASE}
+RANDOM = {"demo-random": MODEL, "demo-base": BASE}
+SPEAKING = {"demo": Path(__file__).parent / "data" / "demo"}
+NAMES = (*SPEAKING, *RANDOM)
+NOTES = {
+    "demo": "the demo knows only times and numbers, in English words; its voices are no measure of Qwen3-TTS's",
+    **dict.fromkeys(RANDOM, "this miniature's weights are random: it babbles, and is no measure of Qwen3-TTS's voices"),
+}
+
+NUMBERS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty"]
+
+
+def time_of_day(hour: int, minute: int) -> str:
+    """0 .. 23 and 0 .. 59 as a sentence that the demo can say: "It is eleven twenty-six." """
+    spoken = NUMBERS[(hour - 1) % 12 + 1]
+    if minute == 0:
+        return f"It is {spoken} o'clock."
+    return f"It is {spoken} {'zero ' * (minute < 10)}{number(minute)}."
+
+
+def number(value: int) -> str:
+    """0 .. 59 in words."""
+    if value < 20:
+        return NUMBERS[value]
+    return TENS[value // 10 - 2] + (f"-{NUMBERS[value % 10]}" if value % 10 else "")
 
 
 @contextmanager
 def checkpoint(name: str) -> Iterator[Path]:
-    """Write the built-in checkpoint `name` to a directory that lives as long as the `with` block."""
+    """The directory of the built-in checkpoint `name`; a random one is written anew, and lives as long as the block."""
+    if name in SPEAKING:
+        yield SPEAKING[name]
+        return
     with tempfile.TemporaryDirectory(prefix="mlx-qwen3-tts-") as directory:
         try:
-            write_checkpoint(Path(directory), MODELS[name], CODEC, SEED)
+            write_checkpoint(Path(directory), RANDOM[name], CODEC, SEED)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"the demo cannot be written to {directory}: {error}") from None
         yield Path(directory)
@@ -137,7 +168,22 @@ def write_checkpoint(directory: Path, model: dict[str, Any], codec: dict[str, An
     from .load import Network
     from .schema import from_dict
 
-    vocab, merges = byte_level_vocabulary(WORDS)
+    tokens = [form for word in WORDS for form in (word, "Ġ" + word)]
+    model = write_configs(directory, model, codec, tokens, GENERATION)
+    network = Network(from_dict(ModelConfig, model, "config.json"))
+    _save(network, directory / "model.safetensors", seed)
+    speech = directory / "speech_tokenizer"
+    _save(Codec(from_dict(CodecConfig, codec, "config.json")), speech / "model.safetensors", seed)
+
+
+def write_configs(
+    directory: Path, model: dict[str, Any], codec: dict[str, Any], tokens: list[str], generation: dict[str, Any]
+) -> dict[str, Any]:
+    """Write everything of a checkpoint but the weights, and return config.json with the text control ids filled in.
+
+    tokens: what the vocabulary has beside the 256 bytes. generation: generation_config.json. The rest as above.
+    """
+    vocab, merges = byte_level_vocabulary(tokens)
     control = {token: len(vocab) + i for i, token in enumerate(CONTROL_TOKENS)}
     model = model | {
         "im_start_token_id": control["<|im_start|>"], "im_end_token_id": control["<|im_end|>"],
@@ -159,10 +205,10 @@ def write_checkpoint(directory: Path, model: dict[str, Any], codec: dict[str, An
         "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": codec["input_sample_rate"],
     }  # fmt: skip
     speech = directory / "speech_tokenizer"
-    speech.mkdir(parents=True)
+    speech.mkdir(parents=True, exist_ok=True)
     for path, data in {
         directory / "config.json": model,
-        directory / "generation_config.json": GENERATION,
+        directory / "generation_config.json": generation,
         directory / "tokenizer_config.json": tokenizer,
         directory / "vocab.json": vocab,
         speech / "config.json": codec,
@@ -171,23 +217,21 @@ def write_checkpoint(directory: Path, model: dict[str, Any], codec: dict[str, An
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
     merges_text = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
     (directory / "merges.txt").write_text(merges_text, encoding="utf-8")
-    network = Network(from_dict(ModelConfig, model, "config.json"))
-    _save(network, directory / "model.safetensors", seed)
-    _save(Codec(from_dict(CodecConfig, codec, "config.json")), speech / "model.safetensors", seed)
+    return model
 
 
-def byte_level_vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """A BPE vocabulary of the 256 bytes and of `words`, with and without a space before, built letter by letter."""
+def byte_level_vocabulary(tokens: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A BPE vocabulary of the 256 bytes and of `tokens` (Ġ is a space), built letter by letter."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    tokens = sorted(ByteLevel.alphabet())
+    known = sorted(ByteLevel.alphabet())
     merges = []
-    for form in [form for word in words for form in (word, "Ġ" + word)]:
-        for end in range(2, len(form) + 1):
-            if form[:end] not in tokens:
-                tokens.append(form[:end])
-                merges.append((form[: end - 1], form[end - 1]))
-    return {token: id_ for id_, token in enumerate(tokens)}, merges
+    for token in tokens:
+        for end in range(2, len(token) + 1):
+            if token[:end] not in known:
+                known.append(token[:end])
+                merges.append((token[: end - 1], token[end - 1]))
+    return {token: id_ for id_, token in enumerate(known)}, merges
 
 
 def _save(module: nn.Module, path: Path, seed: int) -> None:

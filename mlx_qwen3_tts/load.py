@@ -69,11 +69,11 @@ def resolve(
     Raises DownloadError, CheckpointError, and RequestError for a revision of what comes from no hub.
     """
     path = os.path.expanduser(model)
-    if revision is not None and (str(model) in demo.MODELS or os.path.exists(path)):
+    if revision is not None and (str(model) in demo.NAMES or os.path.exists(path)):
         raise RequestError(f"{model} comes from no hub and has no revisions; leave revision out")
     if revision is not None and not (isinstance(revision, str) and revision.strip()):
         raise RequestError("revision must be the name of a branch or tag, or a commit")
-    if str(model) in demo.MODELS:
+    if str(model) in demo.NAMES:
         with demo.checkpoint(str(model)) as directory:
             yield directory
     elif os.path.isdir(path):

@@ -53,7 +53,7 @@ class Qwen3TTS:
     ) -> "Qwen3TTS":
         """Load a checkpoint.
 
-        model: a directory, a hub id (downloaded once), or "demo", the built-in miniature.
+        model: a directory, a hub id (downloaded once), or "demo", the built-in checkpoint that says times and numbers.
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
         revision: a branch, a tag or a commit of a hub model; None takes its main branch.

@@ -107,7 +107,7 @@ def cloning(request, tmp_path_factory) -> CloneGolden:
 
 @pytest.fixture(scope="session")
 def demo() -> Qwen3TTS:
-    return Qwen3TTS.from_pretrained("demo")
+    return Qwen3TTS.from_pretrained("demo-random")
 
 
 @pytest.fixture(scope="session")

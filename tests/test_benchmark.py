@@ -66,7 +66,8 @@ def test_command(run_cli):
 
 
 @pytest.mark.parametrize(
-    "argv", [("--frames", "0"), ("--model", "demo", "--random", "tiny"), ("--model", "demo", "--bits", "4")]
+    "argv",
+    [("--frames", "0"), ("--model", "demo-random", "--random", "tiny"), ("--model", "demo-random", "--bits", "4")],
 )
 def test_wrong_options(run_cli, argv):
     assert run_cli("bench", *argv)[0] == 1

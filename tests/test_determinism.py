@@ -14,7 +14,7 @@ TEXT = "Hello world, this is a voice."
 
 def test_across_processes(demo):
     """Two processes of their own write, byte for byte, what this one makes."""
-    command = spawn("say", TEXT, "--model", "demo", "--voice", "ben", "--seed", 5, "--max-frames", 8, "-o", "-")
+    command = spawn("say", TEXT, "--model", "demo-random", "--voice", "ben", "--seed", 5, "--max-frames", 8, "-o", "-")
     runs = [subprocess.run(command, capture_output=True).stdout for _ in range(2)]
     here = demo.synthesize(TEXT, voice="ben", seed=5, max_frames=8)
     chunks = list(demo.stream(TEXT, voice="ben", seed=5, max_frames=8))
@@ -61,7 +61,7 @@ def test_any_result_can_be_made_again(demo, run_cli, tmp_path):
     """The seed that was drawn is in the result, in each chunk, and told by the command line."""
     result = demo.synthesize(TEXT, max_frames=6)
     np.testing.assert_array_equal(demo.synthesize(TEXT, seed=result.seed, max_frames=6).codes, result.codes)
-    argv = ("say", TEXT, "--model", "demo", "--max-frames", 6, "--stats")
+    argv = ("say", TEXT, "--model", "demo-random", "--max-frames", 6, "--stats")
     _, _, err = run_cli(*argv, "-o", tmp_path / "a.wav")
     seed = next(line for line in err.splitlines() if ", seed " in line).rpartition(" ")[2]
     run_cli(*argv, "--seed", seed, "-o", tmp_path / "b.wav")

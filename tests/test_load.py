@@ -373,7 +373,7 @@ def test_released_layout(checkpoint):
         assert file.get_slice("decoder.pre_conv.conv.weight").get_shape() == [48, 32, 3]
 
 
-def test_demo_is_under_10_mb():
-    with resolve("demo") as directory:
+def test_random_miniature_is_under_10_mb():
+    with resolve("demo-random") as directory:
         assert sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) < 10e6
     assert not directory.exists()

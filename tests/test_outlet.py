@@ -96,7 +96,7 @@ def test_stream_header_is_open(tmp_path):
 
 def test_piped_text_speaks_before_it_has_ended():
     process = subprocess.Popen(
-        spawn("say", "-", "--model", "demo", "--seed", 1, "--max-frames", 30, "-o", "-", "--voice", "ben"),
+        spawn("say", "-", "--model", "demo-random", "--seed", 1, "--max-frames", 30, "-o", "-", "--voice", "ben"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdin.write("Hello world, 今天".encode()[:-1])  # cut inside a character
@@ -128,14 +128,16 @@ def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monke
 
 def test_empty_pipe():
     for text in (b"", b"\n \n"):
-        process = subprocess.run(spawn("say", "-", "--model", "demo", "-o", "-"), input=text, capture_output=True)
+        process = subprocess.run(
+            spawn("say", "-", "--model", "demo-random", "-o", "-"), input=text, capture_output=True
+        )
         assert process.returncode == 1
         assert b"text is empty" in process.stderr
 
 
 def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
     text = b"Hello world, this is a voice. \xff\xff and more"
-    command = spawn("say", "-", "--model", "demo", "--seed", 1, "-o", tmp_path / "a.wav")
+    command = spawn("say", "-", "--model", "demo-random", "--seed", 1, "-o", tmp_path / "a.wav")
     process = subprocess.run(command, input=text, capture_output=True)
     assert process.returncode == 1
     assert b"not UTF-8" in process.stderr
@@ -143,7 +145,7 @@ def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
 
 
 def test_stats(run_cli, tmp_path):
-    _, _, err = run_cli("say", "Hi", "--model", "demo", "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav")
+    _, _, err = run_cli("say", "Hi", "--model", "demo-random", "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav")
     assert "time to first audio" in err
     assert "peak memory" in err
     assert "seed" in err
@@ -151,11 +153,11 @@ def test_stats(run_cli, tmp_path):
 
 @pytest.mark.parametrize("counts", ["0", "1,x", "", "1,-2"])
 def test_chunk_frames_that_are_none(run_cli, counts):
-    assert run_cli("say", "Hi", "--model", "demo", "--chunk-frames", counts)[0] == 2
+    assert run_cli("say", "Hi", "--model", "demo-random", "--chunk-frames", counts)[0] == 2
 
 
 def test_chunk_frames_change_nothing(run_cli, tmp_path):
-    argv = ("say", "Hi", "--model", "demo", "--seed", 1, "--max-frames", 9)
+    argv = ("say", "Hi", "--model", "demo-random", "--seed", 1, "--max-frames", 9)
     run_cli(*argv, "-o", tmp_path / "a.wav", "--chunk-frames", "1")
     run_cli(*argv, "-o", tmp_path / "b.wav", "--chunk-frames", "4,5")
     a, b = (soundfile.read(tmp_path / name, dtype="int16")[0].astype(int) for name in ("a.wav", "b.wav"))
@@ -179,7 +181,7 @@ def device(monkeypatch) -> list[Device]:
 
 def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run_cli("say", "Hello", "--model", "demo", "--seed", 1, "--max-frames", 12, "--stats")
+    code, _, err = run_cli("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 12, "--stats")
     assert code == 0
     assert "played: 12 frames" in err
     assert "underruns 0" in err
@@ -191,14 +193,16 @@ def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
 
 
 def test_play_and_write(run_cli, device, tmp_path):
-    code, _, _ = run_cli("say", "Hello", "--model", "demo", "--max-frames", 5, "--play", "-o", tmp_path / "a.wav")
+    code, _, _ = run_cli(
+        "say", "Hello", "--model", "demo-random", "--max-frames", 5, "--play", "-o", tmp_path / "a.wav"
+    )
     assert code == 0
     assert soundfile.info(tmp_path / "a.wav").frames == 5 * 1920
     assert np.count_nonzero(device[0].sound) > 5 * 1900
 
 
 def test_device_needs_playing(run_cli, device, tmp_path):
-    code, _, err = run_cli("say", "Hello", "--model", "demo", "--device", "x", "-o", tmp_path / "a.wav")
+    code, _, err = run_cli("say", "Hello", "--model", "demo-random", "--device", "x", "-o", tmp_path / "a.wav")
     assert code == 1
     assert "--play" in err
 
@@ -208,7 +212,7 @@ def run_with_alsa(tmp_path, config: str | None, *argv) -> subprocess.CompletedPr
     if config is not None:
         (tmp_path / "asound.conf").write_text(config)
         environment["ALSA_CONFIG_PATH"] = str(tmp_path / "asound.conf")
-    return subprocess.run(spawn("say", "Hello", "--model", "demo", "--max-frames", 3, *argv),
+    return subprocess.run(spawn("say", "Hello", "--model", "demo-random", "--max-frames", 3, *argv),
                           env=environment, cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
 
 
@@ -338,14 +342,21 @@ print(opened[0].times[sounding[-1]])
 
 def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):
     path = shlex.quote(str(tmp_path / "e.wav"))
-    line = "yes hello there | " + shlex.join(spawn("say", "-", "--model", "demo", "--max-frames", 5)) + f" -o {path}"
+    line = (
+        "yes hello there | "
+        + shlex.join(spawn("say", "-", "--model", "demo-random", "--max-frames", 5))
+        + f" -o {path}"
+    )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert soundfile.info(tmp_path / "e.wav").frames == 5 * 1920
 
 
 def test_reader_that_leaves_is_no_error_message():
-    line = shlex.join(spawn("say", "Hello world", "--model", "demo", "--max-frames", 60, "-o", "-")) + " | head -c 100"
+    line = (
+        shlex.join(spawn("say", "Hello world", "--model", "demo-random", "--max-frames", 60, "-o", "-"))
+        + " | head -c 100"
+    )
     process = subprocess.run(["bash", "-c", line], capture_output=True)
     assert process.returncode == 0
     assert len(process.stdout) == 100

@@ -116,7 +116,7 @@ def test_command_line(source, tmp_path, run_cli):
         (("--model", source, "--out", tmp_path / "x"), "--recipe list"),
         (("--model", source, "--bits", 4, "--out", tmp_path / "x", "--voice", "ada"), "--calibrate"),
         (("--model", source, "--bits", 4, "--out", tmp_path / "out"), "--force"),
-        (("--model", "demo", "--bits", 4, "--out", tmp_path / "x"), "do not divide the width"),
+        (("--model", "demo-random", "--bits", 4, "--out", tmp_path / "x"), "do not divide the width"),
     ):
         code, _, err = run_cli("convert", *argv)
         assert code == 1, err

@@ -18,7 +18,7 @@ def test_python_block(block, tmp_path, monkeypatch):
     from mlx_qwen3_tts import Qwen3TTS
 
     load = Qwen3TTS.from_pretrained
-    stand_in = {"Base": "demo-base", "CustomVoice": "demo"}
+    stand_in = {"Base": "demo-base", "CustomVoice": "demo-random"}
     monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda model, **o: load(stand_in[model.split("-")[-1]], **o))
     monkeypatch.chdir(tmp_path)
     soundfile.write("me.wav", *sounds.SOUNDS["speech"])

@@ -136,7 +136,7 @@ def test_known_fingerprints_are_of_the_released_shape():
 
 
 def test_command(run_cli, checkpoint, tmp_path):
-    code, out, err = run_cli("verify", "demo")
+    code, out, err = run_cli("verify", "demo-random")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
     assert "12 frames of each mode" in err

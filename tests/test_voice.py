@@ -390,7 +390,7 @@ def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):
         run_cli("clone", clip, "--text", "hello this voice", "--save-as", "me", "--model", "demo-base", "--force")[0]
         == 0
     )
-    code, out, _ = run_cli("voices", "--model", "demo")
+    code, out, _ = run_cli("voices", "--model", "demo-random")
     assert "cloned    me  (demo-base, 2.10 s, 'hello this voice')" in out
     assert "voice     ada" in out
     code, _, _ = run_cli("voices", "--remove", "me")
@@ -441,7 +441,7 @@ def test_voice_file_and_one_go(run_cli, clip, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--ref-audio", "CLIP", "--model", "demo"], "0.6B-Base"),
+        (["--ref-audio", "CLIP", "--model", "demo-random"], "0.6B-Base"),
         (["--ref-text", "hello", "--model", "demo-base"], "need --ref-audio"),
         (["--ref-tail", "1", "--model", "demo-base"], "need --ref-audio"),
         (["--ref-audio", "CLIP", "--voice", "x"], "leave one out"),
@@ -472,6 +472,6 @@ def test_names_that_no_voice_can_have(run_cli, library, clip, name):
 def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
     library.mkdir()
     (library / "old.safetensors").write_bytes(b"nothing")
-    code, out, _ = run_cli("voices", "--model", "demo")
+    code, out, _ = run_cli("voices", "--model", "demo-random")
     assert code == 0
     assert "cloned    old  (unusable: " in out

@@ -1,19 +1,21 @@
-"""`demo`: a sentence from the built-in miniature model, offline and at once."""
+"""`demo`: the time of day, by the built-in checkpoint, offline and at once."""
 
 import argparse
+from datetime import datetime
 
 from ..audio import check_writable
+from ..demo import NOTES, time_of_day
+from ..errors import PlaybackError
 from ..model import CHUNK_FRAMES, Qwen3TTS
 from ..outlet import note
+from ..player import open_device
 from ..prompt import Request
-from .say import DEMO_NOTE, open_outlet, speak
-
-DEMO_TEXT = "Hello world, this is a voice."
+from .say import open_outlet, speak
 
 
 def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        "demo", help="try the built-in miniature model, offline", description=f"Offline and at once; {DEMO_NOTE}."
+        "demo", help="hear the time, offline and with no download", description=f"Says the time; {NOTES['demo']}."
     )
     parser.add_argument("-o", "--output", default="demo.wav", metavar="FILE", help="default: %(default)s")
     parser.set_defaults(run=demo)
@@ -21,10 +23,16 @@ def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Synthesize a sentence with the built-in checkpoint."""
+    """Say the time, into a file and, where there is one, the loudspeaker."""
     check_writable(args.output)
+    try:
+        open_stream = open_device()
+    except PlaybackError:
+        open_stream = None
     tts = Qwen3TTS.from_pretrained("demo")
-    note(DEMO_NOTE)
-    request = Request(DEMO_TEXT, language="english", seed=7, max_frames=40)
-    outlet = open_outlet(tts, args.output, None, CHUNK_FRAMES)
-    speak(tts, [DEMO_TEXT], request, CHUNK_FRAMES, outlet, stats=False)
+    note(NOTES["demo"])
+    now = datetime.now()
+    text = f"Hello. {time_of_day(now.hour, now.minute)}"
+    note(text)
+    outlet = open_outlet(tts, args.output, open_stream, CHUNK_FRAMES)
+    speak(tts, [text], Request(text, language="english", seed=7), CHUNK_FRAMES, outlet, stats=False)

@@ -19,7 +19,7 @@ DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
 
 
 def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True) -> None:
-    parser.add_argument("--model", help=f"checkpoint directory, hub id, 'demo' or 'demo-base' (default: {default})")
+    parser.add_argument("--model", help=f"checkpoint directory, hub id, or 'demo' (default: {default})")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
     if dtype:
         parser.add_argument(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .. import prompt, voice
 from ..audio import AudioWriter, check_writable
+from ..demo import NOTES
 from ..errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
 from ..graph import can_compile
 from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
@@ -38,7 +39,6 @@ from .options import (
 )
 
 DEFAULT_OUTPUT = "speech.wav"
-DEMO_NOTE = "the demo's weights are random: it babbles, and is no measure of Qwen3-TTS's voices"
 
 
 def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -140,8 +140,8 @@ def say(args: argparse.Namespace) -> None:
         note(why)
     if chosen is None and tts.default_speaker:
         note(f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)")
-    if tts.name.startswith("demo"):
-        note(DEMO_NOTE)
+    if tts.name in NOTES:
+        note(NOTES[tts.name])
     if not can_compile():
         note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
     texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]

@@ -19,7 +19,7 @@ def add_verify(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         description="Check a checkpoint: its tensors, their values, known fingerprints, and speech in each mode. A "
         "table of what passed, failed and was skipped goes to standard output; the exit code is 1 where one failed.",
     )
-    parser.add_argument("model", help="checkpoint directory, hub id, 'demo' or 'demo-base'")
+    parser.add_argument("model", help="checkpoint directory, hub id, or 'demo'")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: the checkpoint's on a GPU, float32 on the CPU")
     parser.add_argument("--ref-audio", metavar="FILE", help="a clip for Base models to clone (default: a buzz)")
@@ -40,9 +40,9 @@ def verify(args: argparse.Namespace) -> None:
     if args.ref_audio is not None:
         check_reference(args, args.ref_audio, args.ref_text)
     frames = args.max_frames
-    if args.model in demo.MODELS and frames is None:
+    if args.model in demo.RANDOM and frames is None:
         frames = DEMO_FRAMES
-        note(f"the demo's weights are random and know no end: {frames} frames of each mode")
+        note(f"this miniature's weights are random and know no end: {frames} frames of each mode")
     clip = None if args.ref_audio is None else (args.ref_audio, args.ref_text)
     failed = 0
     with resolve(args.model, progress=True, revision=args.revision) as directory:

@@ -1,0 +1,156 @@
+"""The demo speaks: text to sound with independent ears. What random weights cannot show, that the whole makes sense.
+
+pocketsphinx, told nothing but that it will hear times and digits, must hear the words that were asked for. The full
+figures are in the model's card (mlx_qwen3_tts/data/demo/README.md); tools/evaluate_demo.py makes them.
+"""
+
+import random
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+
+from demo_ears import random_utterance, recognizer
+from demo_speech import VOICES
+from mlx_qwen3_tts import Qwen3TTS, Sampling, generate
+from mlx_qwen3_tts.demo import NOTES, SPEAKING, time_of_day
+from mlx_qwen3_tts.live_text import TextIds
+
+UTTERANCES = 20
+HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
+BROKEN = 4  # of 8 at most are heard through a break
+LOUDNESS = [
+    0.10198,
+    0.08264,
+    0.09181,
+    0.00255,
+    0.17763,
+    0.15055,
+    0.16395,
+    0.19208,
+    0.26467,
+    0.21842,
+    0.00415,
+    0.16190,
+    0.23382,
+    0.11078,
+    0.20841,
+    0.00551,
+    0.04534,
+    0.09026,
+    0.00497,
+    0.00478,
+    0.00109,
+]  # of each frame of one sentence
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Qwen3TTS:
+    return Qwen3TTS.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def hear():
+    return recognizer()
+
+
+def cases(count: int, seed: int = 5):
+    """Times and digits, in turn in both voices and both text layouts."""
+    rng = random.Random(seed)
+    for i in range(count):
+        yield random_utterance(rng), {"voice": VOICES[i % 2], "non_streaming_mode": i // 2 % 2 == 0, "seed": i}
+
+
+def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
+    """Of how many utterances every word is heard. Each is cut off at 8 s: a broken one may not end."""
+    heard = 0
+    for utterance, how in cases(count):
+        audio = tts.synthesize(utterance.text, sampling=options, max_frames=100, **how).audio
+        heard += hear(audio, tts.sample_rate) == utterance.words
+    return heard
+
+
+def test_ears_understand_the_demo(clock, hear):
+    """With the default sampling; streamed equals one-shot, and each ends by itself."""
+    heard = 0
+    for utterance, how in cases(UTTERANCES):
+        chunks = list(clock.stream(utterance.text, **how))
+        audio = np.concatenate([chunk.audio for chunk in chunks])
+        assert chunks[-1].finish_reason == "stop", utterance.text
+        if how["seed"] % 5 == 0:
+            np.testing.assert_array_equal(clock.synthesize(utterance.text, **how).audio, audio)
+        heard += hear(audio, clock.sample_rate) == utterance.words
+    assert heard >= HEARD
+
+
+def loudness(tts: Qwen3TTS) -> np.ndarray:
+    """The mean amplitude of each frame of one sentence."""
+    audio = tts.synthesize("It is eleven twenty-six.", voice="slt", sampling=GREEDY).audio
+    return np.abs(audio).reshape(-1, tts.codec.samples_per_frame).mean(axis=1)
+
+
+def test_sound_is_the_recorded_one(clock):
+    np.testing.assert_allclose(loudness(clock), LOUDNESS, rtol=0.01)
+
+
+# --- each stage broken in turn: the ears notice ---
+
+
+def break_prompt(tts, monkeypatch):
+    """The text without its end and its first token, as after a slip in the layout."""
+    take = TextIds.rest
+    monkeypatch.setattr(TextIds, "rest", lambda self: take(self)[1:-1])
+
+
+def break_codebook(tts, monkeypatch):
+    """The codec's first codebook, one row off."""
+    book = tts.codec.decoder.quantizer.rvq_first.vq.layers[0].codebook
+    book.weight = mx.roll(book.weight, 1, axis=0)
+
+
+def break_sampler(tts, monkeypatch):
+    """The second likeliest code instead of a draw."""
+    monkeypatch.setattr(generate, "draw", lambda logits, noise: mx.argsort(logits, axis=-1)[..., -2].astype(mx.int32))
+
+
+@pytest.mark.parametrize("damage", [break_prompt, break_codebook, break_sampler])
+def test_ears_notice(damage, hear, monkeypatch):
+    tts = Qwen3TTS.from_pretrained("demo")
+    damage(tts, monkeypatch)
+    assert count_heard(tts, hear, 8, GREEDY) <= BROKEN
+
+
+def test_recorded_sound_needs_the_window():
+    """The codec's attention that sees its own frame alone: words are still to be understood, but the sound is another.
+
+    (This codec leans on the last 8 frames alone: that the released window is 72, the parity tests show.)
+    """
+    tts = Qwen3TTS.from_pretrained("demo")
+    for layer in tts.codec.decoder.pre_transformer.layers:
+        layer.self_attn.window = 1
+    assert not np.allclose(loudness(tts), LOUDNESS, rtol=0.01)
+
+
+# --- the checkpoint, and what it says of itself ---
+
+
+def test_checkpoint_is_small():
+    assert sum(path.stat().st_size for path in SPEAKING["demo"].rglob("*") if path.is_file()) <= 4e6
+
+
+def test_time_of_day():
+    assert time_of_day(23, 26) == "It is eleven twenty-six."
+    assert time_of_day(0, 0) == "It is twelve o'clock."
+    assert time_of_day(5, 5) == "It is five zero five."
+    assert time_of_day(12, 40) == "It is twelve forty."
+
+
+def test_say_with_the_demo(run_cli, tmp_path):
+    """A text that it cannot know still gives audio, and standard error says what the demo knows."""
+    path = tmp_path / "a.wav"
+    code, _, err = run_cli("say", "Good weather, isn't it?", "--model", "demo", "--voice", "rms", "-o", path)
+    assert code == 0
+    assert NOTES["demo"] in err
+    assert soundfile.info(path).frames > 0

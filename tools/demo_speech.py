@@ -1,0 +1,233 @@
+"""What the demo's checkpoint learns from: flite's speech, cut into words of whole frames, and sentences made of them.
+
+    words ─ flite, each inside a short carrier sentence ─ cut at its phones ─ 24 kHz ─ Clip of k frames of 80 ms
+    random time or digits ─ text ("It is eleven twenty-six.") and clips ─ Utterance: text, words, clips, frames
+
+flite (Debian package `flite`) brings the voices slt and rms, made from the CMU Arctic recordings. A word is cut out of
+the middle of a sentence, or of its end where it will stand at the end, so that it has the pace and the pitch of running
+speech. The tempo is the one of a few at which the word comes closest to whole frames; the rest is filled with silence.
+"""
+
+import random
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from mlx_qwen3_tts.demo import NUMBERS, TENS, number, time_of_day
+
+VOICES = ("slt", "rms")
+RATE, FRAME = 24000, 1920
+DIGITS, TEENS = NUMBERS[:10], NUMBERS[10:]
+PAUSE = "pause"
+ONE_WORD = [0, *range(10, 20), 20, 30, 40, 50]  # minutes whose word is rare among all sixty
+TEMPOS = [round(0.90 + 0.02 * i, 2) for i in range(9)]  # flite's duration_stretch
+FADE = 120  # samples, against clicks where words meet
+
+# The word before and the word after the one that is cut out, by voice; chosen, as are the exceptions, for how well the
+# recognizer understands the result.
+CARRIERS = {"slt": ("six", "six"), "rms": ("nine", "nine")}
+EXCEPTIONS = {
+    ("slt", "two", "inner"): ("six", "one"),
+    ("slt", "three", "inner"): ("four", "four"),
+    ("rms", "two", "inner"): ("two", "two"),
+    ("rms", "eight", "inner"): ("eight", "eight"),
+}
+
+Key = tuple[str, str]  # a word, or words that always stand together, and "inner" or "last" in its phrase
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A sentence of the closed vocabulary."""
+
+    text: str  # as a user would write it
+    words: tuple[str, ...]  # as the recognizer writes it
+    keys: tuple[Key, ...]  # the clips that it is made of, in turn
+
+
+def flite(text: str, voice: str, tempo: float = 1.0) -> tuple[np.ndarray, list[tuple[str, float, float]]]:
+    """Speak a text: float32 [samples] at 16 kHz, and its phones with start and end in seconds, pauses left out."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "speech.wav"
+        command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={tempo}", "-t", text, "-o", path]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        audio, _ = soundfile.read(path, dtype="float32")
+    phones, start = [], 0.0
+    for item in output.split():
+        name, end = item.split(":")
+        phones.append((name, start, float(end)))
+        start = float(end)
+    return audio, [phone for phone in phones if phone[0] != "pau"]
+
+
+@cache
+def phone_count(word: str) -> int:
+    """How many phones flite gives a word."""
+    return len(flite(word, VOICES[0])[1])
+
+
+def carrier(key: Key, voice: str) -> tuple[list[str], int, int]:
+    """A sentence to cut `key` out of, and which words of it to take: from, to."""
+    word, place = key
+    before, after = EXCEPTIONS.get((voice, *key), CARRIERS[voice])
+    if word == "it is":
+        return ["it", "is", "two"], 0, 2
+    if word == "hello":
+        return ["hello"], 0, 1
+    if word in DIGITS:
+        return ([before, word, after], 1, 2) if place == "inner" else (["one", before, word], 2, 3)
+    if place == "last":
+        return ["it", "is", before, word], 3, 4
+    return (["it", "is", before, word, after], 3, 4) if word in TENS else (["it", "is", word, "twenty", "two"], 2, 3)
+
+
+def cut(key: Key, voice: str, tempo: float) -> np.ndarray:
+    """The samples of `key` at one tempo, 16 kHz."""
+    words, first, end = carrier(key, voice)
+    audio, phones = flite(" ".join(words), voice, tempo)
+    counts = [phone_count(word) for word in words]
+    if sum(counts) != len(phones):
+        raise ValueError(f"flite says {' '.join(words)!r} with other phones than its words")
+    begin, last = phones[sum(counts[:first])], phones[sum(counts[:end]) - 1]
+    return audio[int(begin[1] * 16000) : int(last[2] * 16000)]
+
+
+def make_clip(key: Key, voice: str) -> np.ndarray:
+    """`key` in whole frames: float32 [frames, 1920] at 24 kHz."""
+    cuts = [(cut(key, voice, tempo), abs(tempo - 1)) for tempo in TEMPOS]
+    audio, _ = min(cuts, key=lambda one: -len(one[0]) % 1280 + 6000 * one[1])
+    audio = soxr.resample(audio, 16000, RATE)
+    ramp = np.linspace(0, 1, FADE, dtype=np.float32)
+    audio[:FADE] *= ramp
+    audio[-FADE:] *= ramp[::-1]
+    return np.pad(audio, (0, -len(audio) % FRAME)).reshape(-1, FRAME)
+
+
+def inventory() -> list[Key]:
+    """Every clip that a sentence may need."""
+    keys = [(word, place) for word in DIGITS + TENS for place in ("inner", "last")]
+    keys += [(word, "inner") for word in TEENS[:3]] + [(word, "last") for word in TEENS]
+    return [*keys, ("it is", "inner"), ("o'clock", "last"), ("hello", "last")]
+
+
+def make_clips() -> dict[tuple[str, Key], np.ndarray]:
+    """Every clip in every voice, [frames, 1920]; PAUSE is a frame of silence."""
+    clips = {(voice, key): make_clip(key, voice) for voice in VOICES for key in inventory()}
+    silence = np.zeros((1, FRAME), np.float32)
+    return clips | {(voice, (PAUSE, "last")): silence for voice in VOICES}
+
+
+# --- sentences ---
+
+
+def words_of(text: str) -> list[str]:
+    """A text as the recognizer writes it."""
+    return text.lower().replace(".", " ").replace("-", " ").split()
+
+
+def hyphenate(words: list[str]) -> str:
+    """Words as text: twenty-six, but twenty ten."""
+    text = words[0]
+    for before, word in pairwise(words):
+        text += ("-" if before in TENS and word in DIGITS[1:] else " ") + word
+    return text
+
+
+def placed(words: list[str]) -> tuple[Key, ...]:
+    """The clips of a phrase: its last word has the clip of a last word, as has a word that knows no other."""
+    known = set(inventory())
+    inner = [(word, "inner") if (word, "inner") in known else (word, "last") for word in words[:-1]]
+    return (*inner, (words[-1], "last"))
+
+
+def time_utterance(hour: int, minute: int, hello: bool) -> Utterance:
+    """ "Hello. It is eleven twenty-six." """
+    text = ("Hello. " if hello else "") + time_of_day(hour, minute)
+    words = words_of(text)
+    greeting = [("hello", "last"), (PAUSE, "last"), (PAUSE, "last")] if hello else []
+    said = placed(words[words.index("is") + 1 :])
+    return Utterance(text, tuple(words), (*greeting, ("it is", "inner"), *said, (PAUSE, "last")))
+
+
+def number_utterance(words: list[str]) -> Utterance:
+    """Digits, or other numbers, one after the other: "two zero eight four"."""
+    return Utterance(hyphenate(words), tuple(words), (*placed(words), (PAUSE, "last")))
+
+
+def random_time(rng: random.Random, held_out: bool | None = None, minutes: Sequence[int] = range(60)) -> Utterance:
+    """A time of the day; `held_out` picks among those that training never sees, or among the others."""
+    while True:
+        hour, minute = rng.randint(1, 12), rng.choice(minutes)
+        if held_out is None or is_held_out(hour, minute) == held_out:
+            return time_utterance(hour, minute, rng.random() < 0.5)
+
+
+def is_held_out(hour: int, minute: int) -> bool:
+    """A tenth of the times, spread over all hours and minutes."""
+    return (hour * 7 + minute * 3) % 10 == 0
+
+
+def random_digits(rng: random.Random, least: int = 2, most: int = 8) -> Utterance:
+    """A string of digits."""
+    return number_utterance(rng.choices(DIGITS, k=rng.randint(least, most)))
+
+
+def random_numbers(rng: random.Random) -> Utterance:
+    """Up to ten numbers of any size in a row; it has shorter and longer phrases than the others, and no 8 digits."""
+    count, digits = rng.randint(1, 10), rng.random() < 0.5
+    words = []
+    for _ in range(count):
+        words += [rng.choice(DIGITS)] if digits and rng.random() < 0.8 else words_of(number(rng.randrange(60)))
+    runs = "".join("d" if word in DIGITS else " " for word in words)
+    return number_utterance(words) if "d" * 8 not in runs else random_numbers(rng)
+
+
+def random_repetition(rng: random.Random) -> Utterance:
+    """Up to seven digits, of which few are different."""
+    return number_utterance(rng.choices(rng.sample(DIGITS, rng.randint(1, 2)), k=rng.randint(2, 7)))
+
+
+def written_otherwise(utterance: Utterance, rng: random.Random) -> Utterance:
+    """The same words with other capitals and stops."""
+    text = utterance.text
+    if rng.random() < 0.5:
+        text = text.removesuffix(".") if text.endswith(".") else text + "."
+    if rng.random() < 0.2:
+        text = text.lower()
+    elif rng.random() < 0.5:
+        text = text[0].upper() + text[1:]
+    if rng.random() < 0.2:
+        text = text.replace("ello. I", "ello, i")
+    return Utterance(text, utterance.words, utterance.keys)
+
+
+def sentence_or_clips(rng: random.Random) -> Utterance:
+    """A sentence, or ten clips in any order: among sentences some words are rare, and the codec needs them all."""
+    if rng.random() < 0.3:
+        return training_sentence(rng)
+    keys = rng.choices([*inventory(), (PAUSE, "last")], k=10)
+    return Utterance("", (), tuple(keys))
+
+
+def training_sentence(rng: random.Random) -> Utterance:
+    """A sentence to learn from: no time that is held out, and nowhere 8 digits in a row."""
+    kind = rng.random()
+    if kind < 0.25:
+        utterance = random_time(rng, held_out=False)
+    elif kind < 0.55:
+        utterance = random_time(rng, held_out=False, minutes=ONE_WORD)
+    elif kind < 0.75:
+        utterance = random_digits(rng, most=7)
+    elif kind < 0.82:
+        utterance = random_repetition(rng)
+    else:
+        utterance = random_numbers(rng)
+    return written_otherwise(utterance, rng) if rng.random() < 0.3 else utterance

@@ -1,0 +1,288 @@
+"""Text to codes: the demo's talker and code predictor, trained by teacher forcing.
+
+    sentence ─ PromptBuilder over ids instead of embeddings ─ rows (text id, codec id) ─┐
+    its clips ─ frames of 16 codes, each with the text id that comes beside it ─────────┴─ one sequence
+    sequences ─ embeddings ─ talker ─ hidden ─┬─ codec_head ─ code 0 of the next frame, or the end
+                                              └─ code predictor, on a few of the frames ─ codes 1..15
+
+While it trains, two linear layers read off the talker's second layer how many words have been written, and spoken, so
+far: with that as a goal of its own the talker learns in minutes to find its place in the text. They are not kept.
+The last codebook says nothing of the sound: it counts the words begun so far, so that the talker can read in its own
+codes how far it has come in the text. A model of this size finds its place in no other way in some minutes.
+The prompt is what prompt.py makes of a request, by construction. Some of the codes that the model is shown are wrong,
+so that it learns to go on after a slip, and at the end weights are rounded to 4 bits in some steps, so that they stand
+being quantized.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map
+
+from demo_speech import PAUSE, VOICES, Key, Utterance
+from mlx_qwen3_tts.config import ModelConfig
+from mlx_qwen3_tts.prompt import PromptBuilder, Request
+from mlx_qwen3_tts.qwen3 import DecoderLayer, Rotation
+from mlx_qwen3_tts.talker import Talker
+from mlx_qwen3_tts.tokenizer import TextTokenizer
+
+PREDICTED = 64  # frames of a batch that the code predictor is trained on
+SLIPS = 0.01  # of the codes that the model is shown
+MOST_WORDS = 32  # in a sentence, and one more
+PARTS = ("code 0", "codes 1-15", "code 15", "counting", "following")
+GROUP = 64  # weights that share a scale when quantized
+
+
+class Ids:
+    """Stands in for the talker when prompts are built: an embedding is a row of (text id, codec id), both plus one."""
+
+    def embed_text(self, ids: list[int]) -> mx.array:
+        return mx.array([[(id_ + 1, 0) for id_ in ids]])
+
+    def embed_codec(self, ids: list[int]) -> mx.array:
+        return mx.array([[(0, id_ + 1) for id_ in ids]])
+
+
+class Whole:
+    """Stands in for a KVCache where whole sequences are run."""
+
+    offset = 0
+
+    def append(self, new: mx.array) -> tuple[mx.array, mx.array, str]:
+        keys, values = mx.split(new, 2, axis=1)
+        return keys, values, "causal"
+
+
+class Sequence_(NamedTuple):
+    """One utterance as the talker sees it."""
+
+    prompt: np.ndarray  # int [positions, 2]: text id and codec id, plus one; 0 is none
+    text: list[int]  # the text id beside each frame, plus one
+    codes: np.ndarray  # int [frames, 16]
+    written: list[int]  # which word of the text each of its ids is, from 1; 0 for none; one more at its end
+    spoken: list[int]  # how many words have begun when a frame is over; one more at the end
+
+
+class Batch(NamedTuple):
+    """Sequences, filled up on the right."""
+
+    rows: mx.array  # int [batch, time, 2], plus one; 0 is none
+    codes: mx.array  # int [batch, time, 16]; 0 where there is no frame
+    is_frame: mx.array  # float [batch, time, 1]
+    target: mx.array  # int [batch, time]: code 0 that is to follow; num_codes for the end
+    weight: mx.array  # float [batch, time]: 1 where there is a target
+    spoken: mx.array  # int [batch, time]: the words begun with the target
+    written: mx.array  # int [batch, time]: the words written; 0 where there is no text
+    picked: mx.array  # int [PREDICTED, 2]: sequence and position whose hidden state the code predictor completes
+    picked_codes: mx.array  # int [PREDICTED, 16]
+
+
+class Sequences:
+    """Makes training sequences out of utterances."""
+
+    def __init__(self, config: ModelConfig, tokenizer: TextTokenizer, codes: dict[tuple[str, Key], np.ndarray]) -> None:
+        self.config, self.codes = config, codes
+        self._tokenizer = tokenizer
+        self._builder = PromptBuilder(config, Ids(), tokenizer)
+
+    def make(self, utterance: Utterance, voice: str, language: str, whole_first: bool) -> Sequence_:
+        """The sequence of an utterance: `whole_first` is non_streaming_mode."""
+        request = Request(utterance.text, voice=voice, language=language, non_streaming_mode=whole_first)
+        prompt = self._builder.build(request)
+        parts = [self.codes[voice, key] for key in utterance.keys]
+        codes = np.concatenate(parts)
+        words = np.cumsum([word_count(key) for key in utterance.keys])
+        spoken = [count for count, part in zip(words, parts, strict=True) for _ in part]
+        codes[:, -1] = spoken
+        text = [id_ + 1 for _ in codes for id_ in prompt.text.take(1)]
+        return Sequence_(
+            np.array(prompt.embeddings[0]), text, codes, self._written(utterance.text), [*spoken, words[-1] + 1]
+        )
+
+    def _written(self, text: str) -> list[int]:
+        """Words up to each id that is one, 0 for one that is none, and one more than all for the text's end."""
+        pieces = [self._tokenizer.decode([id_]).strip() for id_ in self._tokenizer.encode(text)]
+        is_word = np.array([piece.isalpha() for piece in pieces])
+        counts = np.cumsum(is_word)
+        return [*(counts * is_word), counts[-1] + 1]
+
+    def random(self, sentence: Callable[[random.Random], Utterance], rng: random.Random) -> Sequence_:
+        language = "english" if rng.random() < 0.5 else "auto"
+        return self.make(sentence(rng), rng.choice(VOICES), language, rng.random() < 0.5)
+
+    def batch(self, sequences: Sequence[Sequence_], rng: np.random.RandomState) -> Batch:
+        """Put sequences side by side."""
+        time = max(len(one.prompt) + len(one.codes) for one in sequences)
+        time += -time % 8
+        shape = (len(sequences), time)
+        rows, codes = np.zeros((*shape, 2), int), np.zeros((*shape, 16), int)
+        is_frame, weight = np.zeros((*shape, 1)), np.zeros(shape)
+        target, spoken, written = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape, int)
+        places = []
+        for i, (prompt, text, frames, words, begun) in enumerate(sequences):
+            start, end = len(prompt), len(prompt) + len(frames)
+            rows[i, :start], rows[i, start:end, 0] = prompt, text
+            codes[i, start:end], is_frame[i, start:end] = frames, 1
+            target[i, start - 1 : end - 1] = frames[:, 0]
+            target[i, end - 1] = self.config.talker_config.num_codes  # the end, after the codes
+            weight[i, start - 1 : end] = 1
+            spoken[i, start - 1 : end] = begun
+            first = list(prompt[:, 0]).index(self.config.tts_bos_token_id + 1) + 1  # the text follows, in both layouts
+            written[i, first : first + len(words)] = words[: end - first]
+            places += [(i, start - 1 + k, frame) for k, frame in enumerate(frames)]
+        picked = [places[k] for k in rng.randint(0, len(places), PREDICTED)]
+        slips = (rng.random_sample(codes.shape) < SLIPS) * (rng.random_sample((*shape, 1)) < 0.5)
+        slips[..., -1] = 0
+        codes = np.where(slips, rng.randint(0, self.config.talker_config.num_codes, codes.shape), codes)
+        return Batch(
+            mx.array(rows), mx.array(codes), mx.array(is_frame.astype(np.float32)), mx.array(target),
+            mx.array(weight.astype(np.float32)), mx.array(spoken), mx.array(written),
+            mx.array([pick[:2] for pick in picked]),
+            mx.array(np.stack([pick[2] for pick in picked])),
+        )  # fmt: skip
+
+
+def word_count(key: Key) -> int:
+    """How many words a clip says."""
+    return 0 if key[0] == PAUSE else len(key[0].split())
+
+
+class Lesson(nn.Module):
+    """The talker, and what it is asked on the way."""
+
+    def __init__(self, talker: Talker) -> None:
+        super().__init__()
+        self.talker = talker
+        config = talker.config
+        self._ids = mx.array([*range(config.num_codes), config.codec_eos_token_id])  # no other id is ever spoken
+        self.spoken = nn.Linear(talker.config.hidden_size, MOST_WORDS)
+        self.written = nn.Linear(talker.config.hidden_size, MOST_WORDS)
+
+    def __call__(self, batch: Batch, bits: int | None) -> tuple[mx.array, ...]:
+        """The losses of codebook 0, of the code predictor's codes and its last one, of counting and following words."""
+        talker = self.talker
+        if bits:
+            round_weights(talker, bits)
+        x = embed(talker, batch)
+        shape, rotation = x.shape, talker.model.rotation(0, x.shape[1])
+        rows = x.reshape(-1, shape[-1])  # [batch * time, hidden]
+        for i, layer in enumerate(talker.model.layers):
+            rows = layer(rows, Whole(), rotation)
+            if i == 1:
+                x = rows.reshape(shape)
+                guided = follow(talker.model.layers[2], x, rotation, batch)
+                is_text = (batch.written > 0).astype(mx.float32)
+                counting = mean_loss(self.spoken(x), batch.spoken, batch.weight)
+                counting = counting + mean_loss(self.written(x), batch.written, is_text)
+        hidden = talker.model.norm(rows.reshape(shape))
+        first = mean_loss(hidden @ talker.codec_head.weight[self._ids].T, batch.target, batch.weight)
+        picked = hidden[batch.picked[:, 0], batch.picked[:, 1]]
+        rest, last = predict(talker, picked, batch.picked_codes)
+        return first, rest, last, counting, guided
+
+
+def follow(layer: DecoderLayer, x: mx.array, rotation: Rotation, batch: Batch) -> mx.array:
+    """How little two heads of a layer that reads `x` look at the word that is spoken, and at the one after it."""
+    attention, x = layer.self_attn, layer.input_layernorm(x)
+
+    def heads(projected: mx.array, count: int) -> mx.array:  # the first of them: [batch, count, time, head_dim]
+        return projected.reshape(*x.shape[:2], -1, attention.head_dim)[:, :, :count].swapaxes(1, 2)
+
+    queries = rotation(attention.q_norm(heads(attention.q_proj(x), 2)))
+    keys = rotation(attention.k_norm(heads(attention.k_proj(x), 1)))
+    scores = queries @ keys.swapaxes(2, 3) * attention.head_dim**-0.5  # [batch, 2, time, time]
+    time = mx.arange(x.shape[1])
+    scores = mx.where(time[:, None] >= time, scores, -1e9)
+    wanted = mx.stack([batch.spoken, batch.spoken + 1], axis=1)[..., None]
+    there = (batch.written[:, None, None] == wanted) & (time[:, None] >= time)
+    found = mx.logsumexp(mx.where(there, scores, -1e9), axis=-1) - mx.logsumexp(scores, axis=-1)
+    weight = batch.weight[:, None] * there.any(axis=-1)
+    return -(found * weight).sum() / weight.sum()
+
+
+def mean_loss(logits: mx.array, target: mx.array, weight: mx.array) -> mx.array:
+    """Cross entropy, averaged over where there is something to tell."""
+    return (nn.losses.cross_entropy(logits, target) * weight).sum() / weight.sum()
+
+
+def embed(talker: Talker, batch: Batch) -> mx.array:
+    """What the talker reads: [batch, time, hidden]."""
+    text, codec = batch.rows[..., 0], batch.rows[..., 1]
+    x = talker.text_projection(talker.model.text_embedding(mx.maximum(text - 1, 0))) * (text > 0)[..., None]
+    x = x + talker.model.codec_embedding(mx.maximum(codec - 1, 0)) * (codec > 0)[..., None]
+    return x + talker.embed_frames(batch.codes) * batch.is_frame
+
+
+def predict(talker: Talker, hidden: mx.array, codes: mx.array) -> tuple[mx.array, mx.array]:
+    """hidden [frames, hidden] and codes [frames, 16] -> the losses of all of the predictor's codes, and of the last."""
+    predictor = talker.code_predictor
+    tables = [talker.model.codec_embedding, *predictor.model.codec_embedding[:-1]]
+    inputs = [hidden, *(table(codes[:, g]) for g, table in enumerate(tables))]
+    x = predictor._project(mx.stack(inputs, axis=1))  # [frames, 16, predictor's hidden]
+    out = predictor.model.every_position(x, [Whole() for _ in predictor.model.layers])
+    losses = [
+        nn.losses.cross_entropy(head(out[:, g + 1]), codes[:, g + 1]).mean() for g, head in enumerate(predictor.lm_head)
+    ]
+    return sum(losses), losses[-1]
+
+
+def round_weights(talker: Talker, bits: int) -> None:
+    """Every matrix as if quantized; gradients pass as if it were not."""
+
+    def rounded(weight: mx.array) -> mx.array:
+        if weight.ndim != 2 or weight.shape[-1] % GROUP:
+            return weight
+        kept = mx.stop_gradient(weight)
+        return weight + mx.stop_gradient(mx.dequantize(*mx.quantize(kept, GROUP, bits), GROUP, bits) - kept)
+
+    talker.update(tree_map(rounded, talker.parameters()))
+
+
+def train_talker(
+    talker: Talker,
+    next_batch: Callable[[], Batch],
+    steps: int,
+    peak: float,
+    log: Callable[[str], None],
+    save: Callable[[], None],
+    rounding_from: float = 0.7,
+) -> None:
+    """Gradient descent on talker and code predictor together."""
+    warm = min(100, steps // 10)
+    rate = optim.join_schedules(
+        [optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm, peak * 0.02)], [warm]
+    )
+    optimizer = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.02)
+
+    table = talker.model.text_embedding
+    table.weight = table.weight * 4  # of the size of what it is added to
+    lesson = Lesson(talker)
+
+    def loss(batch: Batch, bits: int | None) -> tuple[mx.array, ...]:
+        first, rest, last, counting, guided = lesson(batch, bits)
+        total = first + 0.1 * rest + 0.5 * last + 0.3 * counting + 0.5 * guided
+        return total, first, rest, last, counting, guided
+
+    gradient = nn.value_and_grad(lesson, loss)
+    started, means = time.time(), None
+    for step in range(steps):
+        bits = 4 if step > rounding_from * steps and step % 2 else None
+        weights = lesson.parameters()
+        values, gradients = gradient(next_batch(), bits)
+        lesson.update(weights)  # as they were before rounding
+        gradients, _ = optim.clip_grad_norm(gradients, 1.0)
+        optimizer.update(lesson, gradients)
+        mx.eval(values, lesson.parameters(), optimizer.state)
+        now = np.array([value.item() for value in values])
+        means = now if means is None else 0.95 * means + 0.05 * now
+        if step % 50 == 0:
+            parts = "  ".join(f"{name} {mean:.4f}" for name, mean in zip(PARTS, means[1:], strict=True))
+            log(f"talker {step:5d} of {steps}  {parts}  {time.time() - started:.0f} s")
+        if step % 250 == 249:
+            save()

@@ -1,0 +1,121 @@
+"""Listen to a demo checkpoint: `python tools/evaluate_demo.py [DIRECTORY]` prints the table of the model's card.
+
+    random times and digits ─ Qwen3TTS ─ audio ─ pocketsphinx ─ the same words?
+                            └ flite ───── audio ─┘
+
+It needs pocketsphinx and the program flite. A row counts the utterances of which every word is heard, and no other.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from demo_ears import random_utterance, recognizer, unseen_utterance
+from demo_speech import FRAME, RATE, VOICES, Utterance, flite, make_clips
+from mlx_qwen3_tts import Qwen3TTS, Sampling
+
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+SEED = 80
+
+hear = recognizer()
+
+
+def cases(make: Callable[[random.Random], Utterance], count: int) -> Iterator[tuple[int, Utterance, str, bool]]:
+    """Utterances in turn in both voices and both text layouts: seed, utterance, voice, non_streaming_mode."""
+    rng = random.Random(SEED)
+    for i in range(count):
+        yield i, make(rng), VOICES[i % 2], i // 2 % 2 == 0
+
+
+def emit(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def row(what: str, right: int, count: int) -> None:
+    emit(f"| {what} | {right} of {count} ({100 * right / count:.1f}%) |")
+
+
+def count_heard(
+    tts: Qwen3TTS, what: str, make: Callable[[random.Random], Utterance], count: int, sampling: Sampling
+) -> list[tuple[Utterance, str, int, str]]:
+    """A row of the table. Returns utterance, voice, frames and finish reason of each."""
+    right, spoken = 0, []
+    for seed, utterance, voice, whole_first in cases(make, count):
+        result = tts.synthesize(
+            utterance.text, voice=voice, seed=seed, sampling=sampling, non_streaming_mode=whole_first
+        )
+        heard = hear(result.audio, tts.sample_rate)
+        right += heard == utterance.words
+        if heard != utterance.words:
+            layout = "whole" if whole_first else "interleaved"
+            sys.stderr.write(f"{what}, {voice}, {layout}: {' '.join(utterance.words)!r} heard as {' '.join(heard)!r}\n")
+        spoken.append((utterance, voice, len(result.codes), result.finish_reason))
+    row(what, right, count)
+    return spoken
+
+
+def check_lengths(spoken: list[tuple[Utterance, str, int, str]]) -> None:
+    """Whether each ended by itself, and its length beside flite's: of the same clips, and of the whole sentence."""
+    clips = make_clips()
+    stopped = sum(reason == "stop" for *_, reason in spoken)
+    row("ends by itself", stopped, len(spoken))
+    taught, whole = [], []
+    for utterance, voice, frames, _ in spoken:
+        taught.append(frames / sum(len(clips[voice, key]) for key in utterance.keys))
+        whole.append(frames * FRAME / RATE / speech_seconds(utterance.text, voice))
+    for what, ratios in (("the clips learnt from", taught), ("flite's own whole sentence", whole)):
+        near = sum(abs(ratio - 1) <= 0.15 for ratio in ratios)
+        row(f"length within 15% of {what} ({min(ratios):.2f} to {max(ratios):.2f} times)", near, len(ratios))
+
+
+def speech_seconds(text: str, voice: str) -> float:
+    """From flite's first phone to the end of its last."""
+    phones = flite(text, voice)[1]
+    return phones[-1][2] - phones[0][1]
+
+
+def check_streams(tts: Qwen3TTS, count: int) -> None:
+    """Streamed and one-shot samples, and those of a text in pieces."""
+    equal = 0
+    for seed, utterance, voice, whole_first in cases(random_utterance, count):
+        options = {"voice": voice, "seed": seed, "non_streaming_mode": whole_first}
+        whole = tts.synthesize(utterance.text, **options).audio
+        chunks = [chunk.audio for chunk in tts.stream(utterance.text, **options)]
+        equal += np.array_equal(np.concatenate(chunks), whole)
+    row("streamed and one-shot samples are equal", equal, count)
+
+
+def count_flite(count: int) -> None:
+    """flite itself through the same ears: whole sentences, and the clips that the demo learns from."""
+    clips, whole, cut = make_clips(), 0, 0
+    for _, utterance, voice, _ in cases(random_utterance, count):
+        whole += hear(flite(utterance.text, voice)[0], 16000) == utterance.words
+        audio = np.concatenate([clips[voice, key] for key in utterance.keys]).reshape(-1)
+        cut += hear(audio, RATE) == utterance.words
+    row("flite, whole sentences", whole, count)
+    row("flite, the clips learnt from", cut, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Listen to a demo checkpoint.")
+    parser.add_argument("model", nargs="?", default="demo", help="checkpoint directory (default: the built-in one)")
+    parser.add_argument("--count", type=int, default=200, metavar="N", help="utterances in a row")
+    parser.add_argument("--only-greedy", action="store_true", help="the first row alone: for converted checkpoints")
+    args = parser.parse_args()
+    tts = Qwen3TTS.from_pretrained(args.model)
+    emit("| what | result |\n|---|---|")
+    spoken = count_heard(tts, "greedy", random_utterance, args.count, GREEDY)
+    if args.only_greedy:
+        return
+    spoken += count_heard(tts, "default sampling", random_utterance, args.count, Sampling())
+    spoken += count_heard(tts, "never seen in training, greedy", unseen_utterance, args.count, GREEDY)
+    check_lengths(spoken)
+    check_streams(tts, 20)
+    count_flite(args.count)
+
+
+if __name__ == "__main__":
+    main()

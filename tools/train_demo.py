@@ -1,0 +1,95 @@
+"""Train the demo's checkpoint: `python tools/train_demo.py DIRECTORY` writes it in the released layout.
+
+    flite ─ clips ─ codes ─┬─ decoder ─────────────────┬─ config.json, model.safetensors, speech_tokenizer/ ...
+                           └─ talker, code predictor ──┘
+
+It needs the program flite; one seed fixes the sentences and the initial weights. --part trains the codec or the talker
+alone and leaves the other's file as it is, so that both can run at once. It is also an example of training with this
+package: the networks are its own modules, the optimizer is mlx.optimizers'.
+"""
+
+import argparse
+import random
+import sys
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from demo_checkpoint import write_weights
+from demo_codec import Sentences, begin, encode, train_decoder
+from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
+from demo_speech import make_clips, sentence_or_clips, training_sentence
+from demo_talker import Batch, Sequence_, Sequences, train_talker
+from mlx_qwen3_tts.codec import Codec
+from mlx_qwen3_tts.config import CodecConfig, ModelConfig
+from mlx_qwen3_tts.demo import write_configs
+from mlx_qwen3_tts.load import Network
+from mlx_qwen3_tts.schema import from_dict
+from mlx_qwen3_tts.tokenizer import TextTokenizer
+
+SEED = 8
+CODEC_STEPS = {"front": 1200, "all": 3000}
+SENTENCES = 32  # in a batch of the talker
+
+
+def log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def train_codec(directory: Path, steps: dict[str, int]) -> None:
+    """The codec's decoder, to speech_tokenizer/model.safetensors."""
+    mx.random.seed(SEED)
+    codec = Codec(from_dict(CodecConfig, CLOCK_CODEC, "config.json"))
+    clips = make_clips()
+    codes, tables = encode(clips, codec.config.decoder_config, SEED)
+    begin(codec.decoder, tables)
+    train_decoder(codec.decoder, Sentences(sentence_or_clips, clips, codes, SEED), steps, log)
+    counter = codec.decoder.quantizer.rvq_rest.vq.layers[
+        -1
+    ].codebook  # it counts words (demo_talker.py): all sound alike
+    counter.weight = mx.broadcast_to(counter.weight[:1], counter.weight.shape)
+    write_weights(codec, directory / "speech_tokenizer" / "model.safetensors", mx.float16)
+
+
+def train_text(directory: Path, steps: int) -> None:
+    """Talker and code predictor, to model.safetensors."""
+    mx.random.seed(SEED)
+    model = write_configs(directory, CLOCK, CLOCK_CODEC, TOKENS, CLOCK_GENERATION)
+    config = from_dict(ModelConfig, model, "config.json")
+    codec = from_dict(CodecConfig, CLOCK_CODEC, "config.json")
+    codes, _ = encode(make_clips(), codec.decoder_config, SEED)
+    network = Network(config)
+    sequences = Sequences(config, TextTokenizer.from_directory(directory, config), codes)
+    rng, noise = random.Random(SEED), np.random.RandomState(SEED)
+
+    ready: list[list[Sequence_]] = []
+
+    def next_batch() -> Batch:
+        if not ready:  # many at a time, so that those of one length come together
+            many = [sequences.random(training_sentence, rng) for _ in range(8 * SENTENCES)]
+            many.sort(key=lambda one: len(one.prompt) + len(one.codes))
+            ready.extend(many[i : i + SENTENCES] for i in range(0, len(many), SENTENCES))
+            rng.shuffle(ready)
+        return sequences.batch(ready.pop(), noise)
+
+    save = partial(write_weights, network, directory / "model.safetensors", mx.bfloat16)
+    train_talker(network.talker, next_batch, steps, 2e-3, log, save)
+    save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the demo's checkpoint.")
+    parser.add_argument("directory", type=Path, help="where the checkpoint is written")
+    parser.add_argument("--part", choices=["codec", "talker"], help="train this part alone")
+    parser.add_argument("--talker-steps", type=int, default=4000)
+    args = parser.parse_args()
+    if args.part != "codec":
+        train_text(args.directory, args.talker_steps)
+    if args.part != "talker":
+        train_codec(args.directory, CODEC_STEPS)
+
+
+if __name__ == "__main__":
+    main()
