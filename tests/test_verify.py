@@ -13,7 +13,9 @@ import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.verify import KNOWN, SEED, TEXT, Fingerprints, buzz, fingerprints, verify
 
-LIKE = Fingerprints(pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),))
+LIKE = Fingerprints(
+    vocabulary=512, pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),)
+)
 
 
 def outcomes(directory, **options) -> dict[str, tuple[str, str]]:
@@ -136,6 +138,9 @@ def test_known_fingerprints_are_of_the_released_shape():
 
 
 def test_command(run_cli, checkpoint, tmp_path):
+    code, out, err = run_cli("verify", "demo")
+    assert code == 0, out
+    assert "skip  fingerprints" in out, "its type and size are those of a released model, its vocabulary is not"
     code, out, err = run_cli("verify", "demo-random")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
