@@ -68,9 +68,11 @@ def play(
     """Write `audio` in pieces of `sizes` samples, each after its delay, and drain; what the device heard."""
     opened = []
     player = Player(RATE, lambda *args: (opened.append(Device(*args, **device)), opened[0])[1], SCHEDULE)
-    start = 0
+    start, player.late = 0, 0.0
     for size, delay in zip(sizes, delays, strict=True):
+        due = time.monotonic() + delay
         time.sleep(delay)
+        player.late = max(player.late, time.monotonic() - due)
         left = (len(audio) - start - size) / RATE
         player.write(audio[start : start + size], delay, left if remaining == "known" else remaining)
         start += size
@@ -89,6 +91,15 @@ def pieces(seconds: float) -> list[int]:
     return sizes
 
 
+def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
+    """The same, once more where the machine was too busy to wake the writer in time: that says nothing of the player."""
+    for _ in range(5):
+        player, sound = play(*args, **options)
+        if player.late < 0.02:
+            break
+    return player, sound
+
+
 def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
     """Every sample in order, and nothing beside them but silence and ramps."""
     found = 0
@@ -104,7 +115,7 @@ def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
 def test_faster_than_real_time(factor):
     """Making takes `factor` of the time of hearing: no run goes dry, and fast ones begin at once."""
     audio, sizes = speech(2.4), pieces(2.4)
-    player, sound = play(audio, sizes, [factor * size / RATE for size in sizes])
+    player, sound = play_undisturbed(audio, sizes, [factor * size / RATE for size in sizes])
     assert player.underruns == 0
     assert heard_whole(audio, sound)
     if factor <= 0.3:
@@ -115,7 +126,7 @@ def test_faster_than_real_time(factor):
 def test_slower_than_real_time_waits_just_long_enough():
     audio, sizes = speech(1.6), pieces(1.6)
     delays = [1.5 * size / RATE for size in sizes]
-    player, sound = play(audio, sizes, delays, remaining="known")
+    player, sound = play_undisturbed(audio, sizes, delays, remaining="known")
     assert player.underruns == 0
     assert heard_whole(audio, sound)
     silence = np.flatnonzero(sound[:, 0])[0] / RATE
@@ -127,7 +138,7 @@ def test_bursts_and_jitter():
     audio, sizes = speech(2.4), pieces(2.4)
     rng = np.random.RandomState(0)
     delays = [0.5 * size / RATE * rng.uniform(0.6, 1.4) for size in sizes]
-    player, sound = play(audio, sizes, delays)
+    player, sound = play_undisturbed(audio, sizes, delays)
     assert player.underruns == 0
     assert heard_whole(audio, sound)
 
