@@ -92,7 +92,7 @@ def pieces(seconds: float) -> list[int]:
 
 
 def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
-    """The same, once more where the machine was too busy to wake the writer in time: that says nothing of the player."""
+    """The same, once more where the machine was too busy to wake the writer in time: that tells nothing."""
     for _ in range(5):
         player, sound = play(*args, **options)
         if player.late < 0.02:
