@@ -55,6 +55,8 @@ class Fingerprints:
     predictor_layers: tuple[tuple[int, float], ...] = ()
 
 
+RELEASED_VOCABULARY = 151936  # text ids
+
 # By tts_model_type and tts_model_size. Source: the released weights in float32, as tests/reference_validation.rs and
 # docs/VALIDATION.md of qwen3-tts-rs assert; `pad` from blog/cross-model-voice-analysis.md of gabriele-mastrapasqua's
 # qwen3-tts.
@@ -133,7 +135,8 @@ def check_fingerprints(directory: Path, tts: Qwen3TTS, known: dict[tuple[str, st
         return Check(name, "skip", "none are known of a model of this type and size")
     if any(key.endswith(".scales") for key in headers(directory)):
         return Check(name, "skip", "quantized weights give other numbers than those known")
-    if wanted.ids and max(wanted.ids) >= tts.config.talker_config.text_vocab_size:
+    vocabulary = tts.config.talker_config.text_vocab_size
+    if max(wanted.ids, default=0) >= vocabulary or (known is KNOWN and vocabulary != RELEASED_VOCABULARY):
         return Check(name, "skip", "those known are of another vocabulary: this is no released model")
     found = fingerprints(directory, tts, wanted)
     for field, value in vars(wanted).items():
