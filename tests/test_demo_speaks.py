@@ -19,30 +19,12 @@ from mlx_qwen3_tts.live_text import TextIds
 
 UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
-BROKEN = 4  # of 8 at most are heard through a break
+BROKEN = 2  # of 4 at most are heard through a break: two of them have the one text layout, two the other
 LOUDNESS = [
-    0.10198,
-    0.08264,
-    0.09181,
-    0.00255,
-    0.17763,
-    0.15055,
-    0.16395,
-    0.19208,
-    0.26467,
-    0.21842,
-    0.00415,
-    0.16190,
-    0.23382,
-    0.11078,
-    0.20841,
-    0.00551,
-    0.04534,
-    0.09026,
-    0.00497,
-    0.00478,
-    0.00109,
-]  # of each frame of one sentence
+    0.10228, 0.08259, 0.09177, 0.00248, 0.17855, 0.14996, 0.16609, 0.19084,
+    0.26704, 0.21886, 0.00413, 0.16249, 0.23553, 0.11157, 0.20944, 0.00583,
+    0.04562, 0.09001, 0.00505, 0.00499, 0.00111,
+]  # fmt: skip  # of each frame of one sentence, by the talker's and the codec's committed weights
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
 
@@ -64,10 +46,10 @@ def cases(count: int, seed: int = 5):
 
 
 def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
-    """Of how many utterances every word is heard. Each is cut off at 8 s: a broken one may not end."""
+    """Of how many utterances every word is heard. Each is cut off where the longest ends: a broken one may not."""
     heard = 0
     for utterance, how in cases(count):
-        audio = tts.synthesize(utterance.text, sampling=options, max_frames=100, **how).audio
+        audio = tts.synthesize(utterance.text, sampling=options, max_frames=45, **how).audio
         heard += hear(audio, tts.sample_rate) == utterance.words
     return heard
 
@@ -119,7 +101,7 @@ def break_sampler(tts, monkeypatch):
 def test_ears_notice(damage, hear, monkeypatch):
     tts = Qwen3TTS.from_pretrained("demo")
     damage(tts, monkeypatch)
-    assert count_heard(tts, hear, 8, GREEDY) <= BROKEN
+    assert count_heard(tts, hear, 4, GREEDY) <= BROKEN
 
 
 def test_recorded_sound_needs_the_window():
@@ -138,6 +120,12 @@ def test_recorded_sound_needs_the_window():
 
 def test_checkpoint_is_small():
     assert sum(path.stat().st_size for path in SPEAKING["demo"].rglob("*") if path.is_file()) <= 4e6
+
+
+def test_verify_finds_nothing_wrong(run_cli):
+    code, out, _ = run_cli("verify", "demo")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
 
 
 def test_time_of_day():

@@ -200,7 +200,7 @@ def descend(
     log: Callable[[str], None],
 ) -> None:
     """Gradient descent on `module` with AdamW: a short warm-up, then a cosine down to nothing."""
-    warm = min(30, steps // 10)
+    warm = max(1, min(30, steps // 10))
     rate = optim.join_schedules([optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm)], [warm])
     optimizer = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-3)
     gradient = nn.value_and_grad(module, loss)

@@ -254,7 +254,7 @@ def train_talker(
     rounding_from: float = 0.7,
 ) -> None:
     """Gradient descent on talker and code predictor together."""
-    warm = min(100, steps // 10)
+    warm = max(1, min(100, steps // 10))
     rate = optim.join_schedules(
         [optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm, peak * 0.02)], [warm]
     )
