@@ -18,14 +18,15 @@ from demo_speech import FRAME, RATE, VOICES, Utterance, flite, make_clips
 from mlx_qwen3_tts import Qwen3TTS, Sampling
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
-SEED = 80
 
 hear = recognizer()
 
 
-def cases(make: Callable[[random.Random], Utterance], count: int) -> Iterator[tuple[int, Utterance, str, bool]]:
+def cases(
+    make: Callable[[random.Random], Utterance], count: int, seed: int
+) -> Iterator[tuple[int, Utterance, str, bool]]:
     """Utterances in turn in both voices and both text layouts: seed, utterance, voice, non_streaming_mode."""
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     for i in range(count):
         yield i, make(rng), VOICES[i % 2], i // 2 % 2 == 0
 
@@ -39,14 +40,12 @@ def row(what: str, right: int, count: int) -> None:
 
 
 def count_heard(
-    tts: Qwen3TTS, what: str, make: Callable[[random.Random], Utterance], count: int, sampling: Sampling
+    tts: Qwen3TTS, what: str, make: Callable[[random.Random], Utterance], count: int, seed: int, sampling: Sampling
 ) -> list[tuple[Utterance, str, int, str]]:
     """A row of the table. Returns utterance, voice, frames and finish reason of each."""
     right, spoken = 0, []
-    for seed, utterance, voice, whole_first in cases(make, count):
-        result = tts.synthesize(
-            utterance.text, voice=voice, seed=seed, sampling=sampling, non_streaming_mode=whole_first
-        )
+    for i, utterance, voice, whole_first in cases(make, count, seed):
+        result = tts.synthesize(utterance.text, voice=voice, seed=i, sampling=sampling, non_streaming_mode=whole_first)
         heard = hear(result.audio, tts.sample_rate)
         right += heard == utterance.words
         if heard != utterance.words:
@@ -77,21 +76,21 @@ def speech_seconds(text: str, voice: str) -> float:
     return phones[-1][2] - phones[0][1]
 
 
-def check_streams(tts: Qwen3TTS, count: int) -> None:
+def check_streams(tts: Qwen3TTS, count: int, seed: int) -> None:
     """Streamed and one-shot samples, and those of a text in pieces."""
     equal = 0
-    for seed, utterance, voice, whole_first in cases(random_utterance, count):
-        options = {"voice": voice, "seed": seed, "non_streaming_mode": whole_first}
+    for i, utterance, voice, whole_first in cases(random_utterance, count, seed):
+        options = {"voice": voice, "seed": i, "non_streaming_mode": whole_first}
         whole = tts.synthesize(utterance.text, **options).audio
         chunks = [chunk.audio for chunk in tts.stream(utterance.text, **options)]
         equal += np.array_equal(np.concatenate(chunks), whole)
     row("streamed and one-shot samples are equal", equal, count)
 
 
-def count_flite(count: int) -> None:
+def count_flite(count: int, seed: int) -> None:
     """flite itself through the same ears: whole sentences, and the clips that the demo learns from."""
     clips, whole, cut = make_clips(), 0, 0
-    for _, utterance, voice, _ in cases(random_utterance, count):
+    for _, utterance, voice, _ in cases(random_utterance, count, seed):
         whole += hear(flite(utterance.text, voice)[0], 16000) == utterance.words
         audio = np.concatenate([clips[voice, key] for key in utterance.keys]).reshape(-1)
         cut += hear(audio, RATE) == utterance.words
@@ -103,18 +102,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Listen to a demo checkpoint.")
     parser.add_argument("model", nargs="?", default="demo", help="checkpoint directory (default: the built-in one)")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="utterances in a row")
+    parser.add_argument("--seed", type=int, default=80, metavar="N", help="of the utterances (default: %(default)s)")
     parser.add_argument("--only-greedy", action="store_true", help="the first row alone: for converted checkpoints")
     args = parser.parse_args()
     tts = Qwen3TTS.from_pretrained(args.model)
     emit("| what | result |\n|---|---|")
-    spoken = count_heard(tts, "greedy", random_utterance, args.count, GREEDY)
+    spoken = count_heard(tts, "greedy", random_utterance, args.count, args.seed, GREEDY)
     if args.only_greedy:
         return
-    spoken += count_heard(tts, "default sampling", random_utterance, args.count, Sampling())
-    spoken += count_heard(tts, "never seen in training, greedy", unseen_utterance, args.count, GREEDY)
+    spoken += count_heard(tts, "default sampling", random_utterance, args.count, args.seed, Sampling())
+    spoken += count_heard(tts, "never seen in training, greedy", unseen_utterance, args.count, args.seed, GREEDY)
     check_lengths(spoken)
-    check_streams(tts, 20)
-    count_flite(args.count)
+    check_streams(tts, 20, args.seed)
+    count_flite(args.count, args.seed)
 
 
 if __name__ == "__main__":
