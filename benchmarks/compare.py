@@ -55,7 +55,7 @@ def write_checkpoint(directory: Path, size: str) -> None:
 
 def milliseconds(run, frames: int) -> float:  # noqa: ANN001
     """Per frame, of `run(frames)`, without what a run costs at its start."""
-    short = max(2, frames // 5)
+    short = max(CHUNK, frames // 5 // CHUNK * CHUNK)
     run(short)
     began = time.perf_counter()
     run(short)

@@ -7,8 +7,7 @@ The changes are taken back by patching this package, so that the figures are of 
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from statistics import median
 from unittest import mock
@@ -16,12 +15,11 @@ from unittest import mock
 import mlx.core as mx
 import numpy as np
 
+from compare import CHUNK, milliseconds
 from mlx_qwen3_tts import Qwen3TTS, benchmark, fused
 from mlx_qwen3_tts.codec import layers
 from mlx_qwen3_tts.codec.decoder import CodecDecoder
 from mlx_qwen3_tts.generate import Ahead, FrameFunctions, step_function
-
-CHUNK = 4
 
 
 @contextmanager
@@ -95,7 +93,7 @@ CODEC = {
 def frame_milliseconds(tts: Qwen3TTS, frames: int) -> float:
     tts.codec.queue_next = lambda codes, _state: (lambda: np.zeros(1920 * len(codes), np.float32), None)
     run = lambda count: tts.synthesize("Hello world", seed=1, max_frames=count, stop_runaway=False)  # noqa: E731
-    return _per_frame(run, frames)
+    return milliseconds(run, frames)
 
 
 def codec_milliseconds(tts: Qwen3TTS, frames: int) -> float:
@@ -106,17 +104,7 @@ def codec_milliseconds(tts: Qwen3TTS, frames: int) -> float:
         for start in range(0, count, CHUNK):
             _, state = tts.codec.decode_next(codes[start : start + CHUNK], state)
 
-    return _per_frame(run, frames)
-
-
-def _per_frame(run: Callable[[int], object], frames: int) -> float:
-    short = max(CHUNK, frames // 5 // CHUNK * CHUNK)
-    run(short)
-    began = time.perf_counter()
-    run(short)
-    middle = time.perf_counter()
-    run(frames)
-    return 1000 * ((time.perf_counter() - middle) - (middle - began)) / (frames - short)
+    return milliseconds(run, frames)
 
 
 def main() -> None:

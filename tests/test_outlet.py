@@ -272,6 +272,22 @@ def test_device_that_refuses_is_asked_for_what_it_takes(monkeypatch):
         open_device()(24000, None)
 
 
+def interrupt(code: str) -> tuple[float, list[float]]:
+    """Run `code` until it says "ready", and send it Ctrl-C: when that was, and the times that it prints afterwards.
+
+    The clock is the same in every process.
+    """
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert b"Traceback" not in err
+    return sent, [float(line) for line in out.split()]
+
+
 def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
     """From the signal to the last block that sounds."""
     code = f"""
@@ -290,15 +306,8 @@ assert code == 130, code
 sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
 print(opened[0].times[sounding[-1]])
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n", process.stderr.read()
-    time.sleep(0.3)
-    sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    last = process.stdout.read()
-    assert process.wait() == 0, process.stderr.read()
-    assert b"Traceback" not in process.stderr.read()
-    assert float(last) - sent < 0.1, "the last block that sounded; the clock is the same in every process"
+    sent, (last,) = interrupt(code)
+    assert last - sent < 0.1, "the last block that sounded"
 
 
 def test_interrupt_is_heard_during_a_long_computation():
@@ -329,13 +338,7 @@ except KeyboardInterrupt:
 sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
 print(opened[0].times[sounding[-1]])
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n", process.stderr.read()
-    time.sleep(0.3)
-    sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    told, last = [float(line) for line in process.stdout.read().split()]
-    assert process.wait() == 0, process.stderr.read()
+    sent, (told, last) = interrupt(code)
     assert last - sent < 0.1
     assert told - sent > 0.5, "the computation was too short to show anything"
 

@@ -78,6 +78,6 @@ def table(found: Evaluation) -> str:
 
 def _side(title: str, side: Side) -> str:
     return (
-        f"{title:>9} {side.bytes / 1e9:>7.2f} GB {side.seconds_per_frame * 1e3:>7.1f} ms "
-        f"{side.real_time_factor:>10.2f} {side.peak_memory / 1e9:>9.2f} GB  {side.name}"
+        f"{title:>9} {side.bytes / 1e6:>7.1f} MB {side.seconds_per_frame * 1e3:>7.1f} ms "
+        f"{side.real_time_factor:>10.2f} {side.peak_memory / 1e6:>9.1f} MB  {side.name}"
     )
