@@ -274,6 +274,6 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         }  # logits that lie apart, and residual units that do not blow up
         gain = next((gain for part, gain in gains.items() if part in name), 0.7 if transposed else 1.0)
         if name.startswith("decoder.decoder") and shape[0] == 1:
-            gain = 0.05  # the last convolution: the wave stays inside the clamp
+            gain = 0.05  # the last convolution: hardly a sample meets the clamp
         values = gain * np.sqrt(3 / fan_in) * noise
     return values.astype(np.float32)

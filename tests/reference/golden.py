@@ -170,6 +170,7 @@ def prompts(model: Qwen3TTSModel, cases: list[dict], out: dict[str, np.ndarray])
         print(f"  {name}: {len(codes)} frames, {len(np.unique(codes[:, 0]))} different first codes", file=sys.stderr)
 
 
+CLAMPED = 0.01  # of all samples; the worst of 160 random checkpoints had 0.0007
 UNREACHABLE = 10**6  # as the id of the end: the speech goes on
 
 
@@ -233,12 +234,15 @@ def codec(model: Qwen3TTSModel, out: dict[str, np.ndarray]) -> None:
     codes = {frames: rng.integers(0, 256, (1, frames, 16)) for frames in (1, 2, 71, 72, 73, 74, 200)}
     zeros = rng.integers(0, 256, (2, 9, 16))
     zeros[0], zeros[1, ::2], zeros[1, :, ::3] = 0, 0, 0
+    samples = []
     for name, batch in [*codes.items(), ("zeros", zeros)]:
         with torch.no_grad():
             wave = decoder(torch.tensor(batch).transpose(1, 2))[:, 0].numpy()
-        assert np.abs(wave).max() < 1, "the wave must stay inside the clamp"
         out[f"codec-{name}.codes"] = batch.astype(np.int32)
         out[f"codec-{name}.wave"] = np.ascontiguousarray(wave if wave.size < 8000 else wave[:, ::SAMPLE_STRIDE])
+        samples.append(wave.reshape(-1))
+    # A seed in ten meets the clamp in a sample or a few, which are compared like all others.
+    assert np.mean(np.abs(np.concatenate(samples)) == 1) < CLAMPED, "waves clamped at length would hide differences"
 
 
 def main() -> None:
