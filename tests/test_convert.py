@@ -350,7 +350,10 @@ def test_existing_target(sources, tmp_path):
     (out / "notes.txt").write_text("mine")
     refused(source, out, r"notes\.txt is in it", dtype="bfloat16", force=True)
     (tmp_path / "file").write_text("mine")
-    refused(source, tmp_path / "file", "is a file", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "file", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null is neither a file nor a directory
+    refused(source, tmp_path / "pipe", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "home" / "work").mkdir(parents=True)
     (tmp_path / "home" / "work" / "model.safetensors").write_text("mine")
     refused(source, tmp_path / "home", r"work/model\.safetensors is in it", dtype="bfloat16", force=True)
