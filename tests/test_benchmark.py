@@ -3,6 +3,7 @@
 import json
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from mlx_qwen3_tts.benchmark import _parts, random_model
@@ -46,6 +47,8 @@ def test_quantized_random_weights():
     layer = tts.talker.model.layers[0]
     assert isinstance(layer, FusedLayer)
     assert layer.qkv_proj.scales.shape[0] == layer.qkv_proj.weight.shape[0]
+    tables = [tts.talker.model.codec_embedding, *tts.talker.code_predictor.model.codec_embedding]
+    assert {type(table) for table in tables} == {nn.Embedding}, "as `convert --bits` leaves them"
     assert len(tts.synthesize("Hello", seed=1, max_frames=3).codes) == 3
 
 
