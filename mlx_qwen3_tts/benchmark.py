@@ -181,14 +181,13 @@ def _parts(tts: Qwen3TTS) -> dict[str, float | int]:
     config = talker.config
     prompt = tts._prompts.build(_request(tts))
     hidden, logits, caches = prefill(talker, prompt)
-    seen, key, text = mx.zeros((1, config.vocab_size), dtype=mx.bool_), mx.random.key(0), talker.embed_text([0])[0]
-    mx.eval(text)
+    seen, key = mx.zeros((1, config.vocab_size), dtype=mx.bool_), mx.random.key(0)
 
     def frame(functions: FrameFunctions) -> tuple[mx.array, ...]:
         return functions.get(sampling)(hidden, logits, seen, key, mx.array(True))
 
     def step(functions: FrameFunctions) -> tuple[mx.array, ...]:
-        out = functions.step(hidden, text, caches)
+        out = functions.step(hidden, talker.embed_text([0])[0], caches)
         for cache in caches:
             cache.offset -= 1
         return *out, *(cache.buffer for cache in caches)

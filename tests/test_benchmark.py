@@ -34,12 +34,15 @@ def tiny():
     return random_model("tiny", "bfloat16")
 
 
-def test_a_frame_launches_at_most_1500_operations(tiny):
-    """Talker, predictor and sampling, at the released depths."""
+def test_a_frame_launches_at_most_1500_operations(tiny, monkeypatch):
+    """Talker, the text that it is fed, predictor and sampling, at the released depths."""
+    embed, fed = type(tiny.talker).embed_text, []
+    monkeypatch.setattr(type(tiny.talker), "embed_text", lambda *args: (fed.append(args[1]), embed(*args))[1])
     assert len(tiny.talker.model.layers) == 28
     assert len(tiny.talker.code_predictor.model.layers) == 5
     parts = _parts(tiny)
     assert 1000 < parts["launching_nodes_per_frame"] <= 1500 < parts["graph_nodes_per_frame"]
+    assert fed.count([0]) > 1, "the text's embedding is computed in each frame, and is of its cost"
 
 
 def test_quantized_random_weights():
