@@ -58,7 +58,7 @@ def uniform(bits: int, group_size: int = 64) -> Recipe:
     return Recipe(f"{bits}bit", f"all linear layers at {bits} bits, the text embedding at 8", parts)
 
 
-# By what benchmarks/sensitivity.py measures and what other projects found; see README.md.
+# By what benchmarks/sensitivity.py measures and what other projects found; see BENCHMARKS.md.
 MIXED_4 = uniform(4).parts | {
     "talker attention": Affine(6),
     "text projection": Affine(8),
