@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from . import __version__, demo
+from . import __version__, demo, recipes
 from .cache import STEP
 from .codec import Codec
 from .config import CodecConfig, GenerationConfig, ModelConfig
@@ -33,7 +33,6 @@ from .tokenizer import TextTokenizer
 TEXT = "Hello world, this is a voice."
 CHUNK = CHUNK_FRAMES[-1]
 REPEATS = 7
-GROUP_SIZE = 64
 
 WIDTHS = {"0.6B": (1024, 3072, "0b6"), "1.7B": (2048, 6144, "1b7")}  # hidden, intermediate, tts_model_size
 HEADS = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
@@ -48,8 +47,8 @@ def random_model(size: str, dtype: str | None = None, bits: int | None = None) -
     """A CustomVoice model of random weights in memory.
 
     size: "0.6B", "1.7B", or "tiny": the built-in miniature's widths at the released depths. dtype: as in
-    Qwen3TTS.from_pretrained, None taking bfloat16 on a GPU. bits: quantize what can be of the talker and the code
-    predictor. The speech never ends by itself.
+    Qwen3TTS.from_pretrained, None taking bfloat16 on a GPU. bits: quantize what `convert --bits` does, by
+    mx.quantize, but for what is too narrow. The speech never ends by itself.
     """
     with demo.checkpoint("demo-random") as directory:
         model, codec = read_json(directory / "config.json"), read_json(directory / "speech_tokenizer/config.json")
@@ -66,12 +65,14 @@ def random_model(size: str, dtype: str | None = None, bits: int | None = None) -
     _fill(network, kind)
     network.talker.codec_head.weight[config.talker_config.codec_eos_token_id] = 0  # never among the likely ones
     if bits:
-        group = 32 if size == "tiny" else GROUP_SIZE
+        parts = recipes.uniform(bits, 32 if size == "tiny" else 64).parts
 
-        def divides(_path: str, part: nn.Module) -> bool:
-            return hasattr(part, "to_quantized") and part.weight.shape[-1] % group == 0
+        def settings(path: str, module: nn.Module) -> dict[str, int] | bool:
+            affine = parts.get(recipes.part_of(path))
+            fits = affine and hasattr(module, "to_quantized") and module.weight.shape[-1] % affine.group_size == 0
+            return affine._asdict() if fits else False
 
-        nn.quantize(network.talker, group, bits, class_predicate=divides)
+        nn.quantize(network, class_predicate=settings)
     _fill(decoder.decoder, mx.float32)
     fuse(network.talker.model)
     fuse(network.talker.code_predictor.model)
@@ -180,14 +181,13 @@ def _parts(tts: Qwen3TTS) -> dict[str, float | int]:
     config = talker.config
     prompt = tts._prompts.build(_request(tts))
     hidden, logits, caches = prefill(talker, prompt)
-    seen, key, text = mx.zeros((1, config.vocab_size), dtype=mx.bool_), mx.random.key(0), talker.embed_text([0])[0]
-    mx.eval(text)
+    seen, key = mx.zeros((1, config.vocab_size), dtype=mx.bool_), mx.random.key(0)
 
     def frame(functions: FrameFunctions) -> tuple[mx.array, ...]:
         return functions.get(sampling)(hidden, logits, seen, key, mx.array(True))
 
     def step(functions: FrameFunctions) -> tuple[mx.array, ...]:
-        out = functions.step(hidden, text, caches)
+        out = functions.step(hidden, talker.embed_text([0])[0], caches)
         for cache in caches:
             cache.offset -= 1
         return *out, *(cache.buffer for cache in caches)

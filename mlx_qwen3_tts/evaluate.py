@@ -10,6 +10,7 @@ another speech. A checkpoint evaluated against itself agrees exactly.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -39,9 +40,9 @@ class Side:
 
     name: str
     bytes: int  # of weight files, the speech tokenizer's among them
-    seconds_per_frame: float  # of generation alone; a frame is 0.08 s of speech
+    seconds_per_frame: float  # of SynthesisTiming.generation; a frame is 0.08 s of speech
     real_time_factor: float  # all work over the speech's length, below 1 is faster than real time
-    peak_memory: int  # bytes that MLX held at most
+    peak_memory: int  # bytes that MLX held at most, what belongs to the other checkpoint left out
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,11 @@ def evaluate(
     """
     if not texts:
         raise RequestError("there are no texts to speak")
-    theirs, their_bytes = _load(reference, dtype, progress, revision)
-    ours, our_bytes = _load(model, dtype, progress)
+    loaded = _load(reference, dtype, progress, revision), _load(model, dtype, progress)
+    theirs, ours = (one.tts for one in loaded)
     _check_pair(ours, theirs)
     asked = requests(theirs, texts, voice, instruct, max_frames)
-    spoken, their_side = _run(theirs, asked, their_bytes)
-    _, our_side = _run(ours, asked, our_bytes)
+    (spoken, their_side), (_, our_side) = (_run(one, asked) for one in loaded)
     parts = [
         _compare(ours, theirs, *pair) for pair in zip(asked, [s.codes for s in spoken], strict=True) if len(pair[1])
     ]
@@ -105,11 +105,20 @@ def evaluate(
     )
 
 
-def _load(model: str | Path, dtype: str | None, progress: bool, revision: str | None = None) -> tuple[Qwen3TTS, int]:
-    """A checkpoint, and the bytes of its weight files."""
+class _Loaded(NamedTuple):
+    """A checkpoint, and the bytes that it takes on disk and in memory."""
+
+    tts: Qwen3TTS
+    size: int
+    held: int
+
+
+def _load(model: str | Path, dtype: str | None, progress: bool, revision: str | None = None) -> _Loaded:
+    before = mx.get_active_memory()
     with resolve(model, progress, revision=revision) as directory:
         size = sum(path.stat().st_size for path in directory.rglob("model*.safetensors"))
-        return Qwen3TTS(str(model), load_directory(directory, dtype)), size
+        tts = Qwen3TTS(str(model), load_directory(directory, dtype))
+    return _Loaded(tts, size, mx.get_active_memory() - before)
 
 
 def _check_pair(ours: Qwen3TTS, theirs: Qwen3TTS) -> None:
@@ -123,8 +132,10 @@ def _check_pair(ours: Qwen3TTS, theirs: Qwen3TTS) -> None:
             raise RequestError(f"models of different {what} cannot be compared: {values[0]} and {values[1]}")
 
 
-def _run(tts: Qwen3TTS, asked: Sequence[Request], size: int) -> tuple[list[SynthesisResult], Side]:
+def _run(loaded: _Loaded, asked: Sequence[Request]) -> tuple[list[SynthesisResult], Side]:
     """Let a model speak all texts by itself, and time it."""
+    tts, size, held = loaded
+    others = mx.get_active_memory() - held
     speak(tts, asked[0])  # once for the compilation
     results = [speak(tts, request) for request in asked]
     timings = [result.timing for result in results]
@@ -135,7 +146,7 @@ def _run(tts: Qwen3TTS, asked: Sequence[Request], size: int) -> tuple[list[Synth
         bytes=size,
         seconds_per_frame=sum(timing.generation for timing in timings) / frames,
         real_time_factor=sum(timing.total for timing in timings) / audio,
-        peak_memory=max(timing.peak_memory for timing in timings),
+        peak_memory=max(timing.peak_memory for timing in timings) - others,
     )
     return results, side
 
@@ -158,10 +169,13 @@ def _likeliest(scores: LogProbabilities, tts: Qwen3TTS) -> np.ndarray:
 
 
 def _kl(reference: mx.array, model: mx.array) -> mx.array:
-    """KL divergence of log-probabilities [..., ids], in nats; ids that the reference cannot draw add nothing."""
+    """KL divergence of log-probabilities [..., ids], in nats; ids that the reference cannot draw add nothing.
+
+    Rounding may bring a sum below 0, which no divergence is.
+    """
     possible = reference > -mx.inf
     difference = mx.where(possible, reference - mx.where(possible, model, 0), 0)
-    return (mx.exp(reference) * difference).sum(-1)
+    return mx.maximum((mx.exp(reference) * difference).sum(-1), 0)
 
 
 def _mel_distance(wave: np.ndarray, reference: np.ndarray) -> float:

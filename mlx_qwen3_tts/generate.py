@@ -6,8 +6,8 @@
 
 A frame is two compiled functions of static shapes: `frame` (sampling and the code predictor) and `step` (the talker,
 for a capacity of its cache). The talker's next step is queued before the codes are read: the host waits for the device
-once a frame, and the device never for the host. Only where the text of the next frame is still being written, the
-frame is given out first.
+once a frame, and the device has work meanwhile. Only the first frame, and one whose next text is still being written,
+are given out before.
 Source: Qwen3TTSTalkerForConditionalGeneration.forward under transformers' generate().
 """
 
@@ -178,8 +178,10 @@ def generate_frames(
     for frame in range(limit):
         codes, embedding, seen, key = frame_of(hidden, logits, seen, key, mx.array(frame >= MIN_FRAMES))
         more = frame + 1 < limit
-        queued = more and prompt.text.ready
-        if queued:  # the next step is under way before anything of this frame is looked at
+        # The next step is under way before anything of this frame is looked at. But not of the first one: the codec's
+        # work on it would stand behind that step, and it is what a listener waits for.
+        queued = more and frame > 0 and prompt.text.ready
+        if queued:
             hidden, logits = functions.step(embedding, talker.embed_text(prompt.text.take(1))[0], caches)
             mx.async_eval(codes, hidden, logits, seen, key)
         row = np.array(codes[0], dtype=np.int32)

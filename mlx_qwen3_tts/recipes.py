@@ -1,16 +1,15 @@
-"""What is stored with how many bits: recipes, which are named mixes, and the sizes that they give.
+"""What is stored with how many bits: recipes, which are named mixes.
 
-    network ─ part of each layer ─ recipe ─ plan {module path: Affine} ─ sizes, `quantization` of config.json
+    network ─ part of each layer ─ recipe ─ plan {module path: Affine} ─ `quantization` of config.json
 
 A part is a group of layers that do the same and are equally sensitive. Whatever a recipe does not name keeps its type:
 norms and biases always, the codec's embeddings (they are read one row at a time, so that bits saved there save no time,
 and the voices are among them), the speaker encoder and the codec.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import prod
 
 import mlx.nn as nn
 
@@ -59,7 +58,7 @@ def uniform(bits: int, group_size: int = 64) -> Recipe:
     return Recipe(f"{bits}bit", f"all linear layers at {bits} bits, the text embedding at 8", parts)
 
 
-# By what benchmarks/sensitivity.py measures and what other projects found; see README.md.
+# By what benchmarks/sensitivity.py measures and what other projects found; see BENCHMARKS.md.
 MIXED_4 = uniform(4).parts | {
     "talker attention": Affine(6),
     "text projection": Affine(8),
@@ -123,14 +122,6 @@ def plan(network: nn.Module, recipe: Recipe | None) -> dict[str, Affine]:
             )
         result[path] = affine
     return result
-
-
-def stored_bytes(name: str, shape: Iterable[int], size: int, layers: Mapping[str, Affine]) -> int:
-    """Bytes that the tensor `name` takes, of items of `size` bytes, where `layers` is a plan."""
-    count, affine = prod(shape), layers.get(name.removesuffix(".weight"))
-    if affine is None or not name.endswith(".weight"):
-        return count * size
-    return count * affine.bits // 8 + 2 * size * count // affine.group_size
 
 
 def entry(layers: Mapping[str, Affine]) -> dict[str, object]:

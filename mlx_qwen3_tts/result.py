@@ -16,8 +16,8 @@ class SynthesisTiming:
     """Where the time of one request went. Times are wall-clock seconds."""
 
     prefill: float  # tokenizing, and running the prompt through the talker
-    generation: float  # talker and code predictor, all frames
-    decode: float  # codec
+    generation: float  # talker and code predictor, all frames, and what of the codec's work is done beside them
+    decode: float  # waiting for the codec after that
     first_audio: float  # from the request to its first samples
     total: float  # from the request to its last samples
     frames: int

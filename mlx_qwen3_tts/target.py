@@ -29,8 +29,8 @@ def check_target(out: str | Path, force: bool, replaceable: Collection[str]) -> 
         return path
     if not force:
         raise ConversionError(f"{out} exists; --force replaces a checkpoint there")
-    if path.is_file():
-        raise ConversionError(f"{out} is a file, and is not replaced; name another directory")
+    if not path.is_dir():  # a file, a pipe, /dev/null
+        raise ConversionError(f"{out} is no directory, and is not replaced; name another")
     names = (str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir() or p.is_symlink())
     other = next((name for name in names if name not in replaceable and not _is_weight_file(name)), None)
     if other is not None:

@@ -3,6 +3,7 @@
 import json
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from mlx_qwen3_tts.benchmark import _parts, random_model
@@ -33,12 +34,15 @@ def tiny():
     return random_model("tiny", "bfloat16")
 
 
-def test_a_frame_launches_at_most_1500_operations(tiny):
-    """Talker, predictor and sampling, at the released depths."""
+def test_a_frame_launches_at_most_1500_operations(tiny, monkeypatch):
+    """Talker, the text that it is fed, predictor and sampling, at the released depths."""
+    embed, fed = type(tiny.talker).embed_text, []
+    monkeypatch.setattr(type(tiny.talker), "embed_text", lambda *args: (fed.append(args[1]), embed(*args))[1])
     assert len(tiny.talker.model.layers) == 28
     assert len(tiny.talker.code_predictor.model.layers) == 5
     parts = _parts(tiny)
     assert 1000 < parts["launching_nodes_per_frame"] <= 1500 < parts["graph_nodes_per_frame"]
+    assert fed.count([0]) > 1, "the text's embedding is computed in each frame, and is of its cost"
 
 
 def test_quantized_random_weights():
@@ -46,6 +50,8 @@ def test_quantized_random_weights():
     layer = tts.talker.model.layers[0]
     assert isinstance(layer, FusedLayer)
     assert layer.qkv_proj.scales.shape[0] == layer.qkv_proj.weight.shape[0]
+    tables = [tts.talker.model.codec_embedding, *tts.talker.code_predictor.model.codec_embedding]
+    assert {type(table) for table in tables} == {nn.Embedding}, "as `convert --bits` leaves them"
     assert len(tts.synthesize("Hello", seed=1, max_frames=3).codes) == 3
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -235,7 +236,7 @@ def test_calibration(sources, tmp_path):
     linear = {path for path in weights if "embedding" not in path}
     assert importance.keys() == linear
     assert all(value.shape == (weights[path].shape[1],) and (value > 0).all() for path, value in importance.items())
-    convert(source, tmp_path / "out", bits=4, importance=lambda directory: {Path(directory): 1} and importance)
+    convert(source, tmp_path / "out", bits=4, importance=lambda _: importance)
     found = parameters(tmp_path / "out")
     name = "talker.model.layers.0.mlp.down_proj"
     expected = search(weights[name], Affine(4), importance[name])[0]
@@ -350,7 +351,10 @@ def test_existing_target(sources, tmp_path):
     (out / "notes.txt").write_text("mine")
     refused(source, out, r"notes\.txt is in it", dtype="bfloat16", force=True)
     (tmp_path / "file").write_text("mine")
-    refused(source, tmp_path / "file", "is a file", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "file", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null is neither a file nor a directory
+    refused(source, tmp_path / "pipe", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "home" / "work").mkdir(parents=True)
     (tmp_path / "home" / "work" / "model.safetensors").write_text("mine")
     refused(source, tmp_path / "home", r"work/model\.safetensors is in it", dtype="bfloat16", force=True)
@@ -397,13 +401,8 @@ def test_full_disk(sources, tmp_path, monkeypatch):
             refused(source, target, "No space left on device; nothing is left behind", bits=4, force=True)
     assert_equal(parameters(out), before)
     with monkeypatch.context() as patch:
-        patch.setattr(conversion.shutil, "disk_usage", lambda path: os.statvfs_result([0] * 10) and _Usage(1000))
+        patch.setattr(conversion.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         refused(source, tmp_path / "new", "0.0 GB free", bits=4)
-
-
-class _Usage:
-    def __init__(self, free: int):
-        self.free = free
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits")

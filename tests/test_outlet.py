@@ -126,6 +126,12 @@ def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monke
     np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
 
 
+def test_after_the_last_seed_comes_the_first(tmp_path):
+    command = spawn("say", "-", "--model", "demo-random", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
+    process = subprocess.run(command, input=b"Hello.\n\nHello.", capture_output=True)
+    assert process.returncode == 0, process.stderr
+
+
 def test_empty_pipe():
     for text in (b"", b"\n \n"):
         process = subprocess.run(

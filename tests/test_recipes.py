@@ -1,6 +1,7 @@
 """Recipes at released sizes, and the README's table of them."""
 
 import re
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import released
 from mlx_qwen3_tts.config import ModelConfig
 from mlx_qwen3_tts.load import Network
 from mlx_qwen3_tts.quantize import Affine
-from mlx_qwen3_tts.recipes import PARTS, RECIPES, entry, find, part_of, plan, stored_bytes
+from mlx_qwen3_tts.recipes import PARTS, RECIPES, entry, find, part_of, plan
 from mlx_qwen3_tts.schema import from_dict
 
 README = Path(__file__).parents[1] / "README.md"
@@ -17,6 +18,14 @@ README = Path(__file__).parents[1] / "README.md"
 
 def network(name: str) -> Network:
     return Network(from_dict(ModelConfig, released.config(name), "config.json"))
+
+
+def stored_bytes(name: str, shape: tuple[int, ...], size: int, layers: dict[str, Affine]) -> int:
+    """Bytes that the tensor `name` takes, of items of `size` bytes, where `layers` is a plan."""
+    count, affine = prod(shape), layers.get(name.removesuffix(".weight"))
+    if affine is None or not name.endswith(".weight"):
+        return count * size
+    return count * affine.bits // 8 + 2 * size * count // affine.group_size
 
 
 def gigabytes(name: str, recipe: str | None) -> float:

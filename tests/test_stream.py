@@ -33,10 +33,11 @@ def test_stream_equals_the_whole(models, mode):
     tts = models[kind]
     if kind == "base":
         options = {"voice": tts.clone_voice(sounds.SOUNDS["speech"], options["text"])}
-    whole = tts.synthesize("Hello world", seed=11, max_frames=FRAMES, **options)
-    chunks = list(tts.stream("Hello world", seed=11, max_frames=FRAMES, **options))
+    call = dict(seed=11, max_frames=FRAMES, stop_runaway=False, **options)
+    whole = tts.synthesize("Hello world", **call)
+    chunks = list(tts.stream("Hello world", **call))
     codes = np.concatenate([chunk.codes for chunk in chunks])
-    assert len(codes) > 100
+    assert len(codes) == FRAMES
     np.testing.assert_array_equal(codes, whole.codes)
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=CHUNKED)
 
@@ -53,15 +54,18 @@ def count_frames(tts, monkeypatch, calls: list) -> None:
 
 
 def test_one_frame_before_the_first_chunk(models, monkeypatch):
-    """And nothing more: one prefill, one frame, one codec step."""
+    """And nothing more: one prefill, one frame, one codec step; the talker's next step is not even queued."""
     tts, calls = models["custom_voice"], []
     count_frames(tts, monkeypatch, calls)
-    codec = type(tts.codec)
+    codec, step = type(tts.codec), tts._functions.step
+    monkeypatch.setattr(tts._functions, "step", lambda *arrays: (calls.append("step"), step(*arrays))[1])
     decode = codec.queue_next
     monkeypatch.setattr(codec, "queue_next", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
     assert calls == ["frame", "decode"]
+    next(stream)
+    assert calls[2:5] == ["step", "frame", "step"], "from then on the next step is queued before a frame is read"
 
 
 def test_closing_ends_the_work(models, monkeypatch):

@@ -39,6 +39,7 @@ from .options import (
 )
 
 DEFAULT_OUTPUT = "speech.wav"
+SEEDS = 2**63  # the seed after the last is the first
 
 
 def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -216,7 +217,7 @@ def speak(
             for text in texts:
                 limit = None if request.max_frames is None else request.max_frames - outlet.frames
                 options = {field.name: getattr(request, field.name) for field in fields(Request)}
-                options |= {"text": text, "seed": request.seed + spoken, "max_frames": limit}
+                options |= {"text": text, "seed": (request.seed + spoken) % SEEDS, "max_frames": limit}
                 chunks = tts.stream(**options, chunk_frames=chunk_frames)
                 if again:
                     chunks = second_if_runaway(tts, options, chunks, bar)
