@@ -220,28 +220,48 @@ class AudioWriter:
         self._ours, self._open = not hasattr(target, "write"), True
         self._final = self._partial = self._encoder = None
         self._completed = False
-        if not self._ours:
-            self.name, self._file = "the stream", target
-            self._file.write(wav_header(sample_rate, None))
-            return
-        self.name, path = str(target), Path(target)
-        check_writable(path)
-        if path.is_file() or not path.exists():
-            self._final = path.resolve()
-            self._partial = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
-        self._file = open(self._partial or path, "wb", buffering=0)  # noqa: SIM115  (closed by close or abort)
+        if self._ours:
+            self.name, path = str(target), Path(target)
+            check_writable(path)
+            if path.is_file() or not path.exists():
+                self._final = path.resolve()
+                self._partial = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
+            self._suffix = path.suffix.lower()
+            self._file = open(self._partial or path, "wb", buffering=0)  # noqa: SIM115  (closed by close or abort)
+        else:
+            self.name, self._suffix, self._file = "standard output", ".wav", target
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a format asks for at its beginning."""
         try:
-            if path.suffix.lower() == ".wav":
-                self._write_all(wav_header(sample_rate, None))
+            if self._suffix == ".wav":
+                self._write_all(wav_header(self._sample_rate, None))
             else:
-                container, subtype = FORMATS[path.suffix.lower()]
+                container, subtype = FORMATS[self._suffix]
                 descriptor = self._file.fileno()
                 self._encoder = soundfile.SoundFile(
-                    descriptor, "w", sample_rate, 1, subtype, None, container, closefd=False
+                    descriptor, "w", self._sample_rate, 1, subtype, None, container, closefd=False
                 )
+        except BrokenPipeError:
+            raise
         except (OSError, soundfile.SoundFileError) as error:
             self.abort()
             raise AudioError(f"cannot write {self.name}: {getattr(error, 'strerror', None) or error}") from None
+
+    @property
+    def can_start_over(self) -> bool:
+        """What was written can be taken back: not from a pipe."""
+        return self._partial is not None
+
+    def start_over(self) -> None:
+        """Take back what was written, and begin anew. Raises AudioError."""
+        if self._encoder:
+            self._encoder.close()
+        self._file.seek(0)
+        self._file.truncate()
+        self._samples = 0
+        self._begin()
 
     def _write_all(self, data: bytes) -> None:
         while data:  # a raw file may take a part

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import NoReturn
 
@@ -233,8 +234,8 @@ class Qwen3TTS:
         Raises RequestError at once, before the first chunk is asked for, and what a text iterator raises after the
         audio so far. Closing the iterator ends the work.
         """
-        counts = isinstance(chunk_frames, Sequence) and all(type(n) is int and n > 0 for n in chunk_frames)
-        if not chunk_frames or not counts:
+        numbers = chunk_frames if isinstance(chunk_frames, Sequence) else ()
+        if not numbers or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in numbers):
             raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
         request = Request(
             text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,

@@ -39,13 +39,26 @@ class Outlet:
 
     def __init__(self, name: str, sample_rate: int, writer: AudioWriter | None, player: Player | None) -> None:
         self.name, self.sample_rate, self.writer, self.player = name, sample_rate, writer, player
-        self.frames = 0
-        self.seconds = self.work = self.first_audio = 0.0
         self.peak_memory = 0
-        self.finish_reason = "stop"
-        self.seed: int | None = None  # of the first text
         self._told = False
         self.kept = False  # there is something to report of
+        self._begin()
+
+    def _begin(self) -> None:
+        self.frames = 0
+        self.seconds = self.work = self.first_audio = 0.0
+        self.finish_reason = "stop"
+        self.seed: int | None = None  # of the first text
+
+    @property
+    def can_start_over(self) -> bool:
+        """Nobody has heard anything: it all goes to a file."""
+        return self.player is None and self.writer is not None and self.writer.can_start_over
+
+    def start_over(self) -> None:
+        """Take back what was put out. Raises AudioError."""
+        self.writer.start_over()
+        self._begin()
 
     def put(self, chunks: Iterable[AudioChunk], text: str | None, limit: int | None, bar: tqdm) -> None:
         """Put out all chunks of a text.

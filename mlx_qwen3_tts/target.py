@@ -22,6 +22,8 @@ def check_target(out: str | Path, force: bool, replaceable: Collection[str]) -> 
     Raises ConversionError where it exists and may not be replaced: without `force`, and where it holds anything but a
     checkpoint's files.
     """
+    if not str(out):
+        raise ConversionError("the directory to write has no name")
     path = Path(os.path.realpath(os.path.expanduser(out)))
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ConversionError(f"cannot write {out}: {path.parent} is no directory that can be written to")

@@ -353,6 +353,8 @@ def test_existing_target(sources, tmp_path):
     (tmp_path / "file").write_text("mine")
     refused(source, tmp_path / "file", "is no directory, and is not replaced", dtype="bfloat16", force=True)
     os.mkfifo(tmp_path / "pipe")  # as /dev/null is neither a file nor a directory
+    with pytest.raises(ConversionError, match="has no name"):  # not the current directory
+        convert(source, "", dtype="bfloat16", force=True)
     refused(source, tmp_path / "pipe", "is no directory, and is not replaced", dtype="bfloat16", force=True)
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "home" / "work").mkdir(parents=True)

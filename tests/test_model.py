@@ -93,6 +93,11 @@ def test_numbers_out_of_range(demo, options):
         demo.synthesize("Hello", **options)
 
 
+def test_chunk_frames_of_numpy(demo):
+    chunks = list(demo.stream("Hello", seed=1, max_frames=4, chunk_frames=[np.int64(3)]))
+    assert [len(chunk.codes) for chunk in chunks] == [3, 1]
+
+
 @pytest.mark.parametrize("chunk_frames", [(), (0,), (1, -1), (1.5,), 4, {1}, (True,)])
 def test_chunk_frames_out_of_range(demo, chunk_frames):
     with pytest.raises(RequestError, match="chunk_frames"):

@@ -51,6 +51,44 @@ def test_aborted_writer_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_writer_starts_over(tmp_path, suffix):
+    """Nothing of what was taken back is left, be it longer or shorter."""
+    path = tmp_path / f"a.{suffix}"
+    for first in (WAVE, WAVE[:100]):
+        writer = AudioWriter(path, RATE)
+        writer.write(np.zeros_like(first))
+        assert writer.can_start_over
+        writer.start_over()
+        assert writer.seconds == 0
+        writer.write(WAVE[:24000])
+        writer.close()
+        audio, _ = soundfile.read(path, dtype="float32")
+        assert abs(len(audio) - 24000) < 3000
+        assert np.argmax(np.abs(np.fft.rfft(audio[:24000], 24000))) == 440
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_grows_while_the_speech_is_made(checkpoint, tmp_path, run_cli, monkeypatch):
+    """Also without a seed, where a runaway would be taken back."""
+    sizes, write = [], AudioWriter.write
+
+    def watched(writer: AudioWriter, audio: np.ndarray) -> None:
+        write(writer, audio)
+        sizes.append(sum(path.stat().st_size for path in tmp_path.glob(".*.part")))
+
+    monkeypatch.setattr(AudioWriter, "write", watched)
+    made, stream = [], Qwen3TTS.stream
+    monkeypatch.setattr(
+        Qwen3TTS, "stream", lambda *args, **options: (made.append(len(sizes)) or c for c in stream(*args, **options))
+    )
+    code, _, err = run_cli("say", "Hello", "--model", checkpoint, "--max-frames", 12, "-o", tmp_path / "a.wav")
+    assert code == 0, err
+    assert made == list(range(len(sizes))), "each chunk is written before the next one is made"
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 44 + 2 * 64
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("limit", [10, 60_000])
 def test_full_disk_keeps_a_valid_file_or_none(tmp_path, suffix, limit):
     """A limit on the size of files stands in for the disk's end."""
@@ -371,6 +409,15 @@ def test_reader_that_leaves_is_no_error_message():
     assert len(process.stdout) == 100
     assert b"error" not in process.stderr.lower()
     assert b"frames" not in process.stderr
+
+
+def test_a_stream_that_takes_no_header():
+    class Full(io.RawIOBase):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(AudioError, match="cannot write standard output: No space left"):
+        AudioWriter(Full(), RATE)
 
 
 def test_errors_of_the_writer_name_the_file(tmp_path):

@@ -9,21 +9,17 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
-
-from tqdm import tqdm
 
 from .. import prompt, voice
 from ..audio import AudioWriter, check_writable
 from ..demo import NOTES
-from ..errors import AudioError, PlaybackError, Qwen3TTSError, RequestError, VoiceError
+from ..errors import AudioError, PlaybackError, RequestError, VoiceError
 from ..graph import can_compile
 from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
 from ..model import CHUNK_FRAMES, Qwen3TTS
 from ..outlet import Outlet, note, putting
 from ..player import OpenStream, Player, open_device
 from ..prompt import Request
-from ..result import AudioChunk
 from ..runaway import retry_seed
 from ..voice import VoiceClonePrompt
 from .options import (
@@ -147,8 +143,8 @@ def say(args: argparse.Namespace) -> None:
         note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
     texts = paragraphs(decode_pieces(read_pipe())) if args.text == "-" else [args.text]
     outlet = open_outlet(tts, output, open_stream, args.chunk_frames)
-    unheard = args.seed is None and args.text != "-" and output != "-" and open_stream is None
-    speak(tts, texts, request, args.chunk_frames, outlet, args.stats, again=unheard)
+    again = args.seed is None and args.text != "-" and outlet.can_start_over
+    speak(tts, texts, request, args.chunk_frames, outlet, args.stats, again)
 
 
 def model_for(args: argparse.Namespace, chosen: str | VoiceClonePrompt | None) -> str:
@@ -209,7 +205,7 @@ def speak(
 ) -> None:
     """Speak one text after the other, each with the next seed; the first has the request's own.
 
-    max_frames of the request counts for all of them together. again: a runaway is made once more.
+    max_frames of the request counts for all of them together. again: a runaway is taken back and made once more.
     """
     spoken = 0
     try:
@@ -217,11 +213,14 @@ def speak(
             for text in texts:
                 limit = None if request.max_frames is None else request.max_frames - outlet.frames
                 options = {field.name: getattr(request, field.name) for field in fields(Request)}
-                options |= {"text": text, "seed": (request.seed + spoken) % SEEDS, "max_frames": limit}
-                chunks = tts.stream(**options, chunk_frames=chunk_frames)
-                if again:
-                    chunks = second_if_runaway(tts, options, chunks, bar)
-                outlet.put(chunks, text if isinstance(text, str) else None, limit, bar)
+                options |= {"text": text, "max_frames": limit, "chunk_frames": chunk_frames}
+                seed, whole = (request.seed + spoken) % SEEDS, text if isinstance(text, str) else None
+                outlet.put(tts.stream(**options | {"seed": seed}), whole, limit, bar)
+                if again and outlet.finish_reason == "runaway":
+                    seed, first = retry_seed(seed), seed
+                    note(f"the speech ran on after its text (seed {first}): making it once more, with seed {seed}")
+                    outlet.start_over()
+                    outlet.put(tts.stream(**options | {"seed": seed}), whole, limit, bar)
                 spoken += 1
                 if outlet.frames == request.max_frames:
                     break
@@ -229,25 +228,6 @@ def speak(
                 raise RequestError(EMPTY_TEXT)
     finally:
         outlet.report(request.seed if outlet.seed is None else outlet.seed, stats)
-
-
-def second_if_runaway(
-    tts: Qwen3TTS, options: dict[str, Any], chunks: Iterable[AudioChunk], bar: tqdm
-) -> Iterator[AudioChunk]:
-    """The chunks once all of them are there; those of a second attempt where they were a runaway's."""
-    made = []
-    try:
-        for chunk in chunks:
-            made.append(chunk)
-            bar.set_description_str(f"{chunk.timing.frames} frames, {chunk.timing.audio_seconds:.1f} s of audio")
-    except Qwen3TTSError:
-        yield from made
-        raise
-    if made[-1].finish_reason == "runaway":
-        seed = retry_seed(options["seed"])
-        note(f"the speech ran on after its text (seed {options['seed']}): making it once more, with seed {seed}")
-        made = tts.stream(**options | {"seed": seed})
-    yield from made
 
 
 def read_pipe() -> Iterator[bytes]:
