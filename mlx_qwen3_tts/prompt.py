@@ -192,8 +192,8 @@ def _check_budget(request: Request) -> None:
 
 
 def match(name: str, names: list[str]) -> str | None:
-    """The one of `names` that is `name`, whatever its capitals."""
-    return next((known for known in names if known.lower() == name.lower()), None)
+    """The one of `names` that is `name`, whatever its capitals; with the same ones, where there is one."""
+    return name if name in names else next((known for known in names if known.lower() == name.lower()), None)
 
 
 class PromptBuilder:

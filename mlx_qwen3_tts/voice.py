@@ -24,6 +24,7 @@ from .errors import VoiceError
 
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused
+NAME = re.compile(r"\w[\w -]{0,63}")  # of a voice in the library
 MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 
 
@@ -154,11 +155,11 @@ def library() -> Path:
 
 def library_path(name: str) -> Path:
     """Where the voice `name` is kept. Raises VoiceError for a name that could not be a file's."""
-    if not re.fullmatch(r"\w[\w -]{0,63}", name):
+    if not NAME.fullmatch(name):
         raise VoiceError(f"a voice cannot be called {name!r}: use letters, digits, spaces, - and _")
     return library() / f"{name}.safetensors"
 
 
 def library_names() -> list[str]:
-    """The names of all saved voices."""
-    return sorted(path.stem for path in library().glob("*.safetensors"))
+    """The names of all saved voices; files that were put there under another kind of name are left alone."""
+    return sorted(path.stem for path in library().glob("*.safetensors") if NAME.fullmatch(path.stem))

@@ -469,6 +469,29 @@ def test_names_that_no_voice_can_have(run_cli, library, clip, name):
     assert not library.exists() or os.listdir(library) == []
 
 
+def test_voices_whose_names_differ_in_capitals(run_cli, library, made, clip):
+    """Where the file system tells them apart, each is itself; a new one does not come beside an old one."""
+    library.mkdir()
+    made.save(library / "me.safetensors")
+    code, _, err = run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base")
+    assert (code, "there is a voice 'me' already" in err) == (1, True)
+    assert run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base", "--force")[0] == 0
+    assert os.listdir(library) == ["me.safetensors"]
+    made.save(library / "ME.safetensors")
+    if len(os.listdir(library)) == 2:
+        assert run_cli("voices", "--remove", "me")[0] == 0
+        assert os.listdir(library) == ["ME.safetensors"]
+
+
+def test_files_of_other_names_in_the_library_are_left_alone(run_cli, library, made):
+    library.mkdir()
+    for name in ("me", "me (1)", "._me"):
+        made.save(library / f"{name}.safetensors")
+    code, out, _ = run_cli("voices", "--model", "demo-random")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("cloned")] == ["me"]
+
+
 def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
     library.mkdir()
     (library / "old.safetensors").write_bytes(b"nothing")
