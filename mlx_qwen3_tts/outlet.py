@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from .audio import AudioWriter
-from .errors import PlaybackError, Qwen3TTSError
+from .errors import PlaybackError, Qwen3TTSError, printable
 from .player import Player
 from .result import AudioChunk
 
@@ -31,7 +31,7 @@ SLOW = 0.3  # seconds of waiting before the sound that are worth a word
 def note(message: str) -> None:
     """Tell the user something, on standard error."""
     if sys.stderr:
-        print(message, file=sys.stderr)  # noqa: T201
+        print(printable(message), file=sys.stderr)  # noqa: T201
 
 
 class Outlet:

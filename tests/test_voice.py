@@ -492,6 +492,22 @@ def test_files_of_other_names_in_the_library_are_left_alone(run_cli, library, ma
     assert [line.split()[1] for line in out.splitlines() if line.startswith("cloned")] == ["me"]
 
 
+def test_what_a_file_says_is_shown_and_not_obeyed(run_cli, library, made, checkpoint):
+    """Names and provenance with control characters, line ends and lone surrogates, from a voice and from a model."""
+    library.mkdir()
+    replace(made, provenance={"model": "\x1b[31mmine", "seconds": "1\n2"}).save(library / "me.safetensors")
+    config = checkpoint / "config.json"
+    config.write_text(config.read_text().replace('"ada"', '"\\u001b[2Jada\\ud800"'))
+    code, out, _ = run_cli("voices", "--model", checkpoint)
+    assert code == 0
+    assert "\x1b" not in out
+    assert len([line for line in out.splitlines() if line.startswith("cloned")]) == 1
+    assert "\\x1b[2Jada\\ud800" in out
+    code, _, err = run_cli("say", "Hello", "--voice", "me")
+    assert code == 1
+    assert "\x1b" not in err
+
+
 def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
     library.mkdir()
     (library / "old.safetensors").write_bytes(b"nothing")
