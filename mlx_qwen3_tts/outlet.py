@@ -134,7 +134,7 @@ def putting(outlet: Outlet) -> Iterator[tqdm]:
         except (BrokenPipeError, PlaybackError):
             outlet.fail(keep=False)
             raise
-        except (Qwen3TTSError, OSError):
+        except (Qwen3TTSError, OSError, RuntimeError, MemoryError):  # the last two are MLX's
             outlet.fail(keep=True)
             raise
         except BaseException:
