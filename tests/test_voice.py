@@ -155,13 +155,15 @@ def test_truncated_files(made, tmp_path, keep):
 
 def test_files_that_hold_something_else(made, tmp_path):
     """Whole and signed, and yet not what a voice must be."""
-    for wrong in (
-        replace(made, speaker_embedding=made.speaker_embedding[None]),
-        replace(made, speaker_embedding=np.full_like(made.speaker_embedding, np.inf)),
-        replace(made, ref_codes=made.ref_codes[0]),
-        replace(made, ref_text=None),
-        replace(made, ref_codes=None),
+    for name, value in (
+        ("speaker_embedding", made.speaker_embedding[None]),
+        ("speaker_embedding", np.full_like(made.speaker_embedding, np.inf)),
+        ("ref_codes", made.ref_codes[0]),
+        ("ref_text", None),
+        ("ref_codes", None),
     ):
+        wrong = replace(made)
+        object.__setattr__(wrong, name, value)  # as nobody can make one
         wrong.save(tmp_path / "me.safetensors")
         with pytest.raises(VoiceError, match="does not hold"):
             VoiceClonePrompt.load(tmp_path / "me.safetensors")
@@ -514,3 +516,32 @@ def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
     code, out, _ = run_cli("voices", "--model", "demo-random")
     assert code == 0
     assert "cloned    old  (unusable: " in out
+
+
+ZEROS, CODES = np.zeros(64, np.float32), np.zeros((3, 16), np.int32)
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ((ZEROS, CODES), "go together"),  # the transcript would be the word None
+        ((ZEROS, None, "hello"), "go together"),
+        ((ZEROS * np.nan,), "finite"),
+        ((ZEROS[None],), "shape"),
+        (([0.0] * 64,), "shape"),
+        ((None,), "shape"),
+        ((ZEROS, CODES.astype(np.float32), "hello"), "integers"),
+        ((ZEROS, CODES[0], "hello"), "integers"),
+        ((ZEROS, CODES, "\ud800"), "Unicode"),
+        ((ZEROS, CODES, 5), "Unicode"),
+    ],
+)
+def test_voices_of_wrong_parts(parts, message):
+    """They are refused where they are made, not in the middle of a request or by whoever loads their file."""
+    with pytest.raises(VoiceError, match=message):
+        VoiceClonePrompt(*parts)
+
+
+def test_a_path_that_is_none(made):
+    with pytest.raises(VoiceError, match="null byte"):
+        made.save("a\0.safetensors")
