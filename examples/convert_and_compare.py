@@ -3,7 +3,7 @@
 usage: python examples/convert_and_compare.py MODEL OUT [RECIPE]
 
 MODEL: a hub id or a directory, CustomVoice or VoiceDesign; OUT: a directory to write. See `mlx-qwen3-tts convert
---recipe list`. The built-in miniatures are too narrow to be quantized.
+--recipe list`. "demo" is the built-in checkpoint that says the time; the random miniatures are too narrow.
 """
 
 import sys

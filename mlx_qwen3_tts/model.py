@@ -238,7 +238,7 @@ class Qwen3TTS:
         audio so far. Closing the iterator ends the work.
         """
         counts = isinstance(chunk_frames, Sequence) and all(type(n) is int and n > 0 for n in chunk_frames)
-        if not chunk_frames or not counts:
+        if not counts or not chunk_frames:
             raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
         request = Request(
             text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,
