@@ -2,7 +2,7 @@
 
 usage: python examples/llm_to_speech.py "a question" [LANGUAGE_MODEL] [SPEECH_MODEL]
 
-Needs mlx-lm (pip install mlx-lm). Without a speech model the built-in miniature speaks, which babbles.
+Needs mlx-lm (pip install mlx-lm). Without a speech model the built-in demo speaks, which knows only times and numbers.
 """
 
 import sys

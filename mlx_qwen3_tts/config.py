@@ -13,16 +13,18 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, ClassVar
 
-from .schema import require, require_positive
+from .schema import LARGEST, require, require_positive
 
 # Ids 0 .. vocab_size - 1025 of the talker's vocabulary are codes; the last 1,024 are control ids and speakers, which
 # may never be generated (but for the end). The official generate() has this number as a literal.
 CONTROL_IDS = 1024
+LONGEST_WINDOW = 1024  # positions that the codec's decoder may look back, 82 s; its state holds room for all of them
 
 
 def _check_attention(config: Any, where: str) -> None:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     require(heads % kv_heads == 0, f"{where}.num_key_value_heads is {kv_heads}, which does not divide {heads} heads")
+    require(heads * config.head_dim <= LARGEST, f"{where}: {heads} heads of {config.head_dim} are wider than possible")
     require(
         config.head_dim % 2 == 0,
         f"{where}.head_dim is {config.head_dim}; rotary embedding needs an even number",
@@ -254,6 +256,10 @@ class CodecDecoderConfig:
         require_positive(self, where)
         _check_attention(self, where)
         require(self.codebook_dim % 2 == 0, f"{where}.codebook_dim is {self.codebook_dim}; it must be even")
+        require(
+            self.sliding_window <= LONGEST_WINDOW,
+            f"{where}.sliding_window is {self.sliding_window}; at most {LONGEST_WINDOW} are possible",
+        )
         halvings = 2 ** len(self.upsample_rates)
         require(
             self.decoder_dim % halvings == 0,
@@ -314,6 +320,12 @@ class CodecEncoderConfig:
             self.codebook_dim == self.vector_quantization_hidden_dimension,
             f"{where}.codebook_dim must equal vector_quantization_hidden_dimension",
         )
+        require(
+            self.num_filters % self.compress == 0,
+            f"{where}.compress is {self.compress}, which does not divide num_filters {self.num_filters}",
+        )
+        width = self.num_filters * 2 ** len(self.upsampling_ratios)
+        require(width <= LARGEST, f"{where}: num_filters and upsampling_ratios make it {width:.0e} wide")
         ratio = self.sampling_rate / prod(self.upsampling_ratios) / self._frame_rate
         require(ratio == 2, f"{where}: the frame rate is {ratio:g} times too high; this port implements 2")
 

@@ -22,7 +22,12 @@ class Qwen3TTSError(Exception):
         """The message in one line that a terminal can show, whatever it quotes."""
         text = super().__str__()
         text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """`text` in one line that a terminal can show: control characters of a file's names are spelled out, not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CheckpointError(Qwen3TTSError):

@@ -97,16 +97,19 @@ def frame_function(talker: Talker, sampling: Sampling) -> FrameFunction:
         noise = gumbel_noise(now, (config.num_code_groups, config.vocab_size))  # a row for each codebook
         allowed = talker_logits(logits, seen, may_end, sampling.repetition_penalty, config)
         code0 = draw(sampling.talker_filter(allowed), noise[:1] if sampling.do_sample else None)  # [1]
-        chosen = mx.take_along_axis(allowed, code0[:, None], axis=-1)[:, 0]
-        code0 = mx.where(mx.isfinite(chosen), code0, NO_CODE)
+        chosen = mx.take_along_axis(allowed, code0[:, None], axis=-1)
+        every = []  # the code predictor's logits
 
         def choose(g: int, logits: mx.array) -> mx.array:
+            every.append(logits)
             filtered = sampling.subtalker_filter(logits.astype(mx.float32))
             row = noise[g + 1 : g + 2, : logits.shape[-1]]
             return draw(filtered, row if sampling.subtalker_dosample else None)
 
         residual, embedding = talker.code_predictor(hidden, talker.model.codec_embedding(code0), choose)
         codes = mx.concatenate([code0[:, None], residual], axis=1)
+        total = mx.sum(mx.concatenate(every, axis=-1).astype(mx.float32))  # no number where one of them is none
+        codes = mx.where(mx.isfinite(total + chosen), codes, NO_CODE)
         return codes, embedding, seen | (ids == code0[:, None]), key
 
     return frame
@@ -189,7 +192,7 @@ def generate_frames(
             return
         if row[0] == NO_CODE:
             raise GenerationError(
-                "the talker's logits are not finite: the checkpoint is damaged, or its numbers are too large for "
+                "the logits of a frame are not finite: the checkpoint is damaged, or its numbers are too large for "
                 "float16 (dtype='bfloat16', --dtype bfloat16)"
             )
         yield row

@@ -155,7 +155,7 @@ def check_pieces(pieces: Iterable[str]) -> Iterator[str]:
     blank = True
     for piece in pieces:
         if not isinstance(piece, str):
-            raise RequestError(f"the text iterator gave {piece!r}, a {type(piece).__name__}; it must give strings")
+            raise RequestError(f"the text iterator gave {piece!r} of type {type(piece).__name__}; it must give strings")
         check_text("the text", piece)
         blank = blank and not piece.strip()
         yield piece

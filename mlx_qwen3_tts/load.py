@@ -137,7 +137,7 @@ def read_config(directory: Path) -> ModelConfig:
 
 def _read_generation_config(path: Path) -> GenerationConfig:
     """generation_config.json, which may be absent; keys that are not ours are left alone."""
-    if not path.is_file():
+    if not path.exists():
         return GenerationConfig()
     known, data = {field.name for field in fields(GenerationConfig)}, read_json(path)
     config = from_dict(GenerationConfig, {k: v for k, v in data.items() if k in known and v is not None}, path.name)

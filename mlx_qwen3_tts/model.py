@@ -16,7 +16,7 @@ import numpy as np
 
 from . import prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
-from .errors import AudioError, RequestError
+from .errors import AudioError, GenerationError, RequestError
 from .generate import FrameFunctions, PrefixCache
 from .live_text import kept
 from .load import Checkpoint, load_directory, resolve
@@ -123,7 +123,8 @@ class Qwen3TTS:
         tail: seconds of silence put behind the clip before it is encoded, so that a clip that ends inside a word does
         not leak its last sound into the speech. 0, the default, is what the official code does.
         max_seconds: a longer clip is refused.
-        Raises RequestError for a model that cannot clone and a blank text, AudioError for audio that cannot be used.
+        Raises RequestError for a model that cannot clone and a blank text, AudioError for audio that cannot be used,
+        GenerationError.
         Source: Qwen3TTSModel.create_voice_clone_prompt.
         """
         prompt.check_cloning(self.config, text)
@@ -162,7 +163,10 @@ class Qwen3TTS:
         mel = mel_spectrogram(samples, config.mel_dim)
         with TURN:
             embedding = encoder(mx.array(mel)[None].astype(encoder.fc.weight.dtype))
-            return np.array(embedding[0].astype(mx.float32))
+            found = np.array(embedding[0].astype(mx.float32))
+        if not np.isfinite(found).all():
+            raise GenerationError("the speaker encoder's numbers are not finite: the checkpoint is damaged")
+        return found
 
     def synthesize(
         self,

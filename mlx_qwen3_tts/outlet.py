@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from .audio import AudioWriter
-from .errors import PlaybackError, Qwen3TTSError
+from .errors import PlaybackError, Qwen3TTSError, printable
 from .player import Player
 from .result import AudioChunk
 
@@ -31,7 +31,7 @@ SLOW = 0.3  # seconds of waiting before the sound that are worth a word
 def note(message: str) -> None:
     """Tell the user something, on standard error."""
     if sys.stderr:
-        print(message, file=sys.stderr)  # noqa: T201
+        print(printable(message), file=sys.stderr)  # noqa: T201
 
 
 class Outlet:
@@ -147,7 +147,7 @@ def putting(outlet: Outlet) -> Iterator[tqdm]:
         except (BrokenPipeError, PlaybackError):
             outlet.fail(keep=False)
             raise
-        except (Qwen3TTSError, OSError):
+        except (Qwen3TTSError, OSError, RuntimeError, MemoryError):  # the last two are MLX's
             outlet.fail(keep=True)
             raise
         except BaseException:

@@ -165,7 +165,7 @@ def check_values(request: Request) -> None:
         value = getattr(request, name)
         wrong = not isinstance(value, kind) or (name == "text" and isinstance(value, bytes | Mapping))
         if wrong or (isinstance(value, bool) and name not in ("non_streaming_mode", "stop_runaway")):
-            raise RequestError(f"{name} cannot be {value!r}, a {type(value).__name__}")
+            raise RequestError(f"{name} cannot be {value!r}, of type {type(value).__name__}")
         if isinstance(value, str):
             check_text(name, value)
     if isinstance(request.text, str) and not request.text.strip():
@@ -192,8 +192,8 @@ def _check_budget(request: Request) -> None:
 
 
 def match(name: str, names: list[str]) -> str | None:
-    """The one of `names` that is `name`, whatever its capitals."""
-    return next((known for known in names if known.lower() == name.lower()), None)
+    """The one of `names` that is `name`, whatever its capitals; with the same ones, where there is one."""
+    return name if name in names else next((known for known in names if known.lower() == name.lower()), None)
 
 
 class PromptBuilder:

@@ -18,6 +18,8 @@ Config = TypeVar("Config")
 
 # No size or id of a model comes near these; a file that claims more is damaged, and must not be built.
 LARGEST, MOST_LAYERS = 2**24, 256
+COUNTS = ("num_hidden_layers", "num_code_groups", "num_quantizers", "enc_res2net_scale")  # of modules to build
+LONGEST_FILE = 64 * 2**20  # bytes of JSON or of merges; the released vocabulary takes 3 million
 
 
 def _check(value: Any, kind: Any, where: str) -> Any:
@@ -34,7 +36,7 @@ def _check(value: Any, kind: Any, where: str) -> Any:
                 return value
     elif origin is dict and isinstance(value, Mapping):
         return {str(key): _check(item, args[1], f"{where}.{key}") for key, item in value.items()}
-    elif origin is tuple and isinstance(value, list) and value:
+    elif origin is tuple and isinstance(value, list) and 0 < len(value) <= MOST_LAYERS:
         return tuple(_check(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     elif hasattr(kind, "__dataclass_fields__") and isinstance(value, Mapping):
         return from_dict(kind, value, where)
@@ -70,13 +72,30 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str) -> Config:
     return cls(**values)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from `path`; raises CheckpointError when it is absent or not one."""
+def read_text(path: Path) -> str:
+    """Read a small text file of a checkpoint; raises CheckpointError when it is absent, too large or not UTF-8."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        require_file(path)
+        require(size <= LONGEST_FILE, f"{path} is {size / 1e6:.0f} MB long: no file of its name is")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: is this a Qwen3-TTS checkpoint directory?") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def require_file(path: Path) -> None:
+    """Raise CheckpointError for a pipe, which would be waited for, a device, which may have no end, or a directory."""
+    require(path.is_file() or not path.exists(), f"{path} is no file: fetch the checkpoint again")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from `path`; raises CheckpointError when it is absent or not one."""
+    text = read_text(path)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:120]}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
@@ -98,5 +117,5 @@ def require_positive(config: Any, where: str) -> None:
         for number in numbers:
             if isinstance(number, int | float) and not isinstance(number, bool) and not id_like and number <= 0:
                 raise CheckpointError(f"{where}.{field.name} is {number}; it must be positive")
-            if field.name in ("num_hidden_layers", "num_code_groups", "num_quantizers") and number > MOST_LAYERS:
+            if field.name in COUNTS and number > MOST_LAYERS:
                 raise CheckpointError(f"{where}.{field.name} is {number}; at most {MOST_LAYERS} are possible")

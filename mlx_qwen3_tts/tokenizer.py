@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from .config import ModelConfig
 from .errors import CheckpointError
-from .schema import read_json
+from .schema import read_json, read_text
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -32,12 +32,7 @@ CONTROL_TOKENS = {
 
 
 def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: is this a Qwen3-TTS checkpoint directory?") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    lines = read_text(path).split("\n")
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     for pair in pairs:
         if len(pair) != 2 or any(token not in vocab for token in (*pair, "".join(pair))):
@@ -66,6 +61,8 @@ class TextTokenizer:
         vocab, rows = read_json(directory / "vocab.json"), config.talker_config.text_vocab_size
         if not all(type(id_) is int and 0 <= id_ < rows for id_ in vocab.values()):
             raise CheckpointError(f"{directory / 'vocab.json'} has ids outside the model's {rows} text embeddings")
+        if any("\ud800" <= character <= "\udfff" for token in vocab for character in token):
+            raise CheckpointError(f"{directory / 'vocab.json'} has tokens that are no Unicode text")
         missing = [token for token in pre_tokenizers.ByteLevel.alphabet() if token not in vocab]
         if missing:
             raise CheckpointError(f"{directory / 'vocab.json'} lacks {len(missing)} of the 256 byte tokens")

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from .audio import Audio
 from .cache import KVCache
-from .errors import Qwen3TTSError, RequestError
+from .errors import AudioError, Qwen3TTSError, RequestError
 from .load import Network
 from .model import Qwen3TTS
 from .qwen3 import Transformer
@@ -85,8 +85,8 @@ def verify(
     clip: a reference clip and its transcript, for Base models; None takes a synthetic sound.
     max_frames: of each generation; whether the speech ends by itself is not looked at then.
     known: fingerprints by model type and size.
-    Raises RequestError for a dtype or max_frames that is none and a clip where no model could clone it, AudioError for
-    one that cannot be used.
+    Raises RequestError for a clip where the model cannot clone, AudioError for one that cannot be used; a dtype or
+    max_frames that is none fails the check that meets it.
     """
     try:
         tts = Qwen3TTS.from_pretrained(directory, dtype)
@@ -188,7 +188,7 @@ def through(
 
 
 def modes(tts: Qwen3TTS, clip: tuple[Audio, str | None] | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each way to speak that the model has, as options of `synthesize`."""
+    """Each way to speak that the model has, as options of `synthesize`, with a clip to clone in place of its voice."""
     if tts.model_type == "custom_voice":
         yield "preset voice", {}
         yield "preset voice, interleaved", {"non_streaming_mode": False}
@@ -198,9 +198,9 @@ def modes(tts: Qwen3TTS, clip: tuple[Audio, str | None] | None) -> Iterator[tupl
         yield "described voice", {"instruct": "A calm, deep male voice."}
     else:
         audio, text = clip or (buzz(), "hello there, this is the sound of a voice")
-        yield "cloned timbre", {"voice": tts.clone_voice(audio)}
+        yield "cloned timbre", {"clip": (audio, None)}
         if text is not None:
-            yield "cloned in context", {"voice": tts.clone_voice(audio, text)}
+            yield "cloned in context", {"clip": (audio, text)}
 
 
 def buzz() -> tuple[np.ndarray, int]:
@@ -216,8 +216,12 @@ def check_speech(tts: Qwen3TTS, clip: tuple[Audio, str | None] | None, max_frame
     for mode, options in modes(tts, clip):
         options |= {"seed": SEED, "max_frames": max_frames}
         try:
+            if "clip" in options:
+                options["voice"] = tts.clone_voice(*options.pop("clip"))
             result = tts.synthesize(TEXT, **options)
             chunks = list(tts.stream(TEXT, **options))
+        except AudioError:  # it is the clip that cannot be used
+            raise
         except Qwen3TTSError as error:
             yield Check(mode, "fail", str(error))
             continue

@@ -24,18 +24,34 @@ from .errors import VoiceError
 
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused
+NAME = re.compile(r"\w[\w -]{0,63}")  # of a voice in the library
 MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 
 
 @dataclass(frozen=True, eq=False)
 class VoiceClonePrompt:
-    """A voice to pass as `voice` to a Base model of the width it was made with."""
+    """A voice to pass as `voice` to a Base model of the width it was made with.
+
+    Raises VoiceError for arrays of another shape or type, numbers that are not finite, codes without text or text
+    without codes.
+    """
 
     speaker_embedding: np.ndarray  # float32 [hidden]
     ref_codes: np.ndarray | None = None  # int32 [frames, 16]; None: the embedding alone
     ref_text: str | None = None  # what the clip says; None: the embedding alone
     provenance: dict[str, str] = field(default_factory=dict)  # model, clip, seconds, ... as clone_voice knew them
     warnings: tuple[str, ...] = ()  # what clone_voice found odd about the clip; not kept in the file
+
+    def __post_init__(self) -> None:
+        embedding, codes, text = self.speaker_embedding, self.ref_codes, self.ref_text
+        if not _is_array(embedding, "f", 1) or not np.isfinite(embedding).all():
+            raise VoiceError("speaker_embedding must be finite floats of shape [hidden]")
+        if codes is not None and not _is_array(codes, "iu", 2):
+            raise VoiceError("ref_codes must be integers of shape [frames, 16]")
+        if (codes is None) != (text is None):
+            raise VoiceError("ref_codes and ref_text go together: give both, or neither")
+        if text is not None and not (isinstance(text, str) and _is_unicode(text)):
+            raise VoiceError("ref_text must be what the clip says, as Unicode text")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the voice to a safetensors file. Raises VoiceError."""
@@ -48,8 +64,8 @@ class VoiceClonePrompt:
         about["sha256"] = _digest(tensors, about)
         try:
             write_whole(Path(path), save(tensors, about))
-        except OSError as error:
-            raise VoiceError(f"cannot write the voice {path}: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:
+            raise VoiceError(f"cannot write the voice {path}: {getattr(error, 'strerror', None) or error}") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "VoiceClonePrompt":
@@ -73,12 +89,20 @@ class VoiceClonePrompt:
         except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
             raise VoiceError(f"{path} is damaged or no voice file ({' '.join(str(error).split())[:100]})") from None
         _check_file(path, tensors, about)
-        return cls(
-            speaker_embedding=tensors["speaker_embedding"],
-            ref_codes=tensors.get("ref_codes"),
-            ref_text=about.get("ref_text"),
-            provenance=_provenance(path, about),
-        )
+        provenance = _provenance(path, about)
+        try:
+            return cls(tensors["speaker_embedding"], tensors.get("ref_codes"), about.get("ref_text"), provenance)
+        except VoiceError:
+            raise VoiceError(f"{path} does not hold what a voice file must; make the voice again") from None
+
+
+def _is_array(value: object, kinds: str, ndim: int) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == ndim
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _digest(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
@@ -113,10 +137,8 @@ def _check_file(path: Path, tensors: dict[str, np.ndarray], about: dict[str, str
     names = {"speaker_embedding"} | ({"ref_codes"} if codes is not None else set())
     whole = (
         set(tensors) == names
-        and embedding is not None and embedding.ndim == 1 and embedding.dtype == np.float32
-        and np.isfinite(embedding).all()
-        and (codes is None) == ("ref_text" not in about)
-        and (codes is None or (codes.ndim == 2 and codes.dtype == np.int32))
+        and embedding is not None and embedding.dtype == np.float32
+        and (codes is None or codes.dtype == np.int32)
     )  # fmt: skip
     if not whole:
         raise VoiceError(f"{path} does not hold what a voice file must; make the voice again")
@@ -154,11 +176,11 @@ def library() -> Path:
 
 def library_path(name: str) -> Path:
     """Where the voice `name` is kept. Raises VoiceError for a name that could not be a file's."""
-    if not re.fullmatch(r"\w[\w -]{0,63}", name):
+    if not NAME.fullmatch(name):
         raise VoiceError(f"a voice cannot be called {name!r}: use letters, digits, spaces, - and _")
     return library() / f"{name}.safetensors"
 
 
 def library_names() -> list[str]:
-    """The names of all saved voices."""
-    return sorted(path.stem for path in library().glob("*.safetensors"))
+    """The names of all saved voices; files that were put there under another kind of name are left alone."""
+    return sorted(path.stem for path in library().glob("*.safetensors") if NAME.fullmatch(path.stem))

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from .codec.quantizer import Codebook
 from .errors import CheckpointError
 from .quantization import Quantization, quantize_layers
-from .schema import read_json
+from .schema import read_json, require_file
 
 LAYOUTS = ("pt", "mlx")
 FLOATS = ("F32", "BF16", "F16")
@@ -77,6 +77,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def read_header(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], str]:
     """Shape and type of each tensor in a safetensors file, and the file's layout. Raises CheckpointError."""
+    require_file(path)
     try:
         with safe_open(path, framework="numpy") as file:  # holds the header against the file's length
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -19,6 +19,7 @@ import soundfile
 
 from conftest import spawn
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
+from mlx_qwen3_tts.codec import Codec
 
 
 def error_of(result) -> str:
@@ -195,6 +196,27 @@ def test_standard_input_that_is_no_text():
     process = subprocess.run(spawn("say", "-", "--model", "demo-random"), input=b"\xff\xfe", capture_output=True)
     assert process.returncode == 1
     assert b"not UTF-8" in process.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to\nallocate"), MemoryError()])
+def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
+    """Where the memory runs out in the middle; what was made so far is kept, as after any error."""
+    decode, calls = Codec.queue_next, []
+
+    def full(codec, codes, state=None):
+        calls.append(len(codes))
+        if len(calls) == 3:
+            raise error
+        return decode(codec, codes, state)
+
+    monkeypatch.setattr(Codec, "queue_next", full)
+    path = tmp_path / "a.wav"
+    argv = ("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 9, "-o", path)
+    assert "the computation failed" in error_of(run_cli(*argv))
+    assert soundfile.info(path).frames == 2 * 1920
+    calls.clear()
+    with pytest.raises(type(error)):
+        run_cli(*argv, "--debug")
 
 
 def test_debug_shows_the_traceback(run_cli):

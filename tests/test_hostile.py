@@ -4,6 +4,7 @@ FUZZ=5000 tries so many cases of each kind, other ones each time; without it a f
 """
 
 import io
+import json
 import os
 import re
 import resource
@@ -111,6 +112,73 @@ def test_json(directory, name):
             load(directory)
 
     run()
+
+
+HUGE = 2**24
+SIZES = [
+    ("config.json", "talker_config", {"num_attention_heads": HUGE, "num_key_value_heads": HUGE, "head_dim": 256}),
+    ("config.json", "speaker_encoder_config", {
+        "enc_res2net_scale": 2**22, "enc_channels": [32, *[2**22] * 3, 3 * 2**22]
+    }),
+    ("config.json", "speaker_encoder_config", {
+        "enc_channels": [32, *[8] * 5000, 40000], "enc_kernel_sizes": [3] * 5002, "enc_dilations": [1] * 5002
+    }),
+    ("speech_tokenizer/config.json", "decoder_config", {"sliding_window": HUGE}),
+    ("speech_tokenizer/config.json", "encoder_config", {"compress": 1000}),
+    ("speech_tokenizer/config.json", "encoder_config", {"upsampling_ratios": [8, 6, 5, 4, *[1] * 60]}),
+    ("speech_tokenizer/config.json", "encoder_config", {"num_filters": HUGE}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, part, values", SIZES)
+def test_sizes_that_multiply(directory, name, part, values):
+    """Numbers that are possible each and too much together, or that leave nothing of a width."""
+    config = json.loads((directory / name).read_bytes())
+    data = json.dumps(config | {part: config[part] | values}).encode()
+    with replaced(directory / name, data), hostile_case(name, CheckpointError), pytest.raises(CheckpointError):
+        load(directory)
+
+
+def test_tokens_that_are_no_text(directory):
+    vocab = json.loads((directory / "vocab.json").read_bytes()) | {"\ud800": 300}
+    with (
+        replaced(directory / "vocab.json", json.dumps(vocab).encode()),
+        pytest.raises(CheckpointError, match="Unicode"),
+    ):
+        load(directory)
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, "merges.txt"])
+def test_checkpoint_files_that_are_no_files(directory, tmp_path, name):
+    """A pipe would be waited for, and a device or a file of gigabytes read until the memory is full."""
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "long", "wb") as file:
+        file.truncate(2**40)
+    path = directory / name
+    kept = path.rename(tmp_path / "kept")
+    try:
+        for target in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "long"):
+            path.symlink_to(target)
+            with hostile_case(name, CheckpointError), pytest.raises(CheckpointError):
+                load(directory)
+            path.unlink()
+    finally:
+        kept.rename(path)
+
+
+def test_a_shard_that_is_a_pipe(directory):
+    weights = directory / "model.safetensors"
+    hidden, pipe = weights.rename(directory / "hidden"), directory / "model-1.safetensors"
+    os.mkfifo(pipe)
+    try:
+        with (
+            replaced(directory / "model.safetensors.index.json", b'{"weight_map": {"a": "model-1.safetensors"}}'),
+            pytest.raises(CheckpointError, match="no file"),
+        ):
+            load(directory)
+    finally:
+        pipe.unlink()
+        hidden.rename(weights)
 
 
 def test_merges(directory):

@@ -155,8 +155,17 @@ def test_codec_tensors_that_do_not_fit(checkpoint, name):
         Qwen3TTS.from_pretrained(checkpoint)
 
 
-def test_numbers_that_are_none(checkpoint):
-    rewrite(checkpoint / "model.safetensors", lambda t: t[NAME].fill(np.nan))
+@pytest.mark.parametrize(
+    "file, name",
+    [
+        ("model", NAME), ("model", "talker.code_predictor.lm_head.3.weight"),
+        ("model", "talker.code_predictor.model.layers.1.mlp.up_proj.weight"),
+        ("speech_tokenizer/model", "decoder.pre_conv.conv.weight"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none(checkpoint, file, name):
+    """Also where no later frame meets them: a head's, and the codec's."""
+    rewrite(checkpoint / f"{file}.safetensors", lambda t: t[name].fill(np.nan))
     with pytest.raises(GenerationError, match="not finite"):
         Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", max_frames=3)
 

@@ -79,6 +79,16 @@ def test_damage_fails(checkpoint, monkeypatch):
     assert found["tensors"][0] == "fail"
 
 
+def test_a_damaged_speaker_encoder_fails(tmp_path):
+    """Which is met before the speech: the table goes on all the same."""
+    directory = checkpoints.write(tmp_path / "c", "projected", "base")
+    spoil(directory / "model.safetensors", "speaker_encoder.fc.weight", lambda t: t.fill(np.nan))
+    found = outcomes(directory)
+    assert {name for name, (outcome, _) in found.items() if outcome == "fail"} == {
+        "values", "cloned timbre", "cloned in context"
+    }  # fmt: skip
+
+
 def test_silence_fails(checkpoint):
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     spoil(path, "decoder.decoder.6.conv.weight", lambda t: t.fill(0))

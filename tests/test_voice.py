@@ -155,13 +155,15 @@ def test_truncated_files(made, tmp_path, keep):
 
 def test_files_that_hold_something_else(made, tmp_path):
     """Whole and signed, and yet not what a voice must be."""
-    for wrong in (
-        replace(made, speaker_embedding=made.speaker_embedding[None]),
-        replace(made, speaker_embedding=np.full_like(made.speaker_embedding, np.inf)),
-        replace(made, ref_codes=made.ref_codes[0]),
-        replace(made, ref_text=None),
-        replace(made, ref_codes=None),
+    for name, value in (
+        ("speaker_embedding", made.speaker_embedding[None]),
+        ("speaker_embedding", np.full_like(made.speaker_embedding, np.inf)),
+        ("ref_codes", made.ref_codes[0]),
+        ("ref_text", None),
+        ("ref_codes", None),
     ):
+        wrong = replace(made)
+        object.__setattr__(wrong, name, value)  # as nobody can make one
         wrong.save(tmp_path / "me.safetensors")
         with pytest.raises(VoiceError, match="does not hold"):
             VoiceClonePrompt.load(tmp_path / "me.safetensors")
@@ -469,9 +471,77 @@ def test_names_that_no_voice_can_have(run_cli, library, clip, name):
     assert not library.exists() or os.listdir(library) == []
 
 
+def test_voices_whose_names_differ_in_capitals(run_cli, library, made, clip):
+    """Where the file system tells them apart, each is itself; a new one does not come beside an old one."""
+    library.mkdir()
+    made.save(library / "me.safetensors")
+    code, _, err = run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base")
+    assert (code, "there is a voice 'me' already" in err) == (1, True)
+    assert run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base", "--force")[0] == 0
+    assert os.listdir(library) == ["me.safetensors"]
+    made.save(library / "ME.safetensors")
+    if len(os.listdir(library)) == 2:
+        assert run_cli("voices", "--remove", "me")[0] == 0
+        assert os.listdir(library) == ["ME.safetensors"]
+
+
+def test_files_of_other_names_in_the_library_are_left_alone(run_cli, library, made):
+    library.mkdir()
+    for name in ("me", "me (1)", "._me"):
+        made.save(library / f"{name}.safetensors")
+    code, out, _ = run_cli("voices", "--model", "demo-random")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("cloned")] == ["me"]
+
+
+def test_what_a_file_says_is_shown_and_not_obeyed(run_cli, library, made, checkpoint):
+    """Names and provenance with control characters, line ends and lone surrogates, from a voice and from a model."""
+    library.mkdir()
+    replace(made, provenance={"model": "\x1b[31mmine", "seconds": "1\n2"}).save(library / "me.safetensors")
+    config = checkpoint / "config.json"
+    config.write_text(config.read_text().replace('"ada"', '"\\u001b[2Jada\\ud800"'))
+    code, out, _ = run_cli("voices", "--model", checkpoint)
+    assert code == 0
+    assert "\x1b" not in out
+    assert len([line for line in out.splitlines() if line.startswith("cloned")]) == 1
+    assert "\\x1b[2Jada\\ud800" in out
+    code, _, err = run_cli("say", "Hello", "--voice", "me")
+    assert code == 1
+    assert "\x1b" not in err
+
+
 def test_unusable_files_in_the_library_are_listed_as_such(run_cli, library):
     library.mkdir()
     (library / "old.safetensors").write_bytes(b"nothing")
     code, out, _ = run_cli("voices", "--model", "demo-random")
     assert code == 0
     assert "cloned    old  (unusable: " in out
+
+
+ZEROS, CODES = np.zeros(64, np.float32), np.zeros((3, 16), np.int32)
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ((ZEROS, CODES), "go together"),  # the transcript would be the word None
+        ((ZEROS, None, "hello"), "go together"),
+        ((ZEROS * np.nan,), "finite"),
+        ((ZEROS[None],), "shape"),
+        (([0.0] * 64,), "shape"),
+        ((None,), "shape"),
+        ((ZEROS, CODES.astype(np.float32), "hello"), "integers"),
+        ((ZEROS, CODES[0], "hello"), "integers"),
+        ((ZEROS, CODES, "\ud800"), "Unicode"),
+        ((ZEROS, CODES, 5), "Unicode"),
+    ],
+)
+def test_voices_of_wrong_parts(parts, message):
+    """They are refused where they are made, not in the middle of a request or by whoever loads their file."""
+    with pytest.raises(VoiceError, match=message):
+        VoiceClonePrompt(*parts)
+
+
+def test_a_path_that_is_none(made):
+    with pytest.raises(VoiceError, match="null byte"):
+        made.save("a\0.safetensors")

@@ -44,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         note(f"mlx-qwen3-tts: error: {error}")
         return 1
+    except (RuntimeError, MemoryError) as error:  # MLX's own: no memory for an array, no place for its compiler's files
+        if args.debug:
+            raise
+        why = " ".join(str(error).split())[:200] or "out of memory"
+        note(
+            f"mlx-qwen3-tts: error: the computation failed ({why}): try a smaller or quantized model, or a shorter text"
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

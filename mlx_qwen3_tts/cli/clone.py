@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .. import voice
+from .. import prompt, voice
 from ..errors import VoiceError
 from ..model import Qwen3TTS
 from ..outlet import note
@@ -30,9 +30,10 @@ def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def clone(args: argparse.Namespace) -> None:
     """Make a voice from a clip and keep it."""
     check_reference(args, args.audio, args.text)
-    path = Path(args.output) if args.save_as is None else voice.library_path(args.save_as)
-    if args.save_as is not None and path.exists() and not args.force:
-        raise VoiceError(f"there is a voice {args.save_as!r} already; --force replaces it")
+    kept = None if args.save_as is None else prompt.match(args.save_as, voice.library_names())
+    if kept is not None and not args.force:
+        raise VoiceError(f"there is a voice {kept!r} already; --force replaces it")
+    path = Path(args.output) if args.save_as is None else voice.library_path(kept or args.save_as)
     if path.suffix != ".safetensors":
         raise VoiceError(f"cannot write {path}: the name of a voice file ends in .safetensors")
     if args.save_as is not None:

@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 from .. import prompt
 from ..audio import check_clip_file
-from ..errors import AudioError, RequestError
+from ..errors import AudioError, RequestError, printable
 from ..load import DTYPES
 from ..model import Qwen3TTS
 from ..outlet import note
@@ -88,7 +88,7 @@ def sampling_from(args: argparse.Namespace) -> Sampling:
 
 
 def emit(line: str) -> None:
-    """Print a line of a result."""
+    """Print a line of a result, or several."""
     if sys.stdout is None:
         raise AudioError("standard output is closed: there is nowhere to write the list")
-    print(line)  # noqa: T201
+    print("\n".join(map(printable, line.split("\n"))))  # noqa: T201

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import prompt, voice
-from ..errors import DownloadError, VoiceError
+from ..errors import DownloadError, VoiceError, printable
 from ..load import CONFIG_FILES, read_config, resolve
 from ..outlet import note
 from ..voice import VoiceClonePrompt
@@ -34,7 +34,7 @@ def voices(args: argparse.Namespace) -> None:
         return
     kept = voice.library_names()
     for name in kept:
-        emit(f"cloned    {name}  {describe(voice.library_path(name))}")
+        emit(f"cloned    {name}  {printable(describe(voice.library_path(name)))}")
     try:
         model = args.model or DEFAULT_MODEL
         with resolve(model, progress=True, files=CONFIG_FILES, revision=args.revision) as directory:

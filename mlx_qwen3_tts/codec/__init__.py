@@ -8,7 +8,7 @@ import numpy as np
 
 from ..audio import read_audio, resample
 from ..config import CodecConfig
-from ..errors import RequestError
+from ..errors import GenerationError, RequestError
 from ..turn import TURN
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
@@ -56,7 +56,7 @@ class Codec(nn.Module):
         """Codes to audio: int [frames, 16] -> float32 [frames * samples_per_frame], in -1 .. 1.
 
         Equals the official decoder's `forward` on all frames at once. Raises RequestError for codes of another shape
-        or outside the codebooks.
+        or outside the codebooks, GenerationError where the weights give no numbers.
         """
         decoder = self.config.decoder_config
         codes = np.asarray(codes)
@@ -107,4 +107,7 @@ class Codec(nn.Module):
 
 def _wait(waves: list[mx.array]) -> np.ndarray:
     with TURN:
-        return np.concatenate([np.array(wave[0]) for wave in waves])
+        audio = np.concatenate([np.array(wave[0]) for wave in waves])
+    if not np.isfinite(audio).all():
+        raise GenerationError("the codec's samples are not finite: the checkpoint is damaged, fetch it again")
+    return audio
