@@ -45,8 +45,11 @@ def read_audio(source: Audio, max_seconds: float = math.inf) -> tuple[np.ndarray
     """
     if isinstance(source, tuple):
         name = "the array"
-        audio, rate = source
-        audio = np.asarray(audio)
+        try:
+            audio, rate = source
+            audio = np.asarray(audio)
+        except ValueError:
+            raise AudioError("audio in memory is a pair: an array of one shape, and its sample rate") from None
         if audio.dtype.kind != "f" or audio.ndim not in (1, 2):
             raise AudioError(
                 f"audio must be floats of shape [samples] or [samples, channels], not {audio.dtype} {list(audio.shape)}"
@@ -85,7 +88,7 @@ def _read_file(
     source: str | os.PathLike | BinaryIO, name: str, max_seconds: float, header_only: bool = False
 ) -> tuple[np.ndarray, int]:
     if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_dir():
             raise AudioError(f"{name} is a directory, not an audio file")
         if not path.exists():
@@ -130,7 +133,7 @@ def trim_silence(audio: np.ndarray, rate: int, below: float = 0.01) -> np.ndarra
     """Audio [samples] without what is quieter at both ends than `below` (-40 dB) of its loudest 20 ms."""
     block = max(1, rate // 50)
     padded = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
-    loudness = np.sqrt(np.mean(padded**2, axis=1))
+    loudness = np.sqrt(np.mean(np.square(padded, dtype=np.float64), axis=1))
     loud = np.flatnonzero(loudness > below * loudness.max())
     return audio[loud[0] * block : (loud[-1] + 1) * block] if len(loud) else audio
 

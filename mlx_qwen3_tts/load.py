@@ -68,6 +68,8 @@ def resolve(
     progress: show the download on stderr. files: what to fetch. revision: a hub model's branch, tag or commit.
     Raises DownloadError, CheckpointError, and RequestError for a revision of what comes from no hub.
     """
+    if not isinstance(model, str | os.PathLike):  # bytes would name a path, but no hub id
+        raise RequestError(f"a model is named by a directory, a hub id or 'demo', not by {model!r}")
     path = os.path.expanduser(model)
     if revision is not None and (str(model) in demo.NAMES or os.path.exists(path)):
         raise RequestError(f"{model} comes from no hub and has no revisions; leave revision out")
@@ -152,10 +154,11 @@ def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Ch
     """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32. fused: False keeps the parameters that the files name. Raises CheckpointError.
+    is always float32. fused: False keeps the parameters that the files name. Raises CheckpointError, and RequestError
+    for an unknown dtype.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise CheckpointError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    if dtype is not None and dtype not in tuple(DTYPES):
+        raise RequestError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     config = read_config(directory)
     where = "speech_tokenizer/config.json"
     codec_config = from_dict(CodecConfig, read_json(directory / where), where)

@@ -14,7 +14,7 @@ from typing import NoReturn
 import mlx.core as mx
 import numpy as np
 
-from . import prompt
+from . import demo, prompt
 from .audio import Audio, mel_spectrogram, read_audio, resample, trim_silence
 from .errors import AudioError, GenerationError, RequestError
 from .generate import FrameFunctions, PrefixCache
@@ -26,7 +26,7 @@ from .runaway import retry_seed
 from .sampling import DEFAULTS, Sampling
 from .stream import stream_chunks
 from .turn import TURN
-from .voice import VoiceClonePrompt, check_clip
+from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
 
 CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
 
@@ -58,11 +58,12 @@ class Qwen3TTS:
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
         revision: a branch, a tag or a commit of a hub model; None takes its main branch.
-        Raises CheckpointError for one that is damaged or not implemented, DownloadError, and RequestError for a
-        revision of a model that comes from no hub.
+        Raises CheckpointError for one that is damaged or not implemented, DownloadError, and RequestError for an
+        unknown dtype and a revision of a model that comes from no hub.
         """
         with resolve(model, progress, revision=revision) as directory:
-            name = str(Path(model).expanduser().resolve() if os.path.isdir(model) else model)
+            named = str(model) in demo.NAMES or not os.path.isdir(os.path.expanduser(model))
+            name = str(model if named else directory.resolve())
             with TURN:
                 return cls(name, load_directory(directory, dtype))
 
@@ -113,7 +114,7 @@ class Qwen3TTS:
         text: str | None = None,
         trim: bool = False,
         tail: float = 0.0,
-        max_seconds: float = 120.0,
+        max_seconds: float = MAX_SECONDS,
     ) -> VoiceClonePrompt:
         """Make a voice from a reference clip (Base models).
 
@@ -123,17 +124,12 @@ class Qwen3TTS:
         tail: seconds of silence put behind the clip before it is encoded, so that a clip that ends inside a word does
         not leak its last sound into the speech. 0, the default, is what the official code does.
         max_seconds: a longer clip is refused.
-        Raises RequestError for a model that cannot clone and a blank text, AudioError for audio that cannot be used,
-        GenerationError.
+        Raises RequestError for a model that cannot clone, a blank text and options out of range, AudioError for audio
+        that cannot be used, GenerationError.
         Source: Qwen3TTSModel.create_voice_clone_prompt.
         """
-        prompt.check_cloning(self.config, text)
-        if not 0 < max_seconds < float("inf"):
-            raise RequestError(f"max_seconds must be a number of seconds, not {max_seconds!r}")
-        if not 0 <= tail <= max_seconds:
-            raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}")
-        if tail and text is None:
-            raise RequestError("tail has no effect without a transcript: give the text, or leave it out")
+        prompt.check_cloning(self.config)
+        prompt.check_reference(text, trim, tail, max_seconds)
         samples, rate = read_audio(audio, max_seconds)
         if trim:
             samples = trim_silence(samples, rate)

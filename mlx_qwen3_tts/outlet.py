@@ -137,22 +137,22 @@ class Outlet:
 @contextmanager
 def putting(outlet: Outlet) -> Iterator[tqdm]:
     """A progress line (where standard error is a terminal), and the outlet completed, or left as the error asks."""
-    with (
-        tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar,
-        silenced_by_interrupt(outlet.player),
-    ):
-        try:
-            yield bar
-            outlet.finish()
-        except (BrokenPipeError, PlaybackError):
-            outlet.fail(keep=False)
-            raise
-        except (Qwen3TTSError, OSError, RuntimeError, MemoryError):  # the last two are MLX's
-            outlet.fail(keep=True)
-            raise
-        except BaseException:
-            outlet.fail(keep=False)
-            raise
+    try:
+        with (
+            tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar,
+            silenced_by_interrupt(outlet.player),
+        ):
+            try:
+                yield bar
+                outlet.finish()
+            except (BrokenPipeError, PlaybackError):
+                raise
+            except (Qwen3TTSError, OSError, RuntimeError, MemoryError):  # the last two are MLX's
+                outlet.fail(keep=True)
+                raise
+    except BaseException:  # Ctrl-C may come at any point of the above
+        outlet.fail(keep=False)
+        raise
 
 
 @contextmanager

@@ -109,22 +109,32 @@ def check(request: Request, config: ModelConfig) -> None:
         raise RequestError("a Base model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")
 
 
-def check_cloning(config: ModelConfig, text: str | None) -> None:
-    """Refuse to make a voice where the model cannot, or with a transcript that says nothing. Raises RequestError."""
+def check_cloning(config: ModelConfig) -> None:
+    """Refuse to make a voice where the model cannot. Raises RequestError."""
     if config.tts_model_type != "base":
         raise RequestError(
             f"a {MODEL_KINDS[config.tts_model_type]} model cannot clone a voice; use {MODEL_NAMES['base']}"
         )
-    check_reference_text(text)
 
 
-def check_reference_text(text: str | None) -> None:
-    """Refuse a transcript that says nothing. Raises RequestError."""
-    if text is None:
-        return
-    if not isinstance(text, str) or not text.strip():
-        raise RequestError("the reference text is empty: give what the clip says, or leave it out")
-    check_text("the reference text", text)
+def check_reference(text: str | None, trim: bool, tail: float, max_seconds: float) -> None:
+    """Refuse options of Qwen3TTS.clone_voice that no clip could be taken with. Raises RequestError."""
+    if text is not None:
+        if not isinstance(text, str) or not text.strip():
+            raise RequestError("the reference text is empty: give what the clip says, or leave it out")
+        check_text("the reference text", text)
+    if not isinstance(trim, bool):
+        raise RequestError(f"trim must be True or False, not {trim!r}")
+    if not _is_number(max_seconds) or not 0 < max_seconds < float("inf"):
+        raise RequestError(f"max_seconds must be a number of seconds, not {max_seconds!r}")
+    if not _is_number(tail) or not 0 <= tail <= max_seconds:
+        raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}")
+    if tail and text is None:
+        raise RequestError("tail has no effect without a transcript: give the text, or leave it out")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check_clone(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> None:

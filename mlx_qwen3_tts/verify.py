@@ -152,8 +152,11 @@ def check_fingerprints(directory: Path, tts: Qwen3TTS, known: dict[tuple[str, st
 
 
 def fingerprints(directory: Path, tts: Qwen3TTS, like: Fingerprints) -> Fingerprints:
-    """Those of a checkpoint, for the ids and of the layers of `like`; the weights are read anew, as float32."""
-    with TURN:
+    """Those of a checkpoint, for the ids and of the layers of `like`; the weights are read anew, as float32.
+
+    On the CPU: matrix products of some GPUs round float32 to fewer bits.
+    """
+    with TURN, mx.stream(mx.cpu):
         network = Network(tts.config)
         load_weights(network, directory, mx.float32)
         talker = network.talker

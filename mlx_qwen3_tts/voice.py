@@ -25,6 +25,7 @@ from .errors import VoiceError
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused
 NAME = re.compile(r"\w[\w -]{0,63}")  # of a voice in the library
+MAX_SECONDS = 120.0  # of a clip, unless more is asked for
 MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 
 
@@ -73,7 +74,7 @@ class VoiceClonePrompt:
 
         Raises VoiceError for a file that is absent, damaged, edited, of a newer version, or no voice at all.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         try:
             if path.is_dir():
                 raise VoiceError(f"{path} is a directory, not a voice file")
@@ -168,7 +169,7 @@ def check_clip(audio: np.ndarray, rate: int, text: str | None) -> tuple[str, ...
 def library() -> Path:
     """The directory of saved voices: $MLX_QWEN3_TTS_VOICES, or the platform's place for a user's data."""
     if override := os.environ.get("MLX_QWEN3_TTS_VOICES"):
-        return Path(override).expanduser()
+        return Path(os.path.expanduser(override))
     from platformdirs import user_data_path
 
     return user_data_path("mlx-qwen3-tts", appauthor=False) / "voices"

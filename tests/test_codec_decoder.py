@@ -122,6 +122,7 @@ def test_no_frames(demo):
     "codes",
     [
         np.zeros((3, 15), int), np.zeros(16, int), np.zeros((2, 16)), np.full((1, 16), 256), np.full((1, 16), -1),
+        [[1, 2], [3]],
     ],
 )  # fmt: skip
 def test_bad_codes(demo, codes):

@@ -103,8 +103,22 @@ def test_dtypes(checkpoint):
         assert tts.talker.codec_head.weight.dtype == expected
         assert tts.codec.decoder.decoder[0].taps.dtype == mx.float32
         assert tts.synthesize("Hello", seed=1, max_frames=2).audio.dtype == np.float32
-    with pytest.raises(CheckpointError, match="int8"):
-        Qwen3TTS.from_pretrained(checkpoint, dtype="int8")
+    for dtype in ("int8", ["float32"], mx.float32):
+        with pytest.raises(RequestError, match="unknown dtype"):
+            Qwen3TTS.from_pretrained(checkpoint, dtype=dtype)
+
+
+@pytest.mark.parametrize("model", [None, 5, b"demo"])
+def test_what_names_no_model(model):
+    with pytest.raises(RequestError, match="named by a directory"):
+        Qwen3TTS.from_pretrained(model)
+
+
+def test_the_demo_is_no_directory(tmp_path, monkeypatch):
+    """One of that name in the working directory changes nothing."""
+    (tmp_path / "demo-random").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Qwen3TTS.from_pretrained("demo-random").name == "demo-random"
 
 
 def test_attribute_paths_are_keys(checkpoint):

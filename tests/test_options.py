@@ -5,11 +5,16 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import soundfile
 
 import checkpoints
 import sounds
-from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, VoiceClonePrompt
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, SynthesisResult, VoiceClonePrompt
+from mlx_qwen3_tts.codec import Codec
+from mlx_qwen3_tts.convert import convert
+from mlx_qwen3_tts.evaluate import evaluate
 from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.verify import verify
 
 KINDS = {
     "custom_voice-0b6": {"voice": "ada"}, "custom_voice-1b7": {"voice": "ada"},
@@ -125,9 +130,48 @@ def test_the_table_is_whole():
     assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options | {"chunk_frames"}
 
 
+# Each option of the command line that has no effect beside another, and what it is told.
+REFUSED_TOGETHER = [
+    ("voices --remove me --model demo", "takes no --model"),
+    ("voices --remove me --revision main", "takes no --model"),
+    ("clone CLIP -o me.safetensors --force --model demo-base", "--force is for --save-as"),
+    ("convert --recipe list --model demo", "takes no other option"),
+    ("convert --recipe list --force", "takes no other option"),
+    ("convert --recipe list --bits 4", "takes no other option"),
+    ("convert --model demo --out DIR --dtype float32 --voice slt", "for the texts of --calibrate"),
+    ("convert --model demo --out DIR --dtype float32 --group-size 32", "group"),
+    ("convert --model demo --out DIR --dtype float32 --scales plain", "scales"),
+    ("convert --model demo --out DIR --recipe 4bit --bits 4", "bits"),
+    ("convert --model demo --out DIR --bits 8 --shard-size 1e300", "--shard-size"),
+    ("say Hello --model demo --revision main -o a.wav", "has no revisions"),
+    ("say Hello --model demo --voice slt --ref-audio CLIP -o a.wav", "both name a voice"),
+    ("say Hello --model demo --ref-text hello -o a.wav", "need --ref-audio"),
+    ("say Hello --model demo-base --ref-audio CLIP --ref-tail 0.5 -o a.wav", "no effect without a transcript"),
+    ("say Hello --model demo --device 0 -o a.wav", "add --play"),
+    ("say Hello --model demo --greedy --do-sample -o a.wav", "exclude each other"),
+    ("say Hello --model demo --max-frames 3 --frames-per-token 2 -o a.wav", "no effect beside max_frames"),
+    ("verify demo --ref-text hello", "needs --ref-audio"),
+    ("verify demo --ref-audio CLIP", "is for Base models"),
+    ("bench --model demo --random tiny", "leave one out"),
+    ("bench --model demo --bits 4", "bits"),
+]
+
+
+@pytest.mark.parametrize("line, message", REFUSED_TOGETHER, ids=[line for line, _ in REFUSED_TOGETHER])
+def test_options_that_would_be_ignored_are_refused(run_cli, tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(tmp_path / "voices"))
+    soundfile.write(tmp_path / "clip.wav", sounds.SOUNDS["speech"][0], sounds.SOUNDS["speech"][1])
+    code, out, err = run_cli(*line.replace("CLIP", "clip.wav").replace("DIR", "out").split())
+    assert (code in (1, 2), out) == (True, "")
+    assert message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.wav"]
+
+
 PUBLIC = [
     Qwen3TTS.from_pretrained, Qwen3TTS.synthesize, Qwen3TTS.stream, Qwen3TTS.clone_voice, Qwen3TTS.unload,
-    VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Sampling.check,
+    VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Sampling.check, Codec.encode, Codec.decode,
+    SynthesisResult.save, convert, evaluate, verify,
 ]  # fmt: skip
 
 

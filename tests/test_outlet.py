@@ -411,6 +411,16 @@ def test_reader_that_leaves_is_no_error_message():
     assert b"frames" not in process.stderr
 
 
+def test_an_interrupt_before_the_first_frame_leaves_nothing(run_cli, checkpoint, tmp_path, monkeypatch):
+    def interrupted(**options):
+        assert list(tmp_path.glob(".*.part"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_qwen3_tts.outlet.tqdm", interrupted)
+    assert run_cli("say", "Hello", "--model", checkpoint, "-o", tmp_path / "a.wav")[0] == 130
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+
+
 def test_a_stream_that_takes_no_header():
     class Full(io.RawIOBase):
         def write(self, data):

@@ -276,6 +276,9 @@ def test_clips_that_cannot_be_used(demo_base, tmp_path):
         for source in ((odd, 24000), tmp_path / "odd.wav"):
             with pytest.raises(AudioError, match="no numbers"):
                 demo_base.clone_voice(source)
+    for pair in ((CLIP[0],), (CLIP[0], 24000, 1), ([[0.0], [0.0, 1.0]], 24000)):
+        with pytest.raises(AudioError, match="is a pair"):
+            demo_base.clone_voice(pair)
     with pytest.raises(AudioError, match=r"at least 0\.1 s"):
         demo_base.clone_voice((np.zeros(100, np.float32), 24000))
     with pytest.raises(AudioError, match="--max-ref-seconds"):
@@ -294,7 +297,7 @@ def test_tail_needs_a_transcript(demo_base):
         demo_base.clone_voice(CLIP, tail=0.5)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), None, "3"])
 def test_limit_out_of_range(demo_base, seconds):
     with pytest.raises(RequestError, match="max_seconds"):
         demo_base.clone_voice(CLIP, max_seconds=seconds)
@@ -308,10 +311,16 @@ def test_long_files_are_refused_by_their_header(demo_base, tmp_path, monkeypatch
         demo_base.clone_voice(path)
 
 
-@pytest.mark.parametrize("tail", [-1, float("nan"), 1000])
+@pytest.mark.parametrize("tail", [-1, float("nan"), 1000, None, "3", True])
 def test_tail_out_of_range(demo_base, tail):
     with pytest.raises(RequestError, match="tail"):
         demo_base.clone_voice(CLIP, "hello", tail=tail)
+
+
+@pytest.mark.parametrize("trim", [None, "no", 1])
+def test_trim_is_a_switch(demo_base, trim):
+    with pytest.raises(RequestError, match="trim"):
+        demo_base.clone_voice(CLIP, "hello", trim=trim)
 
 
 WARNINGS = {

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from .. import prompt, voice
-from ..errors import VoiceError
+from ..errors import RequestError, VoiceError
 from ..model import Qwen3TTS
 from ..outlet import note
-from .options import DEFAULT_BASE, add_clip, add_model, check_reference, make_voice
+from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
 
 
 def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("-o", "--output", metavar="FILE", help="the voice file to write (.safetensors)")
     target.add_argument("--save-as", metavar="NAME", help="keep it in your library: `say --voice NAME` finds it")
-    parser.add_argument("--force", action="store_true", help="replace a voice of that name")
+    parser.add_argument("--force", action="store_true", help="replace a voice of that name in your library")
     add_model(parser, DEFAULT_BASE)
     add_clip(parser)
     parser.set_defaults(run=clone)
@@ -29,7 +29,9 @@ def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def clone(args: argparse.Namespace) -> None:
     """Make a voice from a clip and keep it."""
-    check_reference(args, args.audio, args.text)
+    check_reference(args.audio, args.text, **clip_options(args))
+    if args.force and args.save_as is None:
+        raise RequestError("--force is for --save-as; -o replaces a file of that name")
     kept = None if args.save_as is None else prompt.match(args.save_as, voice.library_names())
     if kept is not None and not args.force:
         raise VoiceError(f"there is a voice {kept!r} already; --force replaces it")

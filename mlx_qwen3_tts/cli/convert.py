@@ -43,6 +43,8 @@ def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
 def run(args: argparse.Namespace) -> None:
     """Convert, and tell what was stored how."""
     if args.recipe == "list":
+        if {name for name, value in vars(args).items() if value} - {"recipe", "shard_size", "debug", "run"}:
+            raise ConversionError("--recipe list explains the recipes, and takes no other option")
         emit(explain())
         return
     if args.model is None or args.out is None:
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConversionError("say what to convert to: --bits, --recipe (`--recipe list`) or --dtype")
     if args.calibrate is None and (args.voice is not None or args.instruct is not None):
         raise ConversionError("--voice and --instruct are for the texts of --calibrate")
-    if not 0 < args.shard_size < float("inf"):
+    if not 0 < args.shard_size * 1e9 < float("inf"):
         raise ConversionError(f"--shard-size must be a number of gigabytes above 0, not {args.shard_size}")
     importance = None
     if args.calibrate is not None:

@@ -12,7 +12,7 @@ from ..load import DTYPES
 from ..model import Qwen3TTS
 from ..outlet import note
 from ..sampling import Sampling
-from ..voice import VoiceClonePrompt
+from ..voice import MAX_SECONDS, VoiceClonePrompt
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
@@ -37,7 +37,9 @@ def add_clip(parser: argparse._ActionsContainer) -> None:
         help="silence put behind the clip before it is encoded (default: 0, as the official code). 0.5 helps where the "
         "speech begins with the clip's last sound",
     )
-    parser.add_argument("--max-ref-seconds", type=float, metavar="SECONDS", help="refuse a longer clip (default: 120)")
+    parser.add_argument(
+        "--max-ref-seconds", type=float, metavar="SECONDS", help=f"refuse a longer clip (default: {MAX_SECONDS:g})"
+    )
 
 
 def clip_options(args: argparse.Namespace) -> dict[str, float | bool]:
@@ -46,10 +48,12 @@ def clip_options(args: argparse.Namespace) -> dict[str, float | bool]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def check_reference(args: argparse.Namespace, audio: str, text: str | None) -> None:
-    """Refuse a clip and a transcript that no model could take, before one is loaded."""
-    prompt.check_reference_text(text)
-    check_clip_file(audio, 120.0 if args.max_ref_seconds is None else args.max_ref_seconds)
+def check_reference(
+    audio: str, text: str | None, trim: bool = False, tail: float = 0.0, max_seconds: float = MAX_SECONDS
+) -> None:
+    """Refuse a clip, a transcript and options that no model could take, before one is loaded."""
+    prompt.check_reference(text, trim, tail, max_seconds)
+    check_clip_file(audio, max_seconds)
 
 
 def make_voice(tts: Qwen3TTS, audio: str, text: str | None, args: argparse.Namespace) -> VoiceClonePrompt:

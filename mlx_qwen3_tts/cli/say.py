@@ -123,7 +123,7 @@ def say(args: argparse.Namespace) -> None:
     )
     prompt.check_values(request)
     if args.ref_audio is not None:
-        check_reference(args, args.ref_audio, args.ref_text)
+        check_reference(args.ref_audio, args.ref_text, **clip_options(args))
     output, open_stream, why = find_output(args)
     if args.model is None and isinstance(chosen, VoiceClonePrompt):
         note(f"model: {model_for(args, chosen)} (the one that the voice was made with; --model takes another)")

@@ -27,7 +27,7 @@ def add_verify(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-frames", type=int, metavar="N", help="of each generation; whether speech ends is not looked at then"
     )
-    parser.set_defaults(run=verify, max_ref_seconds=None)
+    parser.set_defaults(run=verify)
     return parser
 
 
@@ -38,7 +38,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.max_frames is not None and args.max_frames < 1:
         raise RequestError(f"--max-frames must be a whole number above 0, not {args.max_frames}")
     if args.ref_audio is not None:
-        check_reference(args, args.ref_audio, args.ref_text)
+        check_reference(args.ref_audio, args.ref_text)
     frames = args.max_frames
     if args.model in demo.RANDOM and frames is None:
         frames = DEMO_FRAMES

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import prompt, voice
-from ..errors import DownloadError, VoiceError, printable
+from ..errors import DownloadError, RequestError, VoiceError, printable
 from ..load import CONFIG_FILES, read_config, resolve
 from ..outlet import note
 from ..voice import VoiceClonePrompt
@@ -26,6 +26,8 @@ def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def voices(args: argparse.Namespace) -> None:
     """List the library, then a checkpoint's preset voices, with their dialects, and its languages."""
     if args.remove is not None:
+        if args.model is not None or args.revision is not None:
+            raise RequestError("--remove is for your library: it takes no --model and no --revision")
         path = voice.library_path(prompt.match(args.remove, voice.library_names()) or args.remove)
         if not path.exists():
             raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")

@@ -59,7 +59,10 @@ class Codec(nn.Module):
         or outside the codebooks, GenerationError where the weights give no numbers.
         """
         decoder = self.config.decoder_config
-        codes = np.asarray(codes)
+        try:
+            codes = np.asarray(codes)
+        except ValueError:
+            raise RequestError("codes must be one array, of rows of one length") from None
         if codes.ndim != 2 or codes.shape[1] != self.num_quantizers or codes.dtype.kind not in "iu":
             raise RequestError(
                 f"codes must be integers of shape [frames, {self.num_quantizers}], "
