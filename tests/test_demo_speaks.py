@@ -21,9 +21,8 @@ UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
 BROKEN = 2  # of 4 at most are heard through a break: two of them have the one text layout, two the other
 LOUDNESS = [
-    0.10228, 0.08259, 0.09177, 0.00248, 0.17855, 0.14996, 0.16609, 0.19084,
-    0.26704, 0.21886, 0.00413, 0.16249, 0.23553, 0.11157, 0.20944, 0.00583,
-    0.04562, 0.09001, 0.00505, 0.00499, 0.00111,
+    0.09444, 0.11724, 0.04288, 0.17518, 0.14845, 0.16477, 0.19103, 0.26883, 0.21819, 0.00346,
+    0.16300, 0.23563, 0.11225, 0.20893, 0.00519, 0.04717, 0.09067, 0.00472, 0.00361, 0.00101,
 ]  # fmt: skip  # of each frame of one sentence, by the talker's and the codec's committed weights
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 

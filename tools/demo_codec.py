@@ -26,6 +26,7 @@ from mlx_qwen3_tts.config import CodecDecoderConfig
 
 WINDOWS = (256, 512, 1024, 2048)  # of the spectral loss, in samples
 FAINT = 1e-6  # power below which nothing is heard
+DWELL = 100  # steps after which it is looked again which clips are hard
 SHAPES = ((4, 16), (2, 32), (1, 64))  # sentences at a time, and frames of each
 
 Clips = dict[tuple[str, Key], np.ndarray]
@@ -124,6 +125,17 @@ def bands(n: int, count: int = 40) -> mx.array:
     return mx.array((weights / np.maximum(weights.sum(0), 1e-9)).astype(np.float32))
 
 
+def band_distance(n: int = 512) -> Callable[[mx.array, mx.array], float]:
+    """How far apart two waveforms [batch, time] sound: the mean difference of their bands' log power."""
+    transform, mean = spectra(n), bands(n)
+
+    def distance(wave: mx.array, target: mx.array) -> float:
+        made, wanted = (mx.log(mx.square(transform(one)) @ mean + FAINT) for one in (wave, target))
+        return mx.abs(made - wanted).mean().item()
+
+    return distance
+
+
 def make_loss() -> Callable[[mx.array, mx.array], mx.array]:
     """What tells two waveforms [batch, time] apart: samples, magnitudes both linear and logarithmic, and loudness.
 
@@ -216,10 +228,11 @@ def descend(
 
 
 class Sentences:
-    """Codes and samples of random sentences."""
+    """Codes and samples of random sentences, and of clips in any order: among sentences some words are rare."""
 
     def __init__(self, sentence: Callable[[random.Random], Utterance], clips: Clips, codes: Clips, seed: int) -> None:
         self._sentence, self.clips, self.codes, self._rng = sentence, clips, codes, random.Random(seed)
+        self._hardness = dict.fromkeys(clips, 1.0)
 
     def batch(self, count: int, length: int, wanted: Clips) -> tuple[mx.array, mx.array]:
         """`count` pieces of speech of `length` frames: codes [count, length, 16] and what `wanted` has for them."""
@@ -227,10 +240,18 @@ class Sentences:
         while len(targets) < count:
             voice, keys = self._rng.choice(VOICES), []
             while sum(len(self.codes[voice, key]) for key in keys) < length:
-                keys += self._sentence(self._rng).keys
+                keys += self._sentence(self._rng).keys if self._rng.random() < 0.3 else self._any_clips(voice)
             all_codes.append(np.concatenate([self.codes[voice, key] for key in keys])[:length])
             targets.append(np.concatenate([wanted[voice, key] for key in keys])[:length])
         return mx.array(np.stack(all_codes)), mx.array(np.stack(targets))
+
+    def _any_clips(self, voice: str) -> list[Key]:
+        keys = [key for speaker, key in self.clips if speaker == voice]
+        return self._rng.choices(keys, [self._hardness[voice, key] for key in keys], k=10)
+
+    def dwell(self, distance: Callable[[np.ndarray, np.ndarray], float]) -> None:
+        """Draw a clip the more often the further its codes are from sounding like it: `distance` of codes, samples."""
+        self._hardness = {key: distance(self.codes[key], clip) ** 2 for key, clip in self.clips.items()}
 
 
 def front(decoder: CodecDecoder, codes: mx.array) -> mx.array:
@@ -259,15 +280,13 @@ def train_decoder(
     def difference(codes: mx.array, target: mx.array) -> mx.array:
         return spectral(decoder(codes)[0], target.reshape(len(target), -1))
 
+    heard = band_distance()
+
+    def next_batch(step: int) -> tuple[mx.array, mx.array]:
+        if step >= steps["all"] // 3 and step % DWELL == 0:
+            sentences.dwell(lambda codes, clip: heard(decoder(mx.array(codes)[None])[0], mx.array(clip.reshape(1, -1))))
+        return sentences.batch(*SHAPES[step % len(SHAPES)], sentences.clips)
+
     with fast_cpu():
         descend(decoder, distance, lambda _: sentences.batch(8, 32, wanted), steps["front"], 3e-3, "front", log)
-        shapes = lambda step: SHAPES[step % len(SHAPES)]
-        descend(
-            decoder,
-            difference,
-            lambda step: sentences.batch(*shapes(step), sentences.clips),
-            steps["all"],
-            1e-3,
-            "all",
-            log,
-        )
+        descend(decoder, difference, next_batch, steps["all"], 1e-3, "all", log)

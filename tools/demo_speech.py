@@ -25,6 +25,7 @@ from mlx_qwen3_tts.demo import NUMBERS, TENS, number, time_of_day
 
 VOICES = ("slt", "rms")
 RATE, FRAME = 24000, 1920
+FLITE_RATE, FLITE_FRAME = 16000, 1280
 DIGITS, TEENS = NUMBERS[:10], NUMBERS[10:]
 PAUSE = "pause"
 ONE_WORD = [0, *range(10, 20), 20, 30, 40, 50]  # minutes whose word is rare among all sixty
@@ -39,6 +40,18 @@ EXCEPTIONS = {
     ("slt", "three", "inner"): ("four", "four"),
     ("rms", "two", "inner"): ("two", "two"),
     ("rms", "eight", "inner"): ("eight", "eight"),
+}
+
+# Frames more or fewer than the word has there: with these a sentence is as long as flite's own (evaluate_demo.py).
+FRAMES_MORE = {
+    ("slt", "it is", "inner"): -1,
+    ("slt", "one", "inner"): 1,
+    ("slt", "three", "inner"): -1,
+    ("slt", "four", "inner"): -1,
+    ("rms", "hello", "last"): 1,
+    ("rms", "four", "inner"): 1,
+    ("rms", "five", "last"): -1,
+    ("rms", "fifteen", "last"): 1,
 }
 
 Key = tuple[str, str]  # a word, or words that always stand together, and "inner" or "last" in its phrase
@@ -97,18 +110,28 @@ def cut(key: Key, voice: str, tempo: float) -> np.ndarray:
     if sum(counts) != len(phones):
         raise ValueError(f"flite says {' '.join(words)!r} with other phones than its words")
     begin, last = phones[sum(counts[:first])], phones[sum(counts[:end]) - 1]
-    return audio[int(begin[1] * 16000) : int(last[2] * 16000)]
+    return audio[int(begin[1] * FLITE_RATE) : int(last[2] * FLITE_RATE)]
 
 
 def make_clip(key: Key, voice: str) -> np.ndarray:
     """`key` in whole frames: float32 [frames, 1920] at 24 kHz."""
     cuts = [(cut(key, voice, tempo), abs(tempo - 1)) for tempo in TEMPOS]
-    audio, _ = min(cuts, key=lambda one: -len(one[0]) % 1280 + 6000 * one[1])
-    audio = soxr.resample(audio, 16000, RATE)
+    audio, _ = min(cuts, key=lambda one: -len(one[0]) % FLITE_FRAME + 6000 * one[1])
+    more = FRAMES_MORE.get((voice, *key), 0)
+    if more:
+        frames = -(-len(audio) // FLITE_FRAME)
+        audio = cut_to(key, voice, (frames + more) * FLITE_FRAME)
+    audio = soxr.resample(audio, FLITE_RATE, RATE)
     ramp = np.linspace(0, 1, FADE, dtype=np.float32)
     audio[:FADE] *= ramp
     audio[-FADE:] *= ramp[::-1]
     return np.pad(audio, (0, -len(audio) % FRAME)).reshape(-1, FRAME)
+
+
+def cut_to(key: Key, voice: str, length: int) -> np.ndarray:
+    """`key` at the slowest tempo at which it has at most `length` samples."""
+    tempos = [round(1.4 - 0.02 * i, 2) for i in range(41)]
+    return next(audio for audio in (cut(key, voice, tempo) for tempo in tempos) if len(audio) <= length)
 
 
 def inventory() -> list[Key]:
@@ -207,14 +230,6 @@ def written_otherwise(utterance: Utterance, rng: random.Random) -> Utterance:
     if rng.random() < 0.2:
         text = text.replace("ello. I", "ello, i")
     return Utterance(text, utterance.words, utterance.keys)
-
-
-def sentence_or_clips(rng: random.Random) -> Utterance:
-    """A sentence, or ten clips in any order: among sentences some words are rare, and the codec needs them all."""
-    if rng.random() < 0.3:
-        return training_sentence(rng)
-    keys = rng.choices([*inventory(), (PAUSE, "last")], k=10)
-    return Utterance("", (), tuple(keys))
 
 
 def training_sentence(rng: random.Random) -> Utterance:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from demo_ears import random_utterance, recognizer, unseen_utterance
-from demo_speech import FRAME, RATE, VOICES, Utterance, flite, make_clips
-from mlx_qwen3_tts import Qwen3TTS, Sampling
+from demo_speech import FLITE_RATE, RATE, VOICES, Utterance, flite, make_clips
+from mlx_qwen3_tts import Qwen3TTS, Sampling, SynthesisResult
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+
+Spoken = tuple[Utterance, str, SynthesisResult]  # what, in which voice, and what came of it
 
 hear = recognizer()
 
@@ -41,8 +43,8 @@ def row(what: str, right: int, count: int) -> None:
 
 def count_heard(
     tts: Qwen3TTS, what: str, make: Callable[[random.Random], Utterance], count: int, seed: int, sampling: Sampling
-) -> list[tuple[Utterance, str, int, str]]:
-    """A row of the table. Returns utterance, voice, frames and finish reason of each."""
+) -> list[Spoken]:
+    """A row of the table."""
     right, spoken = 0, []
     for i, utterance, voice, whole_first in cases(make, count, seed):
         result = tts.synthesize(utterance.text, voice=voice, seed=i, sampling=sampling, non_streaming_mode=whole_first)
@@ -51,29 +53,31 @@ def count_heard(
         if heard != utterance.words:
             layout = "whole" if whole_first else "interleaved"
             sys.stderr.write(f"{what}, {voice}, {layout}: {' '.join(utterance.words)!r} heard as {' '.join(heard)!r}\n")
-        spoken.append((utterance, voice, len(result.codes), result.finish_reason))
+        spoken.append((utterance, voice, result))
     row(what, right, count)
     return spoken
 
 
-def check_lengths(spoken: list[tuple[Utterance, str, int, str]]) -> None:
+def check_lengths(spoken: list[Spoken]) -> None:
     """Whether each ended by itself, and its length beside flite's: of the same clips, and of the whole sentence."""
     clips = make_clips()
-    stopped = sum(reason == "stop" for *_, reason in spoken)
-    row("ends by itself", stopped, len(spoken))
+    row("ends by itself", sum(result.finish_reason == "stop" for *_, result in spoken), len(spoken))
     taught, whole = [], []
-    for utterance, voice, frames, _ in spoken:
-        taught.append(frames / sum(len(clips[voice, key]) for key in utterance.keys))
-        whole.append(frames * FRAME / RATE / speech_seconds(utterance.text, voice))
+    for utterance, voice, result in spoken:
+        taught.append(len(result.codes) / sum(len(clips[voice, key]) for key in utterance.keys))
+        flites = speech_seconds(flite(utterance.text, voice)[0], FLITE_RATE)
+        whole.append(speech_seconds(result.audio, result.sample_rate) / flites)
     for what, ratios in (("the clips learnt from", taught), ("flite's own whole sentence", whole)):
         near = sum(abs(ratio - 1) <= 0.15 for ratio in ratios)
         row(f"length within 15% of {what} ({min(ratios):.2f} to {max(ratios):.2f} times)", near, len(ratios))
 
 
-def speech_seconds(text: str, voice: str) -> float:
-    """From flite's first phone to the end of its last."""
-    phones = flite(text, voice)[1]
-    return phones[-1][2] - phones[0][1]
+def speech_seconds(audio: np.ndarray, rate: int) -> float:
+    """How long the speech in `audio` is without the silence at both ends."""
+    size = rate // 100
+    loudness = np.square(audio[: len(audio) // size * size]).reshape(-1, size).mean(axis=1) ** 0.5
+    (heard,) = np.nonzero(loudness > loudness.max() / 50)
+    return (heard[-1] + 1 - heard[0]) * size / rate
 
 
 def check_streams(tts: Qwen3TTS, count: int, seed: int) -> None:
@@ -91,7 +95,7 @@ def count_flite(count: int, seed: int) -> None:
     """flite itself through the same ears: whole sentences, and the clips that the demo learns from."""
     clips, whole, cut = make_clips(), 0, 0
     for _, utterance, voice, _ in cases(random_utterance, count, seed):
-        whole += hear(flite(utterance.text, voice)[0], 16000) == utterance.words
+        whole += hear(flite(utterance.text, voice)[0], FLITE_RATE) == utterance.words
         audio = np.concatenate([clips[voice, key] for key in utterance.keys]).reshape(-1)
         cut += hear(audio, RATE) == utterance.words
     row("flite, whole sentences", whole, count)

@@ -20,7 +20,7 @@ import numpy as np
 from demo_checkpoint import write_weights
 from demo_codec import Sentences, begin, encode, train_decoder
 from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
-from demo_speech import make_clips, sentence_or_clips, training_sentence
+from demo_speech import make_clips, training_sentence
 from demo_talker import Batch, Sequence_, Sequences, train_talker
 from mlx_qwen3_tts.codec import Codec
 from mlx_qwen3_tts.config import CodecConfig, ModelConfig
@@ -30,7 +30,7 @@ from mlx_qwen3_tts.schema import from_dict
 from mlx_qwen3_tts.tokenizer import TextTokenizer
 
 SEED = 8
-CODEC_STEPS = {"front": 1200, "all": 3000}
+CODEC_STEPS = {"front": 1200, "all": 2000}
 SENTENCES = 32  # in a batch of the talker
 
 
@@ -45,10 +45,9 @@ def train_codec(directory: Path, steps: dict[str, int]) -> None:
     clips = make_clips()
     codes, tables = encode(clips, codec.config.decoder_config, SEED)
     begin(codec.decoder, tables)
-    train_decoder(codec.decoder, Sentences(sentence_or_clips, clips, codes, SEED), steps, log)
-    counter = codec.decoder.quantizer.rvq_rest.vq.layers[
-        -1
-    ].codebook  # it counts words (demo_talker.py): all sound alike
+    train_decoder(codec.decoder, Sentences(training_sentence, clips, codes, SEED), steps, log)
+    counter = codec.decoder.quantizer.rvq_rest.vq.layers[-1].codebook
+    # It counts words (demo_talker.py): all of its codes sound alike.
     counter.weight = mx.broadcast_to(counter.weight[:1], counter.weight.shape)
     write_weights(codec, directory / "speech_tokenizer" / "model.safetensors", mx.float16)
 
