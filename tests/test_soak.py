@@ -36,7 +36,7 @@ def test_a_leak_is_found(directory, monkeypatch):
 
     monkeypatch.setattr("mlx_qwen3_tts.codec.Codec.queue_next", leaking)
     report = soak.soak(str(directory), 3, 1)
-    assert report["memory_furthest_percent"] > 1
+    assert report["memory_furthest_percent"] > 1, report
     assert not soak.passed(report)
 
 
