@@ -85,6 +85,15 @@ def read_text(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogates, which JSON and Python allow and UTF-8 does not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def require_file(path: Path) -> None:
     """Raise CheckpointError for a pipe, which would be waited for, a device, which may have no end, or a directory."""
     require(path.is_file() or not path.exists(), f"{path} is no file: fetch the checkpoint again")

@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from .config import ModelConfig
 from .errors import CheckpointError
-from .schema import read_json, read_text
+from .schema import is_unicode, read_json, read_text
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -61,7 +61,7 @@ class TextTokenizer:
         vocab, rows = read_json(directory / "vocab.json"), config.talker_config.text_vocab_size
         if not all(type(id_) is int and 0 <= id_ < rows for id_ in vocab.values()):
             raise CheckpointError(f"{directory / 'vocab.json'} has ids outside the model's {rows} text embeddings")
-        if any("\ud800" <= character <= "\udfff" for token in vocab for character in token):
+        if not is_unicode("\n".join(vocab)):
             raise CheckpointError(f"{directory / 'vocab.json'} has tokens that are no Unicode text")
         missing = [token for token in pre_tokenizers.ByteLevel.alphabet() if token not in vocab]
         if missing:

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from .audio import write_whole
 from .errors import VoiceError
+from .schema import is_unicode
 
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused
@@ -51,7 +52,7 @@ class VoiceClonePrompt:
             raise VoiceError("ref_codes must be integers of shape [frames, 16]")
         if (codes is None) != (text is None):
             raise VoiceError("ref_codes and ref_text go together: give both, or neither")
-        if text is not None and not (isinstance(text, str) and _is_unicode(text)):
+        if text is not None and not (isinstance(text, str) and is_unicode(text)):
             raise VoiceError("ref_text must be what the clip says, as Unicode text")
 
     def save(self, path: str | os.PathLike) -> None:
@@ -99,11 +100,6 @@ class VoiceClonePrompt:
 
 def _is_array(value: object, kinds: str, ndim: int) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == ndim
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _digest(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
