@@ -91,7 +91,7 @@ def test_standard_input_and_output(tmp_path):
 def test_progress_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows and columns
-    command = spawn("say", "Hello", "--model", "demo-random", "--max-frames", 12, "-o", tmp_path / "a.wav")
+    command = spawn("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 12, "-o", tmp_path / "a.wav")
     process = subprocess.Popen(command, stderr=theirs)
     os.close(theirs)
     shown = b""
@@ -280,7 +280,7 @@ def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     _, _, err = run_cli("say", "Hello", "--model", "demo-random", "--voice", "nobody")
     assert "speech.wav" not in err
-    _, _, err = run_cli("say", "Hello", "--model", "demo-random", "--max-frames", 2)
+    _, _, err = run_cli("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 2)
     assert "there is no device: the speech goes to speech.wav" in err
 
 

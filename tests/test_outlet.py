@@ -193,7 +193,9 @@ def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
 
 
 def test_stats(run_cli, tmp_path):
-    _, _, err = run_cli("say", "Hi", "--model", "demo-random", "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav")
+    _, _, err = run_cli(
+        "say", "Hi", "--model", "demo-random", "--seed", 1, "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav"
+    )
     assert "time to first audio" in err
     assert "peak memory" in err
     assert "seed" in err
@@ -242,7 +244,7 @@ def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
 
 def test_play_and_write(run_cli, device, tmp_path):
     code, _, _ = run_cli(
-        "say", "Hello", "--model", "demo-random", "--max-frames", 5, "--play", "-o", tmp_path / "a.wav"
+        "say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 5, "--play", "-o", tmp_path / "a.wav"
     )
     assert code == 0
     assert soundfile.info(tmp_path / "a.wav").frames == 5 * 1920
@@ -260,7 +262,7 @@ def run_with_alsa(tmp_path, config: str | None, *argv) -> subprocess.CompletedPr
     if config is not None:
         (tmp_path / "asound.conf").write_text(config)
         environment["ALSA_CONFIG_PATH"] = str(tmp_path / "asound.conf")
-    return subprocess.run(spawn("say", "Hello", "--model", "demo-random", "--max-frames", 3, *argv),
+    return subprocess.run(spawn("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 3, *argv),
                           env=environment, cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
 
 
@@ -395,7 +397,7 @@ def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):
     path = shlex.quote(str(tmp_path / "e.wav"))
     line = (
         "yes hello there | "
-        + shlex.join(spawn("say", "-", "--model", "demo-random", "--max-frames", 5))
+        + shlex.join(spawn("say", "-", "--model", "demo-random", "--seed", 1, "--max-frames", 5))
         + f" -o {path}"
     )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
