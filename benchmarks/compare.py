@@ -35,7 +35,7 @@ def write_checkpoint(directory: Path, size: str) -> None:
     from safetensors.numpy import load_file, save_file
 
     import released
-    from mlx_qwen3_tts import demo
+    from mlx_qwen3_tts.demo import registry as demo
 
     model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
     talker = model["talker_config"]

@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import mlx.core as mx
 
 import released
-from mlx_qwen3_tts import demo
-from mlx_qwen3_tts.shards import ShardWriter, Tensor
+from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
+from mlx_qwen3_tts.demo import registry as demo
 
 ROOT = Path(__file__).parents[1]
 
 CONVERT = """
 import json, resource, sys, time
 from pathlib import Path
-from mlx_qwen3_tts.convert import convert
+from mlx_qwen3_tts.conversion.convert import convert
 start = time.perf_counter()
 convert(sys.argv[1], sys.argv[2], scales=sys.argv[4], force=True, **json.loads(sys.argv[3]))
 seconds, status = time.perf_counter() - start, Path("/proc/self/status")

@@ -16,10 +16,12 @@ import mlx.core as mx
 import numpy as np
 
 from compare import CHUNK, milliseconds
-from mlx_qwen3_tts import Qwen3TTS, benchmark, fused
-from mlx_qwen3_tts.codec import layers
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.codec.codec import layers
 from mlx_qwen3_tts.codec.decoder import CodecDecoder
-from mlx_qwen3_tts.generate import Ahead, FrameFunctions, step_function
+from mlx_qwen3_tts.evaluation import benchmark
+from mlx_qwen3_tts.generation.frames import Ahead, FrameFunctions, step_function
+from mlx_qwen3_tts.models import fused
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def codec_as_loaded() -> Iterator[None]:
 
 @contextmanager
 def codec_uncompiled() -> Iterator[None]:
-    with mock.patch("mlx_qwen3_tts.codec.mx.compile", lambda function: function):
+    with mock.patch("mlx_qwen3_tts.codec.codec.mx.compile", lambda function: function):
         yield
 
 

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.cache import STEP
+from mlx_qwen3_tts.models.cache import STEP
 
 TESTS = Path(__file__).parents[1] / "tests"
 LENGTHS = (200, 2000)

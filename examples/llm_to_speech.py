@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.model import CHUNK_FRAMES
-from mlx_qwen3_tts.player import Player, open_device
+from mlx_qwen3_tts.audio.player import Player, open_device
+from mlx_qwen3_tts.tts import CHUNK_FRAMES
 
 
 def think(question: str, name: str) -> Iterator[str]:

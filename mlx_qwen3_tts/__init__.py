@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         RequestError,
         VoiceError,
     )
-    from .model import Qwen3TTS
+    from .generation.sampling import Sampling
     from .result import AudioChunk, SynthesisResult, SynthesisTiming
-    from .sampling import Sampling
+    from .tts import Qwen3TTS
     from .voice import VoiceClonePrompt
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Qwen3TTS": "model", "Sampling": "sampling", "VoiceClonePrompt": "voice", "AudioChunk": "result",
+    "Qwen3TTS": "tts", "Sampling": "generation.sampling", "VoiceClonePrompt": "voice", "AudioChunk": "result",
     "SynthesisResult": "result", "SynthesisTiming": "result",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from os import PathLike
 import mlx.core as mx
 import numpy as np
 
-from .audio import write_audio
+from .audio.write import write_audio
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .audio import write_whole
+from .audio.write import write_whole
+from .config.schema import is_unicode
 from .errors import VoiceError
-from .schema import is_unicode
 
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused

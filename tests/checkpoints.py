@@ -12,7 +12,7 @@ import mlx.core as mx
 from safetensors.numpy import load_file, save_file
 
 import released
-from mlx_qwen3_tts import demo
+from mlx_qwen3_tts.demo import registry as demo
 
 SPEAKER_ENCODER = {
     "enc_dim": 32, "sample_rate": 24000, "enc_channels": [16, 16, 16, 16, 48], "enc_attention_channels": 8,

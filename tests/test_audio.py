@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from mlx_qwen3_tts import AudioError
-from mlx_qwen3_tts.audio import check_writable, write_audio
+from mlx_qwen3_tts.audio.write import check_writable, write_audio
 
 WAVE = (0.5 * np.sin(np.arange(24000) * 2 * np.pi * 440 / 24000)).astype(np.float32)
 

@@ -6,9 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from mlx_qwen3_tts.benchmark import _parts, random_model
-from mlx_qwen3_tts.fused import FusedLayer
-from mlx_qwen3_tts.graph import count_nodes
+from mlx_qwen3_tts.evaluation.benchmark import _parts, random_model
+from mlx_qwen3_tts.evaluation.op_count import count_nodes
+from mlx_qwen3_tts.models.fused import FusedLayer
 
 
 def test_nodes_are_counted():

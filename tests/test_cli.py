@@ -19,7 +19,7 @@ import soundfile
 
 from conftest import spawn
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
-from mlx_qwen3_tts.codec import Codec
+from mlx_qwen3_tts.codec.codec import Codec
 
 
 def error_of(result) -> str:

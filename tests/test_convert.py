@@ -22,14 +22,14 @@ import checkpoints
 import sounds
 from conftest import spawn
 from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
-from mlx_qwen3_tts import convert as conversion
-from mlx_qwen3_tts.calibrate import mean_squares
-from mlx_qwen3_tts.convert import convert
-from mlx_qwen3_tts.load import Network, load_directory, read_config
-from mlx_qwen3_tts.quantize import Affine, plain, search
-from mlx_qwen3_tts.recipes import RECIPES, part_of
-from mlx_qwen3_tts.shards import ShardWriter, Tensor
-from mlx_qwen3_tts.weights import load_weights, read_headers
+from mlx_qwen3_tts.checkpoint.load import Network, load_directory, read_config
+from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
+from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers
+from mlx_qwen3_tts.conversion import convert as conversion
+from mlx_qwen3_tts.conversion.affine import Affine, plain, search
+from mlx_qwen3_tts.conversion.calibrate import mean_squares
+from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.conversion.recipes import RECIPES, part_of
 
 KINDS = ("custom_voice", "voice_design", "base")
 SCALES_SLACK = 1e-5  # of two ways to sum squares in float32
@@ -257,8 +257,8 @@ def test_observed_inputs_are_the_layers_inputs(sources):
         seen.extend(ids)
         return embed(self, ids)
 
-    from mlx_qwen3_tts.teacher_forcing import requests as asked
-    from mlx_qwen3_tts.teacher_forcing import score
+    from mlx_qwen3_tts.generation.scoring import requests as asked
+    from mlx_qwen3_tts.generation.scoring import score
 
     request = asked(tts, [text], "ada", None, 1)[0]
     codes = tts.synthesize(text, voice="ada", seed=0, max_frames=1).codes
@@ -456,7 +456,8 @@ def test_interruption(sources, tmp_path, monkeypatch):
 def test_killed(sources, tmp_path):
     """SIGKILL in the middle leaves nothing that loads."""
     code = (
-        "import sys, time; import mlx_qwen3_tts.convert as c; from mlx_qwen3_tts.shards import ShardWriter as W\n"
+        "import sys, time; import mlx_qwen3_tts.conversion.convert as c\n"
+        "from mlx_qwen3_tts.checkpoint.shards import ShardWriter as W\n"
         "write, n = W.write, []\n"
         "def slow(self, name, array):\n"
         "    write(self, name, array); n.append(name)\n"
@@ -479,7 +480,7 @@ def test_killed(sources, tmp_path):
 def test_ctrl_c(sources, tmp_path):
     """A real one: exit code 130, nothing is left."""
     code = (
-        "import sys, time; import mlx_qwen3_tts.convert as c; from mlx_qwen3_tts.cli import main\n"
+        "import sys, time; import mlx_qwen3_tts.conversion.convert as c; from mlx_qwen3_tts.cli import main\n"
         "def slow(*args): print('now', flush=True); time.sleep(60)\n"
         "c._convert_tensor = slow; sys.exit(main(sys.argv[1:]))"
     )
@@ -496,7 +497,7 @@ def test_ctrl_c(sources, tmp_path):
 CHILD = """
 import resource, sys
 from pathlib import Path
-import mlx_qwen3_tts.convert as c
+import mlx_qwen3_tts.conversion.convert as c
 
 def peak():  # Linux hands the parent's ru_maxrss on to a child
     status = Path("/proc/self/status")

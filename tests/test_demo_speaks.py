@@ -1,7 +1,7 @@
 """The demo speaks: text to sound with independent ears. What random weights cannot show, that the whole makes sense.
 
 pocketsphinx, told nothing but that it will hear times and digits, must hear the words that were asked for. The full
-figures are in the model's card (mlx_qwen3_tts/data/demo/README.md); tools/evaluate_demo.py makes them.
+figures are in the model's card (mlx_qwen3_tts/demo/data/README.md); tools/evaluate_demo.py makes them.
 """
 
 import random
@@ -13,9 +13,10 @@ import soundfile
 
 from demo_ears import random_utterance, recognizer
 from demo_speech import VOICES
-from mlx_qwen3_tts import Qwen3TTS, Sampling, generate
-from mlx_qwen3_tts.demo import NOTES, SPEAKING, time_of_day
-from mlx_qwen3_tts.live_text import TextIds
+from mlx_qwen3_tts import Qwen3TTS, Sampling
+from mlx_qwen3_tts.demo.registry import NOTES, SPEAKING, time_of_day
+from mlx_qwen3_tts.generation import frames as generate
+from mlx_qwen3_tts.text.incremental import TextIds
 
 UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not

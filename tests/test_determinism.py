@@ -7,7 +7,7 @@ import pytest
 
 from conftest import spawn
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.audio import pcm16, wav_header
+from mlx_qwen3_tts.audio.write import pcm16, wav_header
 
 TEXT = "Hello world, this is a voice."
 

@@ -10,9 +10,9 @@ from mlx.utils import tree_flatten
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
-from mlx_qwen3_tts.convert import convert
-from mlx_qwen3_tts.evaluate import _kl, evaluate
-from mlx_qwen3_tts.teacher_forcing import requests, score
+from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.evaluation.evaluate import _kl, evaluate
+from mlx_qwen3_tts.generation.scoring import requests, score
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False, repetition_penalty=1.0)
 TEXTS = ["Hello world", "this is a voice"]

@@ -43,12 +43,12 @@ def stream_generate(model, tokenizer, prompt, max_tokens):
     code = f"""
 import sys, runpy
 sys.path[:0] = [".", {str(Path(__file__).parent)!r}]
-import mlx_qwen3_tts.model, mlx_qwen3_tts.player
+import mlx_qwen3_tts.tts, mlx_qwen3_tts.audio.player
 from test_player import Device
 opened = []
-mlx_qwen3_tts.player.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
-stream = mlx_qwen3_tts.model.Qwen3TTS.stream
-mlx_qwen3_tts.model.Qwen3TTS.stream = lambda self, text: stream(self, text, seed=1, max_frames=12)
+mlx_qwen3_tts.audio.player.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+stream = mlx_qwen3_tts.tts.Qwen3TTS.stream
+mlx_qwen3_tts.tts.Qwen3TTS.stream = lambda self, text: stream(self, text, seed=1, max_frames=12)
 sys.argv = ["x", "What is it?"]
 runpy.run_path({str(EXAMPLES / "llm_to_speech.py")!r})
 assert (opened[0].sound != 0).sum() >= 12 * 1900

@@ -8,16 +8,16 @@ from mlx.utils import tree_flatten, tree_map
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS, Sampling
-from mlx_qwen3_tts.cache import STEP, KVCache
+from mlx_qwen3_tts.checkpoint.load import load_directory
 from mlx_qwen3_tts.codec.decoder import SnakeBeta
 from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
-from mlx_qwen3_tts.config import CodePredictorConfig
-from mlx_qwen3_tts.fused import fuse
-from mlx_qwen3_tts.generate import FrameFunctions, PrefixCache, generate_frames, prefill
-from mlx_qwen3_tts.load import load_directory
-from mlx_qwen3_tts.prompt import Request
-from mlx_qwen3_tts.qwen3 import Transformer
-from mlx_qwen3_tts.talker import Talker
+from mlx_qwen3_tts.config.model import CodePredictorConfig
+from mlx_qwen3_tts.generation.frames import FrameFunctions, PrefixCache, generate_frames, prefill
+from mlx_qwen3_tts.generation.prompt import Request
+from mlx_qwen3_tts.models.cache import STEP, KVCache
+from mlx_qwen3_tts.models.fused import fuse
+from mlx_qwen3_tts.models.qwen3 import Transformer
+from mlx_qwen3_tts.models.talker import Talker
 
 FRAMES = 200
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
@@ -208,7 +208,7 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
 
         return call, watched
 
-    from mlx_qwen3_tts import code_predictor, fused, qwen3, talker
+    from mlx_qwen3_tts.models import code_predictor, fused, qwen3, talker
 
     kinds = [fused.FusedLayer, qwen3.Transformer, code_predictor.CodePredictor, talker.Talker]
     originals = []

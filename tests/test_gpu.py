@@ -13,9 +13,9 @@ import checkpoints
 import sounds
 from conftest import arguments
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.convert import convert
-from mlx_qwen3_tts.prompt import Request
-from mlx_qwen3_tts.teacher_forcing import requests, score
+from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.generation.prompt import Request
+from mlx_qwen3_tts.generation.scoring import requests, score
 from tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
 
 HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 import checkpoints
 from conftest import spawn
 from mlx_qwen3_tts import CheckpointError, DownloadError, GenerationError, Qwen3TTS, RequestError, Sampling
+from mlx_qwen3_tts.checkpoint.load import resolve
 from mlx_qwen3_tts.codec.quantizer import MIN_CLUSTER_USAGE
-from mlx_qwen3_tts.load import resolve
 
 
 def rewrite(path, change, metadata=None) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
-from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.generation.prompt import Request
 
 
 @pytest.fixture(scope="module")

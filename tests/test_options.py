@@ -10,11 +10,11 @@ import soundfile
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, SynthesisResult, VoiceClonePrompt
-from mlx_qwen3_tts.codec import Codec
-from mlx_qwen3_tts.convert import convert
-from mlx_qwen3_tts.evaluate import evaluate
-from mlx_qwen3_tts.prompt import Request
-from mlx_qwen3_tts.verify import verify
+from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.evaluation.evaluate import evaluate
+from mlx_qwen3_tts.evaluation.verify import verify
+from mlx_qwen3_tts.generation.prompt import Request
 
 KINDS = {
     "custom_voice-0b6": {"voice": "ada"}, "custom_voice-1b7": {"voice": "ada"},
@@ -99,8 +99,8 @@ def speak(tts: Qwen3TTS, options: dict) -> np.ndarray:
 
 @pytest.mark.parametrize("kind, option, value, then", TABLE)
 def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, option, value, then):
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 6)
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.FRAMES_PER_TOKEN", 0.5)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 6)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 0.5)
     tts, plain = models[kind], {"text": "Hello world", "seed": 1, **KINDS[kind]}
     if kind.startswith("base"):
         plain["voice"] = clones["clone"]
@@ -108,7 +108,7 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
         plain["max_frames"] = 6
     options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
     if option == "stop_runaway" and value is False:  # nothing but the checkpoint's limit ends it: two more than before
-        monkeypatch.setattr("mlx_qwen3_tts.stream._frame_limit", lambda tts, request, start: 20)
+        monkeypatch.setattr("mlx_qwen3_tts.generation.stream._frame_limit", lambda tts, request, start: 20)
     if then is REFUSED:
         for call in (tts.synthesize, tts.stream):
             with pytest.raises(RequestError):

@@ -17,8 +17,8 @@ from test_player import NULL, RATE, Device
 import checkpoints
 from conftest import spawn
 from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS
-from mlx_qwen3_tts.audio import AudioWriter
-from mlx_qwen3_tts.player import open_device
+from mlx_qwen3_tts.audio.player import open_device
+from mlx_qwen3_tts.audio.write import AudioWriter
 
 WAVE = (0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / RATE)).astype(np.float32)
 
@@ -366,8 +366,8 @@ def test_interrupt_is_heard_during_a_long_computation():
 import sys, time, mlx.core as mx, numpy as np
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_player import Device, speech
-from mlx_qwen3_tts.outlet import Outlet, putting
-from mlx_qwen3_tts.player import Player
+from mlx_qwen3_tts.cli.output import Outlet, putting
+from mlx_qwen3_tts.audio.player import Player
 opened = []
 player = Player(24000, lambda *args: (opened.append(Device(*args)), opened[0])[1], [0.08])
 try:
@@ -422,7 +422,7 @@ def test_an_interrupt_before_the_first_frame_leaves_nothing(run_cli, checkpoint,
         assert list(tmp_path.glob(".*.part"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlx_qwen3_tts.outlet.tqdm", interrupted)
+    monkeypatch.setattr("mlx_qwen3_tts.cli.output.tqdm", interrupted)
     assert run_cli("say", "Hello", "--model", checkpoint, "-o", tmp_path / "a.wav")[0] == 130
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import PlaybackError
-from mlx_qwen3_tts.player import Player, open_device, wait_for
+from mlx_qwen3_tts.audio.player import Player, open_device, wait_for
 
 RATE, BLOCK, FRAME = 24000, 480, 1920
 SCHEDULE = [FRAME / RATE * count for count in (1, 1, 2, 4, 8)]
@@ -198,7 +198,7 @@ class Silent:
 
 
 def test_device_that_dies_is_given_up(monkeypatch):
-    monkeypatch.setattr("mlx_qwen3_tts.player.PATIENCE", 0.3)
+    monkeypatch.setattr("mlx_qwen3_tts.audio.player.PATIENCE", 0.3)
     player = Player(RATE, lambda *args: Silent(), SCHEDULE)
     player.write(speech(0.5), 0.01, pause=True)
     with pytest.raises(PlaybackError, match="still there"):
@@ -333,7 +333,7 @@ def test_real_portaudio(tmp_path):
     code = """
 import numpy as np
 from mlx_qwen3_tts import PlaybackError
-from mlx_qwen3_tts.player import Player, open_device
+from mlx_qwen3_tts.audio.player import Player, open_device
 player = Player(24000, open_device(), [0.08])
 for _ in range(10):
     player.write(np.full(1920, 0.1, np.float32), 0.01)

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import arguments, text_at
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.generation.prompt import Request
 from tolerances import EMBEDDINGS, relative
 
 

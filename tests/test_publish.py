@@ -1,6 +1,7 @@
 """The command `convert` end to end, the model card, and pushing it, with the hub's client replaced at its boundary."""
 
 import subprocess
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -8,9 +9,10 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 import checkpoints
 from conftest import spawn
-from mlx_qwen3_tts import ConversionError, publish
-from mlx_qwen3_tts.convert import convert
-from mlx_qwen3_tts.recipes import RECIPES
+from mlx_qwen3_tts import ConversionError
+from mlx_qwen3_tts.conversion import publish
+from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.conversion.recipes import RECIPES
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_calibrated(source, tmp_path, run_cli):
 
 def test_convert_py(source, tmp_path):
     """The file at the root is the same command."""
-    root = publish.__file__.rsplit("/", 2)[0]
+    root = Path(__file__).parents[1]
     command = [spawn()[0], "convert.py", "--model", source, "--dtype", "float32", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts.quantize import BITS, GROUP_SIZES, Affine, Quantized, pack, plain, search
+from mlx_qwen3_tts.conversion.affine import BITS, GROUP_SIZES, Affine, Quantized, pack, plain, search
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (1024, 1024)  # k_proj and v_proj of the released 0.6B models
@@ -99,7 +99,7 @@ def test_rows_in_blocks(monkeypatch):
     """However the rows are cut into blocks, the matrix is the same."""
     weight = matrix("normal", 50)
     whole, *errors = search(weight, Affine(4))
-    monkeypatch.setattr("mlx_qwen3_tts.quantize.BLOCK", 7 * SHAPE[1])
+    monkeypatch.setattr("mlx_qwen3_tts.conversion.affine.BLOCK", 7 * SHAPE[1])
     cut, *again = search(weight, Affine(4))
     for a, b in zip(whole, cut, strict=True):
         assert mx.array_equal(a, b).item()

@@ -13,8 +13,8 @@ import soundfile
 import checkpoints
 from conftest import SHARED
 from mlx_qwen3_tts import Qwen3TTS, RequestError
-from mlx_qwen3_tts.audio import resample
-from mlx_qwen3_tts.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
+from mlx_qwen3_tts.audio.write import resample
+from mlx_qwen3_tts.generation.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
 
 FRAME, RATE = 1920, 12.5
 SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
@@ -236,7 +236,7 @@ def test_the_command_line_tells_and_tries_once_more(run_cli, checkpoint, tmp_pat
 @pytest.mark.parametrize("layout", [True, False])
 def test_budget(endless, monkeypatch, text, layout):
     """A text's tokens set the most frames that it may take; the same in both layouts."""
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 60)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
     tokens = len(endless._prompts.tokenizer.encode(text))
     result = endless.synthesize(text, seed=1, frames_per_token=0.5, non_streaming_mode=layout)
     assert result.finish_reason == "length"
@@ -245,7 +245,7 @@ def test_budget(endless, monkeypatch, text, layout):
 
 def test_budget_of_live_text(endless, monkeypatch):
     """It is that of the whole text, however it came."""
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 60)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
     text = "Hello world, this is a voice. "
     whole = endless.synthesize(text, seed=1, frames_per_token=1, non_streaming_mode=False)
     live = endless.synthesize((character for character in text), seed=1, frames_per_token=1)
@@ -254,7 +254,7 @@ def test_budget_of_live_text(endless, monkeypatch):
 
 def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
     """It strikes once all of the text was fed, whatever the chunks."""
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 5)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 5)
     call = dict(seed=1, frames_per_token=0.1, non_streaming_mode=False)
     whole = endless.synthesize("Hello world, this is a voice. ", **call)
     assert whole.finish_reason == "length"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import RequestError, Sampling
-from mlx_qwen3_tts.config import GenerationConfig
-from mlx_qwen3_tts.sampling import MIN_FRAMES, draw, gumbel_noise, talker_logits
+from mlx_qwen3_tts.config.model import GenerationConfig
+from mlx_qwen3_tts.generation.sampling import MIN_FRAMES, draw, gumbel_noise, talker_logits
 from tolerances import PROBABILITIES
 
 

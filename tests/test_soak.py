@@ -34,7 +34,7 @@ def test_a_leak_is_found(directory, monkeypatch):
         kept.append(state)
         return audio, state
 
-    monkeypatch.setattr("mlx_qwen3_tts.codec.Codec.queue_next", leaking)
+    monkeypatch.setattr("mlx_qwen3_tts.codec.codec.Codec.queue_next", leaking)
     report = soak.soak(str(directory), 3, 1)
     assert report["memory_furthest_percent"] > 1, report
     assert not soak.passed(report)

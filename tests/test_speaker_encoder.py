@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3_tts.audio import HOP, MEL_FLOOR, N_FFT, SPECTRUM_FLOOR, mel_filters, mel_spectrogram, resample
+from mlx_qwen3_tts.audio.write import HOP, MEL_FLOOR, N_FFT, SPECTRUM_FLOOR, mel_filters, mel_spectrogram, resample
 from tolerances import MEL, SPEAKER, relative, relative_l2
 
 

@@ -5,10 +5,10 @@ import numpy as np
 
 from conftest import arguments
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.cache import STEP, KVCache
-from mlx_qwen3_tts.generate import PREFILL_STEP, prefill
-from mlx_qwen3_tts.live_text import TextIds
-from mlx_qwen3_tts.prompt import Prompt, Request
+from mlx_qwen3_tts.generation.frames import PREFILL_STEP, prefill
+from mlx_qwen3_tts.generation.prompt import Prompt, Request
+from mlx_qwen3_tts.models.cache import STEP, KVCache
+from mlx_qwen3_tts.text.incremental import TextIds
 from tolerances import LOGITS, relative
 
 

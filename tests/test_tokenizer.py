@@ -8,11 +8,11 @@ import pytest
 import released
 from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
-from mlx_qwen3_tts.config import ModelConfig
-from mlx_qwen3_tts.load import load_directory
-from mlx_qwen3_tts.prompt import PromptBuilder
-from mlx_qwen3_tts.schema import from_dict
-from mlx_qwen3_tts.tokenizer import TextTokenizer
+from mlx_qwen3_tts.checkpoint.load import load_directory
+from mlx_qwen3_tts.config.model import ModelConfig
+from mlx_qwen3_tts.config.schema import from_dict
+from mlx_qwen3_tts.generation.prompt import PromptBuilder
+from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 TOKENS = Path(__file__).with_name("golden") / "tokens.json"  # made by reference/tokens.py
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.verify import KNOWN, SEED, TEXT, Fingerprints, buzz, fingerprints, verify
+from mlx_qwen3_tts.evaluation.verify import KNOWN, SEED, TEXT, Fingerprints, buzz, fingerprints, verify
 
 LIKE = Fingerprints(
     vocabulary=512, pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),)
@@ -41,8 +41,8 @@ def test_whole_checkpoints_pass(tmp_path, kind, modes):
 
 def test_the_end_is_looked_at(checkpoint, monkeypatch):
     """A model that never ends fails there, and one that does passes: an ordinary code stands in for the end."""
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.SPARE_FRAMES", 15)
-    monkeypatch.setattr("mlx_qwen3_tts.runaway.FRAMES_PER_TOKEN", 0.01)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 15)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 0.01)
     found = {name: outcome for name, outcome, _ in verify(checkpoint)}
     assert {outcome for name, outcome in found.items() if name.endswith(": ends")} == {"fail"}
     codes = Qwen3TTS.from_pretrained(checkpoint).synthesize(TEXT, seed=SEED, max_frames=12).codes[:, 0].tolist()
@@ -106,7 +106,7 @@ def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
     """The same numbers by way of the talker's own forward, one id at a time, as a request takes it."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
     found = fingerprints(checkpoint, tts, LIKE)
-    from mlx_qwen3_tts.cache import KVCache
+    from mlx_qwen3_tts.models.cache import KVCache
 
     caches = [KVCache() for _ in tts.talker.model.layers]
     steps = [tts.talker(tts.talker.embed_text([id_]), caches) for id_ in LIKE.ids]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import sounds
 from conftest import arguments, text_at, until_a_tie
 from mlx_qwen3_tts import AudioError, RequestError, Sampling, VoiceClonePrompt, VoiceError, voice
-from mlx_qwen3_tts.prompt import Request
+from mlx_qwen3_tts.generation.prompt import Request
 from tolerances import CODEC, EMBEDDINGS, relative, relative_l2
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
@@ -426,7 +426,7 @@ def test_library_is_listed_without_a_network(run_cli, library, made, monkeypatch
 
 
 def test_clips_are_checked_before_a_model_is_loaded(run_cli, monkeypatch, tmp_path, clip):
-    monkeypatch.setattr("mlx_qwen3_tts.model.Qwen3TTS.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
+    monkeypatch.setattr("mlx_qwen3_tts.tts.Qwen3TTS.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
     for argv in (
         ("clone", tmp_path / "no.wav", "-o", tmp_path / "v.safetensors"),
         ("clone", clip, "--text", " ", "-o", tmp_path / "v.safetensors"),

@@ -1,4 +1,4 @@
-"""A trained module as a file of the released layout: the inverse of mlx_qwen3_tts.weights.
+"""A trained module as a file of the released layout: the inverse of mlx_qwen3_tts.checkpoint.weights.
 
 parameters ─ codebooks as sums and counts ─ convolutions in PyTorch's order ─ safetensors, format "pt"
 """

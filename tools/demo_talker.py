@@ -26,11 +26,11 @@ import numpy as np
 from mlx.utils import tree_map
 
 from demo_speech import PAUSE, VOICES, Key, Utterance
-from mlx_qwen3_tts.config import ModelConfig
-from mlx_qwen3_tts.prompt import PromptBuilder, Request
-from mlx_qwen3_tts.qwen3 import DecoderLayer, Rotation
-from mlx_qwen3_tts.talker import Talker
-from mlx_qwen3_tts.tokenizer import TextTokenizer
+from mlx_qwen3_tts.config.model import ModelConfig
+from mlx_qwen3_tts.generation.prompt import PromptBuilder, Request
+from mlx_qwen3_tts.models.qwen3 import DecoderLayer, Rotation
+from mlx_qwen3_tts.models.talker import Talker
+from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 PREDICTED = 64  # frames of a batch that the code predictor is trained on
 SLIPS = 0.01  # of the codes that the model is shown

@@ -22,12 +22,12 @@ from demo_codec import Sentences, begin, encode, train_decoder
 from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
 from demo_speech import make_clips, training_sentence
 from demo_talker import Batch, Sequence_, Sequences, train_talker
-from mlx_qwen3_tts.codec import Codec
-from mlx_qwen3_tts.config import CodecConfig, ModelConfig
-from mlx_qwen3_tts.demo import write_configs
-from mlx_qwen3_tts.load import Network
-from mlx_qwen3_tts.schema import from_dict
-from mlx_qwen3_tts.tokenizer import TextTokenizer
+from mlx_qwen3_tts.checkpoint.load import Network
+from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.config.model import CodecConfig, ModelConfig
+from mlx_qwen3_tts.config.schema import from_dict
+from mlx_qwen3_tts.demo.registry import write_configs
+from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 SEED = 8
 CODEC_STEPS = {"front": 1200, "all": 2000}

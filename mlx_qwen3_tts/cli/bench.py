@@ -4,7 +4,7 @@ import argparse
 import json
 
 from ..errors import RequestError
-from ..model import Qwen3TTS
+from ..tts import Qwen3TTS
 from .options import add_model, emit
 
 DEFAULT_FRAMES = 100
@@ -25,7 +25,7 @@ def add_bench(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def bench(args: argparse.Namespace) -> None:
     """Load or make a model, run it, and print the figures."""
-    from ..benchmark import measure, random_model
+    from ..evaluation.benchmark import measure, random_model
 
     if args.frames < 1:
         raise RequestError(f"--frames must be above 0, not {args.frames}")

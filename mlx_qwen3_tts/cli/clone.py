@@ -4,11 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
-from .. import prompt, voice
+from .. import voice
 from ..errors import RequestError, VoiceError
-from ..model import Qwen3TTS
-from ..outlet import note
+from ..generation import prompt
+from ..tts import Qwen3TTS
 from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
+from .output import note
 
 
 def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:

@@ -2,15 +2,15 @@
 
 import argparse
 
-from .. import publish, recipes
-from ..calibrate import mean_squares
-from ..convert import SCALES, SHARD_SIZE, Conversion, convert
+from ..checkpoint.load import DTYPES
+from ..conversion import publish, recipes
+from ..conversion.affine import BITS, GROUP_SIZES
+from ..conversion.calibrate import mean_squares
+from ..conversion.convert import SCALES, SHARD_SIZE, Conversion, convert
 from ..errors import ConversionError
-from ..load import DTYPES
-from ..outlet import note
-from ..quantize import BITS, GROUP_SIZES
 from .evaluate import add_speech, read_texts
 from .options import emit
+from .output import note
 from .say import find_voice
 
 

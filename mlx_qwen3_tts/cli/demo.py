@@ -3,13 +3,13 @@
 import argparse
 from datetime import datetime
 
-from ..audio import check_writable
-from ..demo import NOTES, time_of_day
+from ..audio.player import open_device
+from ..audio.write import check_writable
+from ..demo.registry import NOTES, time_of_day
 from ..errors import PlaybackError
-from ..model import CHUNK_FRAMES, Qwen3TTS
-from ..outlet import note
-from ..player import open_device
-from ..prompt import Request
+from ..generation.prompt import Request
+from ..tts import CHUNK_FRAMES, Qwen3TTS
+from .output import note
 from .say import open_outlet, speak
 
 

@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from ..checkpoint.load import DTYPES
 from ..errors import RequestError
-from ..evaluate import MAX_FRAMES, TEXTS, Evaluation, Side, evaluate
-from ..load import DTYPES
+from ..evaluation.evaluate import MAX_FRAMES, TEXTS, Evaluation, Side, evaluate
 from .options import emit
 from .say import find_voice
 

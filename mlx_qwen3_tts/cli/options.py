@@ -5,14 +5,14 @@ import sys
 from dataclasses import fields
 from typing import get_type_hints
 
-from .. import prompt
-from ..audio import check_clip_file
+from ..audio.write import check_clip_file
+from ..checkpoint.load import DTYPES
 from ..errors import AudioError, RequestError, printable
-from ..load import DTYPES
-from ..model import Qwen3TTS
-from ..outlet import note
-from ..sampling import Sampling
+from ..generation import prompt
+from ..generation.sampling import Sampling
+from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
+from .output import note
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 
-from .. import prompt, voice
-from ..audio import AudioWriter, check_writable
-from ..demo import NOTES
+from .. import voice
+from ..audio.player import OpenStream, Player, open_device
+from ..audio.write import AudioWriter, check_writable
+from ..demo.registry import NOTES
 from ..errors import AudioError, PlaybackError, RequestError, VoiceError
-from ..graph import can_compile
-from ..live_text import EMPTY_TEXT, decode_pieces, paragraphs
-from ..model import CHUNK_FRAMES, Qwen3TTS
-from ..outlet import Outlet, note, putting
-from ..player import OpenStream, Player, open_device
-from ..prompt import Request
-from ..runaway import retry_seed
+from ..evaluation.op_count import can_compile
+from ..generation import prompt
+from ..generation.prompt import Request
+from ..generation.runaway import retry_seed
+from ..text.incremental import EMPTY_TEXT, decode_pieces, paragraphs
+from ..tts import CHUNK_FRAMES, Qwen3TTS
 from ..voice import VoiceClonePrompt
 from .options import (
     DEFAULT_BASE,
@@ -33,6 +33,7 @@ from .options import (
     make_voice,
     sampling_from,
 )
+from .output import Outlet, note, putting
 
 DEFAULT_OUTPUT = "speech.wav"
 SEEDS = 2**63  # the seed after the last is the first

@@ -2,12 +2,12 @@
 
 import argparse
 
-from .. import demo
+from ..checkpoint.load import DTYPES, resolve
+from ..demo import registry as demo
 from ..errors import CheckpointError, RequestError
-from ..load import DTYPES, resolve
-from ..outlet import note
-from ..verify import verify as checks
+from ..evaluation.verify import verify as checks
 from .options import check_reference, emit
+from .output import note
 
 DEMO_FRAMES = 12
 

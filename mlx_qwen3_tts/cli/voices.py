@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from .. import prompt, voice
+from .. import voice
+from ..checkpoint.load import CONFIG_FILES, read_config, resolve
 from ..errors import DownloadError, RequestError, VoiceError, printable
-from ..load import CONFIG_FILES, read_config, resolve
-from ..outlet import note
+from ..generation import prompt
 from ..voice import VoiceClonePrompt
 from .options import DEFAULT_MODEL, add_model, emit
+from .output import note
 
 
 def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import CodecDecoderConfig
-from ..qwen3 import MLP
+from ..config.model import CodecDecoderConfig
+from ..models.qwen3 import MLP
 from .layers import CausalConv1d, CausalConvTranspose1d, State, TransformerLayer, run
 from .quantizer import SplitResidualVectorQuantizer
 

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: loading, weight names and layouts, quantized layers, shards."""

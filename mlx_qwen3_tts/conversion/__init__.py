@@ -1,0 +1,1 @@
+"""A checkpoint to a smaller or differently typed one."""

@@ -1,0 +1,1 @@
+"""What a checkpoint and this machine can do: comparison, checks, speed."""

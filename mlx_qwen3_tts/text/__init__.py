@@ -1,0 +1,1 @@
+"""Text to ids: tokenizer, incremental encoding, segments."""
