@@ -35,9 +35,9 @@ def write_checkpoint(directory: Path, size: str) -> None:
     from safetensors.numpy import load_file, save_file
 
     import released
-    from mlx_qwen3_tts.demo import registry as demo
+    from mlx_qwen3_tts.demo.random_checkpoint import CODEC, MODEL, write_checkpoint
 
-    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     talker = model["talker_config"]
     predictor = talker["code_predictor_config"]
     if size == "tiny":
@@ -46,7 +46,7 @@ def write_checkpoint(directory: Path, size: str) -> None:
     else:
         model, codec = released.config(f"{size}-CustomVoice"), copy.deepcopy(released.CODEC)
         model["talker_config"] |= {"text_vocab_size": 512, "spk_id": {VOICE: 3000}, "spk_is_dialect": {VOICE: False}}
-    demo.write_checkpoint(directory, model, codec, seed=1)
+    write_checkpoint(directory, model, codec, seed=1)
     path = directory / "model.safetensors"
     tensors = load_file(path)
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0  # it never ends

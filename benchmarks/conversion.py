@@ -22,7 +22,7 @@ import mlx.core as mx
 
 import released
 from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
-from mlx_qwen3_tts.demo import registry as demo
+from mlx_qwen3_tts.demo.random_checkpoint import CODEC, MODEL, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +43,7 @@ print(json.dumps([seconds, peak]))
 
 def write_source(directory: Path, name: str) -> None:
     """A checkpoint of a released model's shapes with normal weights of its initializer's size."""
-    demo.write_checkpoint(directory, demo.MODEL, demo.CODEC, 1)  # for the small files
+    write_checkpoint(directory, MODEL, CODEC, 1)  # for the small files
     config = json.loads((directory / "config.json").read_text())
     ids = {key: value for key, value in config.items() if key.endswith("_token_id")}
     (directory / "config.json").write_text(json.dumps(released.config(name) | ids))

@@ -19,13 +19,13 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 import released
-from mlx_qwen3_tts.checkpoint.load import Network
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.conversion.affine import Affine, plain
 from mlx_qwen3_tts.conversion.recipes import PARTS, part_of
 from mlx_qwen3_tts.evaluation.evaluate import _kl
 from mlx_qwen3_tts.generation.scoring import _log_softmax, _predictor_logits, _talker_hidden
+from mlx_qwen3_tts.models.network import Network
 from mlx_qwen3_tts.models.talker import Talker
 
 TEXT = 10  # positions of text before the speech

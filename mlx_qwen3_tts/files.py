@@ -74,3 +74,17 @@ def _take_place(directory: Path, target: Path) -> None:
         aside.rename(target)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` never names half of it. Raises OSError."""
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
+        path.write_bytes(data)
+        return
+    path = path.resolve()  # behind a symbolic link
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -14,8 +14,9 @@ from typing import NoReturn
 import mlx.core as mx
 import numpy as np
 
-from .audio.write import Audio, mel_spectrogram, read_audio, resample, trim_silence
-from .checkpoint.load import Checkpoint, load_directory, resolve
+from .audio.mel import mel_spectrogram
+from .audio.read import Audio, read_audio, resample, trim_silence
+from .checkpoint.load import Checkpoint, load_directory
 from .demo import registry as demo
 from .errors import AudioError, GenerationError, RequestError
 from .generation import prompt
@@ -24,8 +25,10 @@ from .generation.prompt import PromptBuilder, Request
 from .generation.runaway import retry_seed
 from .generation.sampling import DEFAULTS, Sampling
 from .generation.stream import stream_chunks
-from .result import AudioChunk, Clock, SynthesisResult
-from .text.incremental import kept
+from .generation.timer import Clock
+from .hub import resolve
+from .result import AudioChunk, SynthesisResult
+from .text.feed import kept
 from .turn import TURN
 from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
 

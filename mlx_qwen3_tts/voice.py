@@ -11,7 +11,6 @@ Source: VoiceClonePromptItem and Qwen3TTSModel.create_voice_clone_prompt.
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +18,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .audio.write import write_whole
-from .config.schema import is_unicode
 from .errors import VoiceError
+from .files import write_whole
+from .text.unicode import is_unicode
 
 FORMAT = "mlx_qwen3_tts.voice"
 VERSION = 1  # of the file format; a newer one is refused
-NAME = re.compile(r"\w[\w -]{0,63}")  # of a voice in the library
 MAX_SECONDS = 120.0  # of a clip, unless more is asked for
 MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 
@@ -160,24 +158,3 @@ def check_clip(audio: np.ndarray, rate: int, text: str | None) -> tuple[str, ...
         if speed < 1 and seconds > 2:
             found.append(f"the transcript is too short for the clip ({speed:.1f} characters a second)")
     return tuple(found)
-
-
-def library() -> Path:
-    """The directory of saved voices: $MLX_QWEN3_TTS_VOICES, or the platform's place for a user's data."""
-    if override := os.environ.get("MLX_QWEN3_TTS_VOICES"):
-        return Path(os.path.expanduser(override))
-    from platformdirs import user_data_path
-
-    return user_data_path("mlx-qwen3-tts", appauthor=False) / "voices"
-
-
-def library_path(name: str) -> Path:
-    """Where the voice `name` is kept. Raises VoiceError for a name that could not be a file's."""
-    if not NAME.fullmatch(name):
-        raise VoiceError(f"a voice cannot be called {name!r}: use letters, digits, spaces, - and _")
-    return library() / f"{name}.safetensors"
-
-
-def library_names() -> list[str]:
-    """The names of all saved voices; files that were put there under another kind of name are left alone."""
-    return sorted(path.stem for path in library().glob("*.safetensors") if NAME.fullmatch(path.stem))

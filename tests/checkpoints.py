@@ -12,7 +12,7 @@ import mlx.core as mx
 from safetensors.numpy import load_file, save_file
 
 import released
-from mlx_qwen3_tts.demo import registry as demo
+from mlx_qwen3_tts.demo.random_checkpoint import CODEC, CODES, MODEL, write_checkpoint
 
 SPEAKER_ENCODER = {
     "enc_dim": 32, "sample_rate": 24000, "enc_channels": [16, 16, 16, 16, 48], "enc_attention_channels": 8,
@@ -24,7 +24,7 @@ GOLDEN_SEED = 2
 
 def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
     """config.json and speech_tokenizer/config.json of a test checkpoint."""
-    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     model["tts_model_type"] = model_type
     talker, predictor = model["talker_config"], model["talker_config"]["code_predictor_config"]
     talker |= {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2}
@@ -56,14 +56,14 @@ def full_size_configs(hidden: int) -> tuple[dict, dict]:
 
 def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
     """The same of a checkpoint that can be quantized: every width is a multiple of 64. 4 codebooks of 64 codes."""
-    model, codec = copy.deepcopy(demo.MODEL), copy.deepcopy(demo.CODEC)
+    model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     model["tts_model_type"] = model_type
     talker, predictor, codes = model["talker_config"], model["talker_config"]["code_predictor_config"], 64
     for key, value in talker.items():
         if key.startswith("codec_") and isinstance(value, int):
-            talker[key] = value - demo.CODES + codes
+            talker[key] = value - CODES + codes
     for names in ("codec_language_id", "spk_id"):
-        talker[names] = {name: id_ - demo.CODES + codes for name, id_ in talker[names].items()}
+        talker[names] = {name: id_ - CODES + codes for name, id_ in talker[names].items()}
     sizes = {"num_code_groups": 4, "num_hidden_layers": 2}
     talker |= sizes | {"text_hidden_size": 64, "vocab_size": codes + 1024}
     predictor |= sizes | {"hidden_size": 128, "intermediate_size": 64, "vocab_size": codes}
@@ -82,7 +82,7 @@ def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
 def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32") -> Path:
     """Write a checkpoint that can be quantized, whose greedy speech does not end; dtype: of its model.safetensors."""
     model, codec = wide_configs(model_type)
-    demo.write_checkpoint(directory, model, codec, GOLDEN_SEED)
+    write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
     tensors = load_file(path)
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
@@ -98,7 +98,7 @@ def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: i
     the end let an ordinary code stand in for it.)
     """
     model, codec = configs(shape, model_type)
-    demo.write_checkpoint(directory, model, codec, seed)
+    write_checkpoint(directory, model, codec, seed)
     tensors = load_file(directory / "model.safetensors")
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})

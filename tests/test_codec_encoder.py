@@ -7,7 +7,7 @@ import pytest
 import sounds
 from conftest import SHARED
 from mlx_qwen3_tts import AudioError
-from mlx_qwen3_tts.audio.write import resample
+from mlx_qwen3_tts.audio.read import resample
 from tolerances import CODE_AGREEMENT, CODE_TIE, ROUND_TRIP, relative_l2
 
 

@@ -8,11 +8,12 @@ import pytest
 import released
 from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
-from mlx_qwen3_tts.checkpoint.load import Network
 from mlx_qwen3_tts.checkpoint.weights import stored_shapes
 from mlx_qwen3_tts.codec.codec import Codec
-from mlx_qwen3_tts.config.model import CodecConfig, GenerationConfig, ModelConfig
+from mlx_qwen3_tts.config.codec import CodecConfig
+from mlx_qwen3_tts.config.model import GenerationConfig, ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
+from mlx_qwen3_tts.models.network import Network
 
 
 @pytest.mark.parametrize("name", released.MODELS)

@@ -22,7 +22,7 @@ import checkpoints
 import sounds
 from conftest import spawn
 from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
-from mlx_qwen3_tts.checkpoint.load import Network, load_directory, read_config
+from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
 from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers
 from mlx_qwen3_tts.conversion import convert as conversion
@@ -30,6 +30,7 @@ from mlx_qwen3_tts.conversion.affine import Affine, plain, search
 from mlx_qwen3_tts.conversion.calibrate import mean_squares
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES, part_of
+from mlx_qwen3_tts.models.network import Network
 
 KINDS = ("custom_voice", "voice_design", "base")
 SCALES_SLACK = 1e-5  # of two ways to sum squares in float32

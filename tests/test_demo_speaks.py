@@ -14,9 +14,10 @@ import soundfile
 from demo_ears import random_utterance, recognizer
 from demo_speech import VOICES
 from mlx_qwen3_tts import Qwen3TTS, Sampling
-from mlx_qwen3_tts.demo.registry import NOTES, SPEAKING, time_of_day
+from mlx_qwen3_tts.demo.clock import time_of_day
+from mlx_qwen3_tts.demo.registry import NOTES, SPEAKING
 from mlx_qwen3_tts.generation import frames as generate
-from mlx_qwen3_tts.text.incremental import TextIds
+from mlx_qwen3_tts.text.feed import TextIds
 
 UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not GOLDEN, reason="takes minutes and gigabytes:
 def test_clone(width, tmp_path):
     expected = load_file(Path(GOLDEN) / f"{width}-full-size.safetensors")
     configs = checkpoints.full_size_configs(width)
-    checkpoints.demo.write_checkpoint(tmp_path / "c", *configs, checkpoints.GOLDEN_SEED)
+    checkpoints.write_checkpoint(tmp_path / "c", *configs, checkpoints.GOLDEN_SEED)
     tts, wave = Qwen3TTS.from_pretrained(tmp_path / "c"), sounds.speech(3.0)
     assert relative(tts.clone_voice((wave, 24000)).speaker_embedding, expected["embedding"]) < SPEAKER
     assert compare(tts, wave, expected["codes"]) == 0

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 import checkpoints
 import hostile
 from mlx_qwen3_tts import AudioError, CheckpointError, Qwen3TTS, Qwen3TTSError, VoiceClonePrompt, VoiceError
-from mlx_qwen3_tts.audio.write import check_clip_file, read_audio, resample
+from mlx_qwen3_tts.audio.read import check_clip_file, read_audio, resample
 from mlx_qwen3_tts.voice import FORMAT, VERSION, _digest, check_clip
 
 CASES = int(os.environ.get("FUZZ", "0"))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.text.incremental import LiveEncoder, TextIds, decode_pieces, encode_live, paragraphs
+from mlx_qwen3_tts.text.feed import TextIds
+from mlx_qwen3_tts.text.incremental import LiveEncoder, encode_live
+from mlx_qwen3_tts.text.segment import decode_pieces, paragraphs
 
 TEXT = "Hello world,\n this is  a voice: 今天 25°C 🙂👍🏽👨‍👩‍👧 — naïve cafe\u0301, d\u0307\u0323 한국어 "
 TEXT += "don't they'LL  go?\r\n\n No!!\n"

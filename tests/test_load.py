@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 import checkpoints
 from conftest import spawn
 from mlx_qwen3_tts import CheckpointError, DownloadError, GenerationError, Qwen3TTS, RequestError, Sampling
-from mlx_qwen3_tts.checkpoint.load import resolve
 from mlx_qwen3_tts.codec.quantizer import MIN_CLUSTER_USAGE
+from mlx_qwen3_tts.hub import resolve
 
 
 def rewrite(path, change, metadata=None) -> None:
@@ -236,7 +236,7 @@ def test_talker_and_codec_must_belong_together(checkpoint, tmp_path):
     model, codec = checkpoints.configs("projected")
     for part in (codec["decoder_config"], codec["encoder_config"]):
         part["codebook_size"] = 128
-    checkpoints.demo.write_checkpoint(other, model, codec, 1)
+    checkpoints.write_checkpoint(other, model, codec, 1)
     with pytest.raises(CheckpointError, match="belong together"):
         Qwen3TTS.from_pretrained(other)
 

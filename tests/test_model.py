@@ -18,7 +18,7 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
         model["tts_model_size"] = size
         if kind != "custom_voice":
             model["talker_config"] |= {"spk_id": {}, "spk_is_dialect": {}}
-        checkpoints.demo.write_checkpoint(directory, model, codec, 1)
+        checkpoints.write_checkpoint(directory, model, codec, 1)
         result[f"{kind}-{size}"] = Qwen3TTS.from_pretrained(directory)
     return result
 
@@ -135,7 +135,7 @@ def test_names_with_capitals(tmp_path):
     """Fine-tuned checkpoints carry names as their users wrote them."""
     model, codec = checkpoints.configs("projected")
     model["talker_config"] |= {"spk_id": {"MyVoice": 1100}, "spk_is_dialect": {"MyVoice": False}}
-    checkpoints.demo.write_checkpoint(tmp_path / "c", model, codec, 1)
+    checkpoints.write_checkpoint(tmp_path / "c", model, codec, 1)
     tts = Qwen3TTS.from_pretrained(tmp_path / "c")
     one = tts.synthesize("Hello", voice="myvoice", seed=1, max_frames=2)
     np.testing.assert_array_equal(tts.synthesize("Hello", voice="MyVoice", seed=1, max_frames=2).codes, one.codes)

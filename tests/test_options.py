@@ -78,7 +78,7 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
         if kind != "custom_voice":
             model["talker_config"] |= {"spk_id": {}, "spk_is_dialect": {}}
         directory = tmp_path_factory.mktemp("options") / name
-        checkpoints.demo.write_checkpoint(directory, model, codec, 1)
+        checkpoints.write_checkpoint(directory, model, codec, 1)
         found[name] = Qwen3TTS.from_pretrained(directory)
     return found
 

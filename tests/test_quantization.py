@@ -13,8 +13,9 @@ from mlx.utils import tree_flatten
 import checkpoints
 import sounds
 from mlx_qwen3_tts import CheckpointError, Qwen3TTS
-from mlx_qwen3_tts.checkpoint.load import Network, load_directory, read_config
+from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.weights import load_weights
+from mlx_qwen3_tts.models.network import Network
 
 COMMITTED = Path(__file__).with_name("golden")  # also where GOLDEN names fresh data of the official package
 ABOUT = json.loads((COMMITTED / "mlx-audio.json").read_text())

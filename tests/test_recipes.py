@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import released
-from mlx_qwen3_tts.checkpoint.load import Network
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.conversion.affine import Affine
 from mlx_qwen3_tts.conversion.recipes import PARTS, RECIPES, entry, find, part_of, plan
+from mlx_qwen3_tts.models.network import Network
 
 README = Path(__file__).parents[1] / "README.md"
 

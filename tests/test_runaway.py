@@ -13,7 +13,7 @@ import soundfile
 import checkpoints
 from conftest import SHARED
 from mlx_qwen3_tts import Qwen3TTS, RequestError
-from mlx_qwen3_tts.audio.write import resample
+from mlx_qwen3_tts.audio.read import resample
 from mlx_qwen3_tts.generation.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
 
 FRAME, RATE = 1920, 12.5

@@ -3,7 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3_tts.audio.write import HOP, MEL_FLOOR, N_FFT, SPECTRUM_FLOOR, mel_filters, mel_spectrogram, resample
+from mlx_qwen3_tts.audio.mel import HOP, MEL_FLOOR, N_FFT, SPECTRUM_FLOOR, mel_filters, mel_spectrogram
+from mlx_qwen3_tts.audio.read import resample
 from tolerances import MEL, SPEAKER, relative, relative_l2
 
 

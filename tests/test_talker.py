@@ -8,7 +8,7 @@ from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.generation.frames import PREFILL_STEP, prefill
 from mlx_qwen3_tts.generation.prompt import Prompt, Request
 from mlx_qwen3_tts.models.cache import STEP, KVCache
-from mlx_qwen3_tts.text.incremental import TextIds
+from mlx_qwen3_tts.text.feed import TextIds
 from tolerances import LOGITS, relative
 
 

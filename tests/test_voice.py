@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import sounds
 from conftest import arguments, text_at, until_a_tie
-from mlx_qwen3_tts import AudioError, RequestError, Sampling, VoiceClonePrompt, VoiceError, voice
+from mlx_qwen3_tts import AudioError, RequestError, Sampling, VoiceClonePrompt, VoiceError, voice, voice_library
 from mlx_qwen3_tts.generation.prompt import Request
 from tolerances import CODEC, EMBEDDINGS, relative, relative_l2
 
@@ -376,10 +376,10 @@ def clip(tmp_path) -> Path:
 
 def test_library_is_in_the_user_s_place(monkeypatch):
     monkeypatch.delenv("MLX_QWEN3_TTS_VOICES", raising=False)
-    assert voice.library().name == "voices"
-    assert voice.library().parent.name == "mlx-qwen3-tts"
+    assert voice_library.library().name == "voices"
+    assert voice_library.library().parent.name == "mlx-qwen3-tts"
     monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", "~/v")
-    assert voice.library() == Path.home() / "v"
+    assert voice_library.library() == Path.home() / "v"
 
 
 def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):

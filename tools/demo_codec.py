@@ -22,7 +22,7 @@ from demo_speech import FRAME, RATE, VOICES, Key, Utterance
 from fast_cpu import fast_cpu
 from mlx_qwen3_tts.codec.decoder import CodecDecoder, ConvNeXtBlock, ResidualUnit, SnakeBeta
 from mlx_qwen3_tts.codec.layers import run
-from mlx_qwen3_tts.config.model import CodecDecoderConfig
+from mlx_qwen3_tts.config.codec import CodecDecoderConfig
 
 WINDOWS = (256, 512, 1024, 2048)  # of the spectral loss, in samples
 FAINT = 1e-6  # power below which nothing is heard

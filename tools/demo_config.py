@@ -1,6 +1,7 @@
 """The shape of the demo's checkpoint: everything of the released ones in small, for two voices and thirty words."""
 
-from mlx_qwen3_tts.demo.registry import CODE_PREDICTOR, CODEC, GENERATION, MODEL, NUMBERS, TALKER, TENS
+from mlx_qwen3_tts.demo.clock import NUMBERS, TENS
+from mlx_qwen3_tts.demo.random_checkpoint import CODE_PREDICTOR, CODEC, GENERATION, MODEL, TALKER
 
 CODES = 128  # in each codebook
 HIDDEN = 128

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from mlx_qwen3_tts.demo.registry import NUMBERS, TENS, number, time_of_day
+from mlx_qwen3_tts.demo.clock import NUMBERS, TENS, number, time_of_day
 
 VOICES = ("slt", "rms")
 RATE, FRAME = 24000, 1920

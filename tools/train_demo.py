@@ -22,11 +22,12 @@ from demo_codec import Sentences, begin, encode, train_decoder
 from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
 from demo_speech import make_clips, training_sentence
 from demo_talker import Batch, Sequence_, Sequences, train_talker
-from mlx_qwen3_tts.checkpoint.load import Network
 from mlx_qwen3_tts.codec.codec import Codec
-from mlx_qwen3_tts.config.model import CodecConfig, ModelConfig
+from mlx_qwen3_tts.config.codec import CodecConfig
+from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
-from mlx_qwen3_tts.demo.registry import write_configs
+from mlx_qwen3_tts.demo.random_checkpoint import write_configs
+from mlx_qwen3_tts.models.network import Network
 from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 SEED = 8

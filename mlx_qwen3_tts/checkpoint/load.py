@@ -3,50 +3,26 @@
 "demo" | directory | hub id ─ resolve ─ directory ─ config.json, tokenizer, weights ─► Qwen3TTS
 """
 
-import os
-import re
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from ..codec.codec import Codec
-from ..config.model import CodecConfig, GenerationConfig, ModelConfig
+from ..config.codec import CodecConfig
+from ..config.model import GenerationConfig, ModelConfig
 from ..config.schema import from_dict, read_json
-from ..demo import registry as demo
-from ..errors import CheckpointError, DownloadError, RequestError
+from ..errors import CheckpointError, RequestError
 from ..generation.sampling import DEFAULTS
 from ..models.fused import fuse
-from ..models.speaker_encoder import SpeakerEncoder
-from ..models.talker import Talker
+from ..models.network import Network
 from ..text.tokenizer import TextTokenizer
 from .quantization import read_quantization
 from .weights import load_weights
 
-CONFIG_FILES = ["config.json"]
-FILES = [
-    *CONFIG_FILES, "generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "model*.safetensors", "model.safetensors.index.json", "speech_tokenizer/config.json",
-    "speech_tokenizer/model*.safetensors", "speech_tokenizer/model.safetensors.index.json",
-]  # fmt: skip
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 FORMAT = 1  # of the checkpoints that convert.py writes: `mlx_qwen3_tts.format` in their config.json
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-class Network(nn.Module):
-    """What model.safetensors holds."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.talker = Talker(config.talker_config)
-        if config.tts_model_type == "base":
-            self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)
 
 
 class Checkpoint(NamedTuple):
@@ -57,69 +33,6 @@ class Checkpoint(NamedTuple):
     network: Network
     codec: Codec
     tokenizer: TextTokenizer
-
-
-@contextmanager
-def resolve(
-    model: str | Path, progress: bool = False, files: list[str] = FILES, revision: str | None = None
-) -> Iterator[Path]:
-    """The directory that holds `model`: a directory, a hub id (fetched, or from the hub's cache), or "demo".
-
-    progress: show the download on stderr. files: what to fetch. revision: a hub model's branch, tag or commit.
-    Raises DownloadError, CheckpointError, and RequestError for a revision of what comes from no hub.
-    """
-    if not isinstance(model, str | os.PathLike):  # bytes would name a path, but no hub id
-        raise RequestError(f"a model is named by a directory, a hub id or 'demo', not by {model!r}")
-    path = os.path.expanduser(model)
-    if revision is not None and (str(model) in demo.NAMES or os.path.exists(path)):
-        raise RequestError(f"{model} comes from no hub and has no revisions; leave revision out")
-    if revision is not None and not (isinstance(revision, str) and revision.strip()):
-        raise RequestError("revision must be the name of a branch or tag, or a commit")
-    if str(model) in demo.NAMES:
-        with demo.checkpoint(str(model)) as directory:
-            yield directory
-    elif os.path.isdir(path):
-        yield Path(path)
-    elif os.path.exists(path):
-        raise CheckpointError(f"{path} is a file; name the checkpoint's directory")
-    elif HUB_ID.fullmatch(str(model)) and len(str(model)) < 100:
-        yield _download(str(model), progress, files, revision)
-    else:
-        raise CheckpointError(f"{path!r} is no directory, and no hub id of the form owner/name either")
-
-
-def _download(hub_id: str, progress: bool, files: list[str], revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from tqdm import tqdm
-
-    class Bar(tqdm):
-        """A bar that goes when it is done, and that is shown only where standard error is a terminal."""
-
-        def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-            kwargs.pop("name", None)  # an argument of huggingface_hub's own bar
-            super().__init__(*args, **kwargs | {"disable": None if progress else True, "leave": False})
-
-    other = "name a local directory, or --model demo"
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, tqdm_class=Bar))
-    except GatedRepoError:
-        why = f"{hub_id} asks for your consent on its page; give it, sign in with `hf auth login`, or {other}"
-    except RepositoryNotFoundError:
-        why = f"{hub_id} is neither a directory here nor a model on the hub; check the name, or {other}"
-    except RevisionNotFoundError:
-        why = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
-    except LocalEntryNotFoundError:
-        why = f"{hub_id} is not here yet and the hub cannot be reached; connect to the network, {other}"
-    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        why = f"cannot fetch {hub_id}: {textwrap.shorten(str(error), 200, placeholder=' ...')}; try later, or {other}"
-    raise DownloadError(why)
 
 
 def read_config(directory: Path) -> ModelConfig:

@@ -13,10 +13,10 @@ from .. import __version__
 from ..errors import Qwen3TTSError
 from .bench import add_bench
 from .clone import add_clone
+from .console import note
 from .convert import add_convert
 from .demo import add_demo
 from .evaluate import add_evaluate
-from .output import note
 from .say import add_say
 from .verify import add_verify
 from .voices import add_voices

@@ -5,7 +5,8 @@ import json
 
 from ..errors import RequestError
 from ..tts import Qwen3TTS
-from .options import add_model, emit
+from .console import emit
+from .options import add_model
 
 DEFAULT_FRAMES = 100
 

@@ -4,12 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
-from .. import voice
 from ..errors import RequestError, VoiceError
 from ..generation import prompt
 from ..tts import Qwen3TTS
+from ..voice_library import library_names, library_path
+from .console import note
 from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
-from .output import note
 
 
 def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -33,10 +33,10 @@ def clone(args: argparse.Namespace) -> None:
     check_reference(args.audio, args.text, **clip_options(args))
     if args.force and args.save_as is None:
         raise RequestError("--force is for --save-as; -o replaces a file of that name")
-    kept = None if args.save_as is None else prompt.match(args.save_as, voice.library_names())
+    kept = None if args.save_as is None else prompt.match(args.save_as, library_names())
     if kept is not None and not args.force:
         raise VoiceError(f"there is a voice {kept!r} already; --force replaces it")
-    path = Path(args.output) if args.save_as is None else voice.library_path(kept or args.save_as)
+    path = Path(args.output) if args.save_as is None else library_path(kept or args.save_as)
     if path.suffix != ".safetensors":
         raise VoiceError(f"cannot write {path}: the name of a voice file ends in .safetensors")
     if args.save_as is not None:

@@ -8,9 +8,8 @@ from ..conversion.affine import BITS, GROUP_SIZES
 from ..conversion.calibrate import mean_squares
 from ..conversion.convert import SCALES, SHARD_SIZE, Conversion, convert
 from ..errors import ConversionError
+from .console import emit, note
 from .evaluate import add_speech, read_texts
-from .options import emit
-from .output import note
 from .say import find_voice
 
 

@@ -5,11 +5,12 @@ from datetime import datetime
 
 from ..audio.player import open_device
 from ..audio.write import check_writable
-from ..demo.registry import NOTES, time_of_day
+from ..demo.clock import time_of_day
+from ..demo.registry import NOTES
 from ..errors import PlaybackError
 from ..generation.prompt import Request
 from ..tts import CHUNK_FRAMES, Qwen3TTS
-from .output import note
+from .console import note
 from .say import open_outlet, speak
 
 

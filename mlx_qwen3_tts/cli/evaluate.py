@@ -7,7 +7,7 @@ from pathlib import Path
 from ..checkpoint.load import DTYPES
 from ..errors import RequestError
 from ..evaluation.evaluate import MAX_FRAMES, TEXTS, Evaluation, Side, evaluate
-from .options import emit
+from .console import emit
 from .say import find_voice
 
 

@@ -1,18 +1,17 @@
 """What sub-commands share: options that mean the same everywhere, and lines of a result."""
 
 import argparse
-import sys
 from dataclasses import fields
 from typing import get_type_hints
 
-from ..audio.write import check_clip_file
+from ..audio.read import check_clip_file
 from ..checkpoint.load import DTYPES
-from ..errors import AudioError, RequestError, printable
+from ..errors import RequestError
 from ..generation import prompt
 from ..generation.sampling import Sampling
 from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
-from .output import note
+from .console import note
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
@@ -89,10 +88,3 @@ def sampling_from(args: argparse.Namespace) -> Sampling:
             raise RequestError("--greedy and --do-sample or --subtalker-dosample exclude each other; leave one out")
         values |= {"do_sample": False, "subtalker_dosample": False}
     return Sampling(**values)
-
-
-def emit(line: str) -> None:
-    """Print a line of a result, or several."""
-    if sys.stdout is None:
-        raise AudioError("standard output is closed: there is nowhere to write the list")
-    print("\n".join(map(printable, line.split("\n"))))  # noqa: T201

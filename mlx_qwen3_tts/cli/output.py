@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ..audio.player import Player
 from ..audio.write import AudioWriter
-from ..errors import PlaybackError, Qwen3TTSError, printable
+from ..errors import PlaybackError, Qwen3TTSError
 from ..result import AudioChunk
+from .console import note
 
 BYTES_A_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
 LEAST = 1.0  # seconds of speech to come that are planned for once the estimate is used up
@@ -26,12 +27,6 @@ ENDED = {
     "runaway": " (it ran on after its text, which was cut: another --seed may do better)",
 }
 SLOW = 0.3  # seconds of waiting before the sound that are worth a word
-
-
-def note(message: str) -> None:
-    """Tell the user something, on standard error."""
-    if sys.stderr:
-        print(printable(message), file=sys.stderr)  # noqa: T201
 
 
 class Outlet:

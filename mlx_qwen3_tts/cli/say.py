@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 
-from .. import voice
 from ..audio.player import OpenStream, Player, open_device
 from ..audio.write import AudioWriter, check_writable
 from ..demo.registry import NOTES
@@ -19,9 +18,12 @@ from ..evaluation.op_count import can_compile
 from ..generation import prompt
 from ..generation.prompt import Request
 from ..generation.runaway import retry_seed
-from ..text.incremental import EMPTY_TEXT, decode_pieces, paragraphs
+from ..text.feed import EMPTY_TEXT
+from ..text.segment import decode_pieces, paragraphs
 from ..tts import CHUNK_FRAMES, Qwen3TTS
 from ..voice import VoiceClonePrompt
+from ..voice_library import library, library_names, library_path
+from .console import note
 from .options import (
     DEFAULT_BASE,
     DEFAULT_MODEL,
@@ -33,7 +35,7 @@ from .options import (
     make_voice,
     sampling_from,
 )
-from .output import Outlet, note, putting
+from .output import Outlet, putting
 
 DEFAULT_OUTPUT = "speech.wav"
 SEEDS = 2**63  # the seed after the last is the first
@@ -244,14 +246,14 @@ def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | 
         return None
     if name.endswith(".safetensors") or os.sep in name:
         return VoiceClonePrompt.load(name)
-    if model is None and prompt.match(name, voice.library_names()):
+    if model is None and prompt.match(name, library_names()):
         return from_library(name)
     return name
 
 
 def from_library(name: str) -> VoiceClonePrompt:
     """A voice of the library, whatever the capitals of its name. Raises VoiceError."""
-    known = prompt.match(name, voice.library_names())
+    known = prompt.match(name, library_names())
     if known is None:
-        raise VoiceError(f"there is no voice {name!r} in your library ({voice.library()}); `voices` lists it")
-    return VoiceClonePrompt.load(voice.library_path(known))
+        raise VoiceError(f"there is no voice {name!r} in your library ({library()}); `voices` lists it")
+    return VoiceClonePrompt.load(library_path(known))

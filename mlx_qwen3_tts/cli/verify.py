@@ -2,12 +2,13 @@
 
 import argparse
 
-from ..checkpoint.load import DTYPES, resolve
+from ..checkpoint.load import DTYPES
 from ..demo import registry as demo
 from ..errors import CheckpointError, RequestError
 from ..evaluation.verify import verify as checks
-from .options import check_reference, emit
-from .output import note
+from ..hub import resolve
+from .console import emit, note
+from .options import check_reference
 
 DEMO_FRAMES = 12
 

@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from .. import voice
-from ..checkpoint.load import CONFIG_FILES, read_config, resolve
+from ..checkpoint.load import read_config
 from ..errors import DownloadError, RequestError, VoiceError, printable
 from ..generation import prompt
+from ..hub import CONFIG_FILES, resolve
 from ..voice import VoiceClonePrompt
-from .options import DEFAULT_MODEL, add_model, emit
-from .output import note
+from ..voice_library import library_names, library_path
+from .console import emit, note
+from .options import DEFAULT_MODEL, add_model
 
 
 def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -29,15 +30,15 @@ def voices(args: argparse.Namespace) -> None:
     if args.remove is not None:
         if args.model is not None or args.revision is not None:
             raise RequestError("--remove is for your library: it takes no --model and no --revision")
-        path = voice.library_path(prompt.match(args.remove, voice.library_names()) or args.remove)
+        path = library_path(prompt.match(args.remove, library_names()) or args.remove)
         if not path.exists():
             raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
         path.unlink()
         note(f"removed {path}")
         return
-    kept = voice.library_names()
+    kept = library_names()
     for name in kept:
-        emit(f"cloned    {name}  {printable(describe(voice.library_path(name)))}")
+        emit(f"cloned    {name}  {printable(describe(library_path(name)))}")
     try:
         model = args.model or DEFAULT_MODEL
         with resolve(model, progress=True, files=CONFIG_FILES, revision=args.revision) as directory:

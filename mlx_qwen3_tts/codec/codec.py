@@ -6,8 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..audio.write import read_audio, resample
-from ..config.model import CodecConfig
+from ..audio.read import read_audio, resample
+from ..config.codec import CodecConfig
 from ..errors import GenerationError, RequestError
 from ..turn import TURN
 from .decoder import CodecDecoder

@@ -15,7 +15,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config.model import CodecDecoderConfig
+from ..config.codec import CodecDecoderConfig
 from ..models.qwen3 import MLP
 from .layers import CausalConv1d, CausalConvTranspose1d, State, TransformerLayer, run
 from .quantizer import SplitResidualVectorQuantizer

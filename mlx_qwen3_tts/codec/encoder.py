@@ -13,7 +13,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config.model import CodecEncoderConfig
+from ..config.codec import CodecEncoderConfig
 from .layers import CausalConv1d, State, TransformerLayer, run
 from .quantizer import VectorQuantization
 

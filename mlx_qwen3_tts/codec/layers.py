@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config.model import CodecDecoderConfig, CodecEncoderConfig
+from ..config.codec import CodecDecoderConfig, CodecEncoderConfig
 
 State = Any  # None, an array, or a nested list of states: a tree that mx.eval and mx.compile understand
 

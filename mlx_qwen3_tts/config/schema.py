@@ -85,15 +85,6 @@ def read_text(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogates, which JSON and Python allow and UTF-8 does not."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def require_file(path: Path) -> None:
     """Raise CheckpointError for a pipe, which would be waited for, a device, which may have no end, or a directory."""
     require(path.is_file() or not path.exists(), f"{path} is no file: fetch the checkpoint again")
@@ -128,3 +119,13 @@ def require_positive(config: Any, where: str) -> None:
                 raise CheckpointError(f"{where}.{field.name} is {number}; it must be positive")
             if field.name in COUNTS and number > MOST_LAYERS:
                 raise CheckpointError(f"{where}.{field.name} is {number}; at most {MOST_LAYERS} are possible")
+
+
+def check_attention(config: Any, where: str) -> None:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    require(heads % kv_heads == 0, f"{where}.num_key_value_heads is {kv_heads}, which does not divide {heads} heads")
+    require(heads * config.head_dim <= LARGEST, f"{where}: {heads} heads of {config.head_dim} are wider than possible")
+    require(
+        config.head_dim % 2 == 0,
+        f"{where}.head_dim is {config.head_dim}; rotary embedding needs an even number",
+    )

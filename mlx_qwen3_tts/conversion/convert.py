@@ -21,14 +21,16 @@ import mlx.nn as nn
 from tqdm import tqdm
 
 from .. import __version__
-from ..checkpoint.load import DTYPES, FILES, FORMAT, Network, read_config, resolve
+from ..checkpoint.load import DTYPES, FORMAT, read_config
 from ..checkpoint.shards import TYPES, ShardWriter, Tensor
 from ..checkpoint.weights import check_tensors, mlx_layout, read_headers
 from ..codec.codec import Codec
-from ..config.model import CodecConfig
+from ..config.codec import CodecConfig
 from ..config.schema import from_dict, read_json
 from ..errors import ConversionError
 from ..files import check_target, written_whole
+from ..hub import FILES, resolve
+from ..models.network import Network
 from . import recipes
 from .affine import Affine, Quantized, plain, search
 from .recipes import Recipe, part_of

@@ -3,8 +3,8 @@
 Conversion ─ card ─ README.md in the directory ─ create_repo, upload_folder
 """
 
-from ..checkpoint.load import HUB_ID
 from ..errors import ConversionError
+from ..hub import HUB_ID
 from .convert import Conversion
 
 CARD = """---

@@ -17,9 +17,10 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from .. import __version__
-from ..checkpoint.load import DTYPES, Checkpoint, Network
+from ..checkpoint.load import DTYPES, Checkpoint
 from ..codec.codec import Codec
-from ..config.model import CodecConfig, GenerationConfig, ModelConfig
+from ..config.codec import CodecConfig
+from ..config.model import GenerationConfig, ModelConfig
 from ..config.schema import from_dict, read_json
 from ..conversion import recipes
 from ..demo import registry as demo
@@ -28,6 +29,7 @@ from ..generation.prompt import Request
 from ..generation.sampling import Sampling, draw, gumbel_noise
 from ..models.cache import STEP
 from ..models.fused import fuse
+from ..models.network import Network
 from ..text.tokenizer import TextTokenizer
 from ..tts import CHUNK_FRAMES, Qwen3TTS
 from .op_count import count_nodes

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..audio.write import mel_spectrogram
-from ..checkpoint.load import load_directory, resolve
+from ..audio.mel import mel_spectrogram
+from ..checkpoint.load import load_directory
 from ..errors import RequestError
 from ..generation.prompt import Request
 from ..generation.scoring import LogProbabilities, requests, score, speak
+from ..hub import resolve
 from ..result import SynthesisResult
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt

@@ -15,11 +15,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..audio.write import Audio
-from ..checkpoint.load import Network
+from ..audio.read import Audio
 from ..checkpoint.weights import load_weights, read_header, weight_files
 from ..errors import AudioError, Qwen3TTSError, RequestError
 from ..models.cache import KVCache
+from ..models.network import Network
 from ..models.qwen3 import Transformer
 from ..tts import Qwen3TTS
 from ..turn import TURN

@@ -21,8 +21,10 @@ import mlx.core as mx
 from ..config.model import ModelConfig
 from ..errors import RequestError
 from ..models.talker import Talker
-from ..text.incremental import EMPTY_TEXT, TextIds, check_pieces, check_text, encode_live
+from ..text.feed import EMPTY_TEXT, TextIds, check_pieces
+from ..text.incremental import encode_live
 from ..text.tokenizer import TextTokenizer
+from ..text.unicode import check_text
 from ..voice import VoiceClonePrompt
 from .sampling import DEFAULTS, Sampling
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..codec.layers import State
-from ..result import AudioChunk, Clock
-from ..text.incremental import TextIds
+from ..result import AudioChunk
+from ..text.feed import TextIds
 from ..turn import TURN
 from ..voice import VoiceClonePrompt
 from .frames import Ahead, generate_frames, prefill
 from .prompt import Prompt, Request
 from .runaway import Guard, frame_budget
 from .sampling import Sampling
+from .timer import Clock
 
 if TYPE_CHECKING:
     from ..tts import Qwen3TTS

@@ -15,8 +15,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..config.model import ModelConfig
-from ..config.schema import is_unicode, read_json, read_text
+from ..config.schema import read_json, read_text
 from ..errors import CheckpointError
+from .unicode import is_unicode
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

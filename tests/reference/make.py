@@ -30,7 +30,7 @@ def main() -> None:
         if args.full_size:
             for width in (1024, 2048):
                 target = Path(directory) / f"{width}-full-size"
-                checkpoints.demo.write_checkpoint(target, *checkpoints.full_size_configs(width), seed)
+                checkpoints.write_checkpoint(target, *checkpoints.full_size_configs(width), seed)
             runs = [("golden_clone.py", ["--full-size"])]
         else:
             for shape in checkpoints.SHAPES:

@@ -1,0 +1,17 @@
+"""What model.safetensors holds."""
+
+import mlx.nn as nn
+
+from ..config.model import ModelConfig
+from .speaker_encoder import SpeakerEncoder
+from .talker import Talker
+
+
+class Network(nn.Module):
+    """What model.safetensors holds."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.talker = Talker(config.talker_config)
+        if config.tts_model_type == "base":
+            self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)
