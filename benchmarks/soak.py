@@ -25,6 +25,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, VoiceClonePrompt
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 
 WORDS = ["hello", "world", "this", "is", "a", "voice", "and", "it", "in", "the", "你好", "1984", "...", "🙂", "naïve"]
 MOST_FRAMES = 24
@@ -99,7 +100,7 @@ def cloned(tts: Qwen3TTS, rng: random.Random, voices: list[VoiceClonePrompt]) ->
 
 
 def refused(tts: Qwen3TTS, rng: random.Random, voices: list[VoiceClonePrompt]) -> None:
-    wrong = [{"voice": "nobody"}, {"max_frames": 0}, {"language": "klingon"}, {"sampling": Sampling(top_p=2)}]
+    wrong = [{"voice": "nobody"}, {"max_frames": 0}, {"language": "klingon"}, {"chunk_frames": (0,)}]
     try:
         tts.synthesize("Hello", **options(rng, voices) | rng.choice(wrong))
     except Qwen3TTSError:
@@ -130,8 +131,9 @@ def handles() -> int | None:
 
 
 def settled() -> int:
+    """The active memory, once the MLX thread has done all that was asked of it."""
     gc.collect()
-    mx.synchronize()
+    MLX_THREAD.run(mx.synchronize)
     return mx.get_active_memory()
 
 

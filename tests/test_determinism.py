@@ -1,13 +1,26 @@
-"""The same seed gives the same samples: in other processes, after requests that went wrong, with others between."""
+"""The same seed gives the same samples: in other processes and threads, after requests that went wrong, with others
+between, and while models are replaced.
 
+THREADS=50 makes each thread of the mixed test speak 50 requests.
+"""
+
+import os
+import random
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
+import checkpoints
+import sounds
 from conftest import spawn
-from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.audio.write import pcm16, wav_header
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
+from mlx_qwen3_tts.audio.formats import pcm16, wav_header
+from mlx_qwen3_tts.generation import frames
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 
 TEXT = "Hello world, this is a voice."
 
@@ -66,3 +79,137 @@ def test_any_result_can_be_made_again(demo, run_cli, tmp_path):
     seed = next(line for line in err.splitlines() if ", seed " in line).rpartition(" ")[2]
     run_cli(*argv, "--seed", seed, "-o", tmp_path / "b.wav")
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def seeds_of(directory, seeds, kind="custom_voice"):
+    """Checkpoints of different weights and one architecture."""
+    return [checkpoints.write(directory / f"{kind}-{seed}", "projected", kind, seed) for seed in seeds]
+
+
+def test_options_in_two_threads(tmp_path, monkeypatch):
+    """More options than traces are kept, each asked for in a worker thread and then in this one.
+
+    mx.compile's cache belongs to a thread. A function that two threads have called leaves its trace in one of them when
+    it is dropped, and another function that gets its address is answered with it.
+    """
+    monkeypatch.setattr(frames, "MAX_TRACES", 1)
+    tts = Qwen3TTS.from_pretrained(*seeds_of(tmp_path, [1]))
+    switches = [(None, None), (None, False), (False, None), (False, False)]
+    options = [
+        Sampling(do_sample=sample, subtalker_dosample=subtalker, **limits)
+        for sample, subtalker in switches
+        for limits in [{}, {"top_p": 0.7}, {"subtalker_top_k": 3}]
+        if (sample is None or "top_p" not in limits) and (subtalker is None or "subtalker_top_k" not in limits)
+    ]
+
+    def speak(sampling, model=tts):
+        return model.synthesize("Hello", seed=1, max_frames=4, sampling=sampling).codes
+
+    alone = Qwen3TTS.from_pretrained(*seeds_of(tmp_path, [1]))
+    expected = [speak(sampling, alone) for sampling in options]
+    with ThreadPoolExecutor(1) as worker:
+        for sampling, codes in zip(options, expected, strict=True):
+            np.testing.assert_array_equal(worker.submit(speak, sampling).result(), codes)
+            np.testing.assert_array_equal(speak(sampling), codes)
+
+
+def test_models_replaced_next_to_a_living_thread(tmp_path):
+    """Each speaks with its own weights, in a worker thread and in this one, and leaves no memory behind."""
+    directories = seeds_of(tmp_path, [1, 2, 3, 4])
+
+    def speak(tts):
+        return tts.synthesize("Hello", seed=1, max_frames=4)
+
+    def active() -> int:
+        MLX_THREAD.run(mx.synchronize)
+        return mx.get_active_memory()
+
+    expected = []
+    for directory in directories:
+        tts = Qwen3TTS.from_pretrained(directory)
+        expected.append(speak(tts))
+        tts.unload()
+    begin = active()
+    with ThreadPoolExecutor(1) as worker:
+        for directory, one in zip(directories, expected, strict=True):
+            tts = Qwen3TTS.from_pretrained(directory)
+            weights = active() - begin
+            for made in (worker.submit(speak, tts).result(), speak(tts)):
+                np.testing.assert_array_equal(made.codes, one.codes)
+                np.testing.assert_array_equal(made.audio, one.audio)
+            tts.unload()
+            del tts
+            assert active() - begin < 0.01 * weights
+
+
+def mixed_request(rng: random.Random, number: int) -> dict:
+    """A request of a random kind; "text" is a list if the text is to be live."""
+    words = rng.choices(["Hello", "world", "this", "is", "a", "voice", "and", "it", "in", "the", "你好"], k=6)
+    limits = {"top_k": rng.choice([None, 5]), "top_p": rng.choice([None, 0.8])}
+    drawn = rng.choice([True, True, False])
+    return {
+        "kind": rng.choice(["custom_voice", "base", "voice_design"]),
+        "streamed": rng.choice([True, False]),
+        "text": rng.choice([" ".join(words), [word + " " for word in words]]),
+        "seed": number,
+        "max_frames": rng.randint(3, 6),
+        "sampling": Sampling(
+            do_sample=drawn,
+            subtalker_dosample=rng.choice([None, False]),
+            repetition_penalty=rng.choice([None, 1.3]),
+            **(limits if drawn else {}),
+        ),
+    }
+
+
+def speak_mixed(tts, request: dict, voice) -> np.ndarray:
+    """The codes of such a request."""
+    call = {key: request[key] for key in ("seed", "max_frames", "sampling")}
+    call["text"] = request["text"] if isinstance(request["text"], str) else iter(request["text"])
+    if request["kind"] == "base":
+        call["voice"] = voice
+    if request["kind"] == "voice_design":
+        call["instruct"] = "a calm voice"
+    if not request["streamed"]:
+        return tts.synthesize(**call).codes
+    return np.concatenate([chunk.codes for chunk in tts.stream(**call, chunk_frames=(1, 2))])
+
+
+@pytest.mark.slow
+def test_mixed_requests_of_eight_threads(tmp_path):
+    """Modes, options and live texts, while the models are replaced by others again and again."""
+    count = int(os.environ.get("THREADS", "4"))
+    directories = {kind: seeds_of(tmp_path, [1], kind)[0] for kind in ("custom_voice", "base", "voice_design")}
+    models = {kind: Qwen3TTS.from_pretrained(directory) for kind, directory in directories.items()}
+    voice = models["base"].clone_voice(sounds.SOUNDS["speech"], "hello this voice")
+    rng = random.Random(3)
+    requests = [[mixed_request(rng, number) for number in range(count)] for _ in range(8)]
+    expected = [[speak_mixed(models[call["kind"]], call, voice) for call in calls] for calls in requests]
+    finished, swaps, again = threading.Event(), [], []
+
+    def swap():
+        while not finished.is_set():
+            for kind, directory in directories.items():
+                old, models[kind] = models[kind], Qwen3TTS.from_pretrained(directory)
+                old.unload()
+                swaps.append(kind)
+            finished.wait(0.5)
+
+    def speak(call: dict) -> np.ndarray:
+        while True:
+            try:
+                return speak_mixed(models[call["kind"]], call, voice)
+            except RequestError as error:
+                assert "was unloaded" in str(error)
+                again.append(call)
+
+    with ThreadPoolExecutor(9) as pool:
+        swapping = pool.submit(swap)
+        made = list(pool.map(lambda calls: [speak(call) for call in calls], requests))
+        finished.set()
+        swapping.result()
+    for calls, alone in zip(made, expected, strict=True):
+        for codes, one in zip(calls, alone, strict=True):
+            np.testing.assert_array_equal(codes, one)
+    assert swaps
+    print(f"{8 * count} requests, {len(swaps)} models replaced, {len(again)} requests begun again")

@@ -1,0 +1,244 @@
+"""The end of processes that use threads: exit codes, handlers at exit, forks, and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mlx_qwen3_tts import GenerationError
+from mlx_qwen3_tts.mlx_thread import MLXThread
+
+BEGIN = """
+import atexit, os, signal, sys, threading, time
+from mlx_qwen3_tts import GenerationError, Qwen3TTS
+
+def speak(frames=3):
+    return len(tts.synthesize("Hello", seed=1, max_frames=frames).codes)
+"""
+LOAD = 'tts = Qwen3TTS.from_pretrained("demo-random")\n'
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+
+def end_of(code: str, seconds: float = 60) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a process. Fails if it hangs."""
+    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=seconds)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_after_a_worker_thread_has_spoken():
+    """The thread ends in the last moment before the interpreter does."""
+    code = LOAD + "thread = threading.Thread(target=speak)\nthread.start()\nthread.join()"
+    assert [end_of(code) for _ in range(3)] == [(0, "", "")] * 3
+
+
+def test_in_the_middle_of_a_daemon_threads_request():
+    code = """
+def stream():
+    for chunk in tts.stream("Hello", seed=1, max_frames=1000, chunk_frames=(1,)):
+        begun.set()
+begun = threading.Event()
+threading.Thread(target=stream, daemon=True).start()
+begun.wait()
+"""
+    for _ in range(3):
+        returned, _, err = end_of(LOAD + code)
+        assert returned == 0, err
+        assert "terminate" not in err
+
+
+def test_sys_exit_while_a_thread_streams():
+    """A thread that is no daemon finishes its speech, and the code is that of sys.exit."""
+    code = """
+def stream():
+    for chunk in tts.stream("Hello", seed=1, max_frames=6, chunk_frames=(1,)):
+        begun.set()
+    print(chunk.is_final)
+begun = threading.Event()
+threading.Thread(target=stream).start()
+begun.wait()
+sys.exit(3)
+"""
+    assert end_of(LOAD + code) == (3, "True\n", "")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["registered before the first use", "registered after it"])
+def test_a_handler_at_exit_may_speak(before):
+    register = "atexit.register(lambda: print(speak()))\n"
+    load = LOAD + "speak()\n"
+    assert end_of(register + load if before else load + register) == (0, "3\n", "")
+
+
+def test_a_daemon_thread_that_asks_during_a_handler_at_exit():
+    """It gets an error. Its job could be under way when the interpreter is torn down."""
+    code = """
+def ask():
+    ended.wait()
+    try:
+        speak()
+    except GenerationError as error:
+        print(error)
+ended = threading.Event()
+thread = threading.Thread(target=ask, daemon=True)
+thread.start()
+def at_exit():
+    ended.set()
+    thread.join()
+    print(speak())
+atexit.register(at_exit)  # before the first use: runs after the handler of the MLX thread
+"""
+    returned, out, err = end_of(code + LOAD)
+    assert (returned, err) == (0, "")
+    assert out == "the interpreter is shutting down: no more speech can be made\n3\n"
+
+
+OPEN = """
+tts = Qwen3TTS.from_pretrained("demo-random")
+stream = tts.stream("Hello", seed=1, max_frames=50, chunk_frames=(1,))
+next(stream)
+"""
+
+
+@pytest.mark.parametrize("when", ["with the interpreter", "in a late handler"])
+def test_a_stream_that_is_open_at_the_end(when):
+    """Closing it must not wake the MLX thread, whose end would abort the process."""
+    late = "atexit.register(lambda: stream.close())\n" if when == "in a late handler" else ""
+    assert [end_of(late + OPEN) for _ in range(2)] == [(0, "", "")] * 2
+
+
+def test_a_finalizer_at_the_end_of_the_interpreter(monkeypatch):
+    """It gets an error and does not wait for a thread that does not run any more."""
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(GenerationError, match="shutting down"):
+        MLXThread().run(int)
+
+
+def test_a_signal_handler_may_speak():
+    """Whatever it interrupts. It comes ever so often, to meet the code that queues a job or waits for it."""
+    code = """
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
+import faulthandler
+faulthandler.dump_traceback_later(20, exit=True)
+inside, handled = False, 0
+def job():
+    MLX_THREAD.submit(int)  # as a stream does that the garbage collector closes on the MLX thread
+def handle(*_):
+    global inside, handled
+    if not inside:
+        inside = True
+        MLX_THREAD.run(job)
+        handled += 1
+        inside = False
+MLX_THREAD.run(int)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    MLX_THREAD.run(int)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(handled > 100)
+"""
+    assert end_of(code) == (0, "True\n", "")
+
+
+FORK = """
+child = os.fork()
+if child == 0:
+    try:
+        if "tts" not in globals():
+            tts = Qwen3TTS.from_pretrained("demo-random")
+        print(speak())
+    except GenerationError as error:
+        print(error)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@forking
+def test_fork_before_the_first_use():
+    assert end_of(FORK) == (0, "3\n7\n", "")
+
+
+@forking
+def test_fork_after_use():
+    """MLX's threads do not exist in the child: an error that says what to do, at once."""
+    returned, out, err = end_of(LOAD + "speak()\n" + FORK)
+    assert returned == 0, err
+    error, code = out.splitlines()
+    assert error.startswith("MLX cannot be used in a forked child")
+    assert "'spawn'" in error
+    assert code == "7"
+
+
+@forking
+def test_fork_while_another_thread_has_the_lock():
+    """The lock is not taken for ever in the child."""
+    code = """
+from mlx_qwen3_tts import mlx_thread
+thread = mlx_thread.MLX_THREAD
+held, free = threading.Event(), threading.Event()
+class Holder(threading.Thread):
+    def start(self):  # the first job is on its way, and the MLX thread does not exist yet
+        thread._thread = None
+        held.set()
+        free.wait()
+        raise RuntimeError("none")
+mlx_thread.threading = type(sys)("threading")
+vars(mlx_thread.threading).update(vars(threading), Thread=Holder)
+def first():
+    try:
+        thread.run(len, "")
+    except GenerationError:
+        pass
+starting = threading.Thread(target=first)
+starting.start()
+held.wait()
+child = os.fork()
+mlx_thread.threading = threading
+if child == 0:
+    print(thread.run(len, "abc"))
+    sys.stdout.flush()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+free.set()
+starting.join()
+"""
+    assert end_of(code) == (0, "3\n7\n", "")
+
+
+def test_interrupt_is_heard_during_a_long_computation():
+    """The caller gets KeyboardInterrupt at once; the process ends when the computation does."""
+    code = """
+import mlx.core as mx
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent may have SIGINT ignored
+def compute(products):
+    x = mx.full((1000, 1000), 0.001)
+    for _ in range(products):
+        x = x @ x
+    mx.eval(x)
+MLX_THREAD.run(compute, 1)
+began = time.monotonic()
+MLX_THREAD.run(compute, 4)
+products = int(4 / (time.monotonic() - began)) + 4
+print("ready", flush=True)
+try:
+    MLX_THREAD.run(compute, products)
+except KeyboardInterrupt:
+    print(time.monotonic(), flush=True)
+    MLX_THREAD.run(len, "")  # behind the computation
+    print(time.monotonic(), flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", BEGIN + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    heard, done = map(float, out.split())
+    assert heard - sent < 0.3
+    assert done - heard > 0.3, "the computation was not long enough to prove anything"
