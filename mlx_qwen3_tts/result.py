@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import Literal
 
 import numpy as np
 
 from .audio.write import write_audio
 
+# "stop": the model ended by itself; "length": max_frames, the frame budget or the context was reached; "runaway": it
+# went on after its text, in silence or in a cycle, which was cut.
+FinishReason = Literal["stop", "length", "runaway"]
+
 
 @dataclass(frozen=True)
 class SynthesisTiming:
-    """Where the time of one request went. Times are wall-clock seconds."""
+    """The time that one request spent in each stage, in wall-clock seconds."""
 
     prefill: float  # tokenizing, and running the prompt through the talker
-    generation: float  # talker and code predictor, all frames, and what of the codec's work is done beside them
+    generation: float  # talker and code predictor, with the part of the codec's work that overlaps them
     decode: float  # waiting for the codec after that
     first_audio: float  # from the request to its first samples
     total: float  # from the request to its last samples
@@ -36,10 +41,10 @@ class AudioChunk:
     codes: np.ndarray  # int32 [frames, 16]
     sample_rate: int
     seed: int  # the seed in use, given or drawn
+    timing: SynthesisTiming  # up to and with this chunk; waiting for text is left out
     is_final: bool = False
-    finish_reason: str | None = None  # on the final chunk: see SynthesisResult
-    text_ran_dry: bool = False  # the text of the next frame is not there yet
-    timing: SynthesisTiming | None = None  # up to and with this chunk; waiting for text is left out
+    finish_reason: FinishReason | None = None  # on the final chunk
+    text_ran_dry: bool = False  # the text of the next frame is not known yet
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,15 @@ class SynthesisResult:
     codes: np.ndarray  # int32 [frames, 16]
     sample_rate: int  # samples per second
     timing: SynthesisTiming
-    # "stop": the model ended by itself; "length": max_frames, the frame budget or the context was reached;
-    # "runaway": it went on after its text, in silence or in a cycle, which was cut
-    finish_reason: str
+    finish_reason: FinishReason
     seed: int  # the seed that makes this result again
 
     @classmethod
     def from_chunks(cls, chunks: Sequence[AudioChunk]) -> "SynthesisResult":
-        """All chunks of a stream, put together."""
+        """Concatenate all chunks of a stream. Raises ValueError if the last one is not final."""
         last = chunks[-1]
+        if last.finish_reason is None:
+            raise ValueError("the last chunk is not final: the stream was not read to its end")
         return cls(
             audio=np.concatenate([chunk.audio for chunk in chunks]),
             codes=np.concatenate([chunk.codes for chunk in chunks]),

@@ -14,7 +14,7 @@ from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
 from mlx_qwen3_tts.evaluation.verify import verify
-from mlx_qwen3_tts.generation.prompt import Request
+from mlx_qwen3_tts.request import Request
 
 KINDS = {
     "custom_voice-0b6": {"voice": "ada"}, "custom_voice-1b7": {"voice": "ada"},
@@ -37,7 +37,7 @@ EVERYWHERE = {
     ("sampling", Sampling(subtalker_temperature=0.3)): ACTS,
     ("sampling", Sampling(subtalker_top_k=2)): ACTS,
     ("sampling", Sampling(subtalker_top_p=0.2)): ACTS,
-    ("sampling", Sampling(do_sample=False, top_k=2)): REFUSED,
+    ("sampling", "greedy"): REFUSED,
     ("max_frames", 3): ACTS,
     ("max_frames", 0): REFUSED,
     ("non_streaming_mode", False): ACTS,
@@ -46,6 +46,8 @@ EVERYWHERE = {
     ("frames_per_token", -1): REFUSED,
     ("stop_runaway", False): ACTS,
     ("stop_runaway", None): REFUSED,
+    ("chunk_frames", 3): SAME,
+    ("chunk_frames", (1, 0)): REFUSED,
 }
 SOME = {
     "custom_voice-0b6": {
@@ -94,6 +96,8 @@ def clones(models) -> dict[str, VoiceClonePrompt]:
 
 
 def speak(tts: Qwen3TTS, options: dict) -> np.ndarray:
+    if "chunk_frames" in options:  # of a stream
+        return np.concatenate([chunk.codes for chunk in tts.stream(**options)])
     return tts.synthesize(**options).codes
 
 
@@ -108,7 +112,7 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
         plain["max_frames"] = 6
     options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
     if option == "stop_runaway" and value is False:  # nothing but the checkpoint's limit ends it: two more than before
-        monkeypatch.setattr("mlx_qwen3_tts.generation.stream._frame_limit", lambda tts, request, start: 20)
+        monkeypatch.setattr("mlx_qwen3_tts.generation.stream.frame_limit", lambda *_: 20)
     if then is REFUSED:
         for call in (tts.synthesize, tts.stream):
             with pytest.raises(RequestError):
@@ -127,18 +131,18 @@ def test_the_table_is_whole():
         given = [value for name, option, value, then in TABLE if (name, option, then) == (kind, "sampling", ACTS)]
         acting = {f.name for sampling in given for f in fields(Sampling) if getattr(sampling, f.name) is not None}
         assert acting == {field.name for field in fields(Sampling)}
-    assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options | {"chunk_frames"}
+    assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options
 
 
 # Each option of the command line that has no effect beside another, and what it is told.
 REFUSED_TOGETHER = [
-    ("voices --remove me --model demo", "takes no --model"),
-    ("voices --remove me --revision main", "takes no --model"),
-    ("clone CLIP -o me.safetensors --force --model demo-base", "--force is for --save-as"),
+    ("voices --remove me --model demo", "leave --model and --revision out"),
+    ("voices --remove me --revision main", "leave --model and --revision out"),
+    ("clone CLIP -o me.safetensors --force --model demo-base", "--force has no effect without --save-as"),
     ("convert --recipe list --model demo", "takes no other option"),
     ("convert --recipe list --force", "takes no other option"),
     ("convert --recipe list --bits 4", "takes no other option"),
-    ("convert --model demo --out DIR --dtype float32 --voice slt", "for the texts of --calibrate"),
+    ("convert --model demo --out DIR --dtype float32 --voice slt", "no effect without --calibrate"),
     ("convert --model demo --out DIR --dtype float32 --group-size 32", "group"),
     ("convert --model demo --out DIR --dtype float32 --scales plain", "scales"),
     ("convert --model demo --out DIR --recipe 4bit --bits 4", "bits"),
@@ -149,7 +153,7 @@ REFUSED_TOGETHER = [
     ("say Hello --model demo-base --ref-audio CLIP --ref-tail 0.5 -o a.wav", "no effect without a transcript"),
     ("say Hello --model demo --device 0 -o a.wav", "add --play"),
     ("say Hello --model demo --greedy --do-sample -o a.wav", "exclude each other"),
-    ("say Hello --model demo --max-frames 3 --frames-per-token 2 -o a.wav", "no effect beside max_frames"),
+    ("say Hello --model demo --max-frames 3 --frames-per-token 2 -o a.wav", "no effect if max_frames is given"),
     ("verify demo --ref-text hello", "needs --ref-audio"),
     ("verify demo --ref-audio CLIP", "is for Base models"),
     ("bench --model demo --random tiny", "leave one out"),
@@ -170,7 +174,7 @@ def test_options_that_would_be_ignored_are_refused(run_cli, tmp_path, monkeypatc
 
 PUBLIC = [
     Qwen3TTS.from_pretrained, Qwen3TTS.synthesize, Qwen3TTS.stream, Qwen3TTS.clone_voice, Qwen3TTS.unload,
-    VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Sampling.check, Codec.encode, Codec.decode,
+    VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Codec.encode, Codec.decode,
     SynthesisResult.save, convert, evaluate, verify,
 ]  # fmt: skip
 
