@@ -1,91 +1,109 @@
 """Qwen3TTS: the model that users hold. Text in, speech out, whole or in chunks.
 
-Request ─ check ─ PromptBuilder ─ stream_chunks ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
+arguments ─ Request ─ Engine ─ AudioChunk, AudioChunk, ... ─ SynthesisResult
 """
 
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
-from typing import NoReturn
 
 import mlx.core as mx
 import numpy as np
 
 from .audio.mel import mel_spectrogram
 from .audio.read import Audio, read_audio, resample, trim_silence
-from .checkpoint.load import Checkpoint, load_directory
+from .capabilities import check_cloning, check_reference, default_speaker, languages, speakers
+from .codec.codec import Codec
 from .demo import registry as demo
 from .errors import AudioError, GenerationError, RequestError
-from .generation import prompt
-from .generation.frames import FrameFunctions, PrefixCache
-from .generation.prompt import PromptBuilder, Request
-from .generation.runaway import retry_seed
-from .generation.sampling import DEFAULTS, Sampling
-from .generation.stream import stream_chunks
-from .generation.timer import Clock
+from .generation.engine import Engine
+from .generation.stream import stream_attempts, stream_chunks
 from .hub import resolve
+from .models.network import Network
+from .models.talker import Talker
+from .option import arguments_of
+from .request import Request
 from .result import AudioChunk, SynthesisResult
-from .text.feed import kept
-from .turn import TURN
 from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
 
-CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream, the last number for all that follow
-
-WEIGHTY = ("network", "codec", "talker", "_functions", "_prefixes", "_prompts")  # what `unload` lets go
-
+WHOLE_CHUNKS = 8  # frames in each chunk if nobody waits for the first
 MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
 
 
 class Qwen3TTS:
     """A loaded Qwen3-TTS checkpoint.
 
-    It may be used from any thread, whichever loaded it; requests of several threads take turns, chunk by chunk.
+    It may be used from any thread. Requests of several threads take turns, chunk by chunk.
     """
 
-    def __init__(self, name: str, checkpoint: Checkpoint) -> None:
+    def __init__(self, name: str, engine: Engine) -> None:
         self.name = name
-        self.config, self.generation_config, self.network, self.codec, tokenizer = checkpoint
-        self.talker = self.network.talker
-        self._functions, self._prefixes = FrameFunctions(self.talker), PrefixCache()
-        self._prompts = PromptBuilder(self.config, self.talker, tokenizer)
+        self.config = engine.config
+        self.generation_config = engine.generation_config
+        self._engine: Engine | None = engine
 
     @classmethod
     def from_pretrained(
         cls, model: str | Path, dtype: str | None = None, progress: bool = False, revision: str | None = None
     ) -> "Qwen3TTS":
-        """Load a checkpoint.
+        """Load a checkpoint. The model computes on the device that is MLX's default now.
 
         model: a directory, a hub id (downloaded once), or "demo", the built-in checkpoint that says times and numbers.
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
         revision: a branch, a tag or a commit of a hub model; None takes its main branch.
-        Raises CheckpointError for one that is damaged or not implemented, DownloadError, and RequestError for an
-        unknown dtype and a revision of a model that comes from no hub.
+        Raises CheckpointError for a checkpoint that is damaged or not implemented, DownloadError, and RequestError for
+        an unknown dtype or a revision of a model that is not from the hub.
         """
         with resolve(model, progress, revision=revision) as directory:
             named = str(model) in demo.NAMES or not os.path.isdir(os.path.expanduser(model))
             name = str(model if named else directory.resolve())
-            with TURN:
-                return cls(name, load_directory(directory, dtype))
+            return cls(name, Engine.load(directory, dtype))
+
+    @property
+    def engine(self) -> Engine:
+        """The model's parts. Raises RequestError if the model was unloaded."""
+        if self._engine is None:
+            raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
+        return self._engine
 
     def unload(self) -> None:
-        """Free the model's memory. Whatever is asked of it afterwards, also of its streams, raises RequestError.
+        """Free the model's memory. Later use of the model or of its streams raises RequestError.
 
-        A stream that has begun keeps the talker until it is asked for more, closed or dropped.
+        A stream that has begun keeps the talker until it is read further, closed or dropped.
         """
-        with TURN:
-            for part in WEIGHTY:
-                self.__dict__.pop(part, None)
-            mx.synchronize()
-            mx.clear_cache()
+        if self._engine is None:
+            return
+        worker = self._engine.worker
+        self._engine.closed = True
+        self._engine = None
+        worker.run(release_memory)
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in WEIGHTY:
-            raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def warm_up(self) -> None:
+        """Compile all kernels now, so that the first request is as fast as all others.
+
+        MLX compiles a kernel when it is first used: on a Mac some 40 in each process, which may take a second or more;
+        on the CPU of Linux with g++, once per machine, in some 20 s. Without a warm-up the first speech waits for
+        them, and may stutter.
+        """
+        engine = self.engine
+        engine.worker.run(engine.warm_up)
+
+    @property
+    def talker(self) -> Talker:
+        """The talker, with the code predictor below it. Use its arrays on the MLX thread (engine.worker.run)."""
+        return self.engine.talker
+
+    @property
+    def network(self) -> Network:
+        """The networks of model.safetensors. Use their arrays on the MLX thread (engine.worker.run)."""
+        return self.engine.network
+
+    @property
+    def codec(self) -> Codec:
+        """The codec."""
+        return self.engine.codec
 
     @property
     def model_type(self) -> str:
@@ -95,17 +113,17 @@ class Qwen3TTS:
     @property
     def speakers(self) -> list[str]:
         """Names of the preset voices; empty for models without."""
-        return prompt.speakers(self.config)
+        return speakers(self.config)
 
     @property
     def default_speaker(self) -> str | None:
-        """The preset voice that speaks where none is named."""
-        return prompt.default_speaker(self.config)
+        """The preset voice used if none is named; None for models without preset voices."""
+        return default_speaker(self.config)
 
     @property
     def languages(self) -> list[str]:
         """Names that `language` takes; "auto" leaves the choice to the model."""
-        return prompt.languages(self.config)
+        return languages(self.config)
 
     @property
     def sample_rate(self) -> int:
@@ -125,15 +143,15 @@ class Qwen3TTS:
         audio: a path, a file object, or (array, sample rate), of any rate and number of channels.
         text: what the clip says, which lets the model continue it (in-context mode); None takes the timbre alone.
         trim: cut silence off both ends of the clip.
-        tail: seconds of silence put behind the clip before it is encoded, so that a clip that ends inside a word does
+        tail: seconds of silence appended to the clip before it is encoded, so that a clip that ends inside a word does
         not leak its last sound into the speech. 0, the default, is what the official code does.
-        max_seconds: a longer clip is refused.
-        Raises RequestError for a model that cannot clone, a blank text and options out of range, AudioError for audio
-        that cannot be used, GenerationError.
+        max_seconds: a longer clip is an error.
+        Raises RequestError for a model that cannot clone, a blank text and options out of range, AudioError for invalid
+        audio, GenerationError.
         Source: Qwen3TTSModel.create_voice_clone_prompt.
         """
-        prompt.check_cloning(self.config)
-        prompt.check_reference(text, trim, tail, max_seconds)
+        check_cloning(self.config)
+        check_reference(text, trim, tail, max_seconds)
         samples, rate = read_audio(audio, max_seconds)
         if trim:
             samples = trim_silence(samples, rate)
@@ -156,109 +174,70 @@ class Qwen3TTS:
         )
 
     def _embed_speaker(self, samples: np.ndarray) -> np.ndarray:
-        """Audio [samples] at 24 kHz -> speaker embedding, float32 [hidden]."""
-        encoder, config = self.network.speaker_encoder, self.config.speaker_encoder_config
+        """Return the speaker embedding, float32 [hidden], of audio [samples] at 24 kHz."""
+        engine = self.engine
         if len(samples) < MIN_SAMPLES:
             raise AudioError(f"the clip is {len(samples) / self.sample_rate:.3f} s long; at least 0.1 s are needed")
-        mel = mel_spectrogram(samples, config.mel_dim)
-        with TURN:
-            embedding = encoder(mx.array(mel)[None].astype(encoder.fc.weight.dtype))
-            found = np.array(embedding[0].astype(mx.float32))
-        if not np.isfinite(found).all():
-            raise GenerationError("the speaker encoder's numbers are not finite: the checkpoint is damaged")
-        return found
+        mel = mel_spectrogram(samples, engine.network.speaker_encoder.mel_dim)
+        embedding = engine.worker.run(engine.embed_speaker, mel)
+        if not np.isfinite(embedding).all():
+            raise GenerationError("the speaker embedding is not finite: the checkpoint is damaged")
+        return embedding
 
-    def synthesize(
-        self,
-        text: str | Iterable[str],
-        voice: str | VoiceClonePrompt | None = None,
-        language: str | None = None,
-        instruct: str | None = None,
-        seed: int | None = None,
-        sampling: Sampling = DEFAULTS,
-        max_frames: int | None = None,
-        non_streaming_mode: bool | None = None,
-        frames_per_token: float | None = None,
-        stop_runaway: bool = True,
-    ) -> SynthesisResult:
-        """Speak `text` and return all of it.
+    @arguments_of(Request)
+    def synthesize(self, request: Request) -> SynthesisResult:
+        """Speak a text and return all of it. The arguments are the fields of Request.
 
-        text: a string, or an iterator of strings that may still be written while the speech has begun: a language
-        model's output, say. It is asked for more, on this thread, where the speech has caught up with it.
-        voice: a preset voice of a CustomVoice model, in any case; None takes `default_speaker`. For a Base model what
-        `clone_voice` returned, or VoiceClonePrompt.load.
-        language: one of `languages`, in any case; None is "auto".
-        instruct: how to speak (CustomVoice 1.7B), or a description of the voice (VoiceDesign, where it is required).
-        seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
-        sampling: see Sampling.
-        max_frames: at most that many frames of 80 ms; None takes the checkpoint's limit, and the text's frame budget.
-        non_streaming_mode: True puts the whole text before the first frame, False feeds one text token a frame; None
-        takes True for a string and False for an iterator.
-        frames_per_token: of the frame budget, 250 frames and so many more for each token of the text; None takes 12.
-        stop_runaway: end speech that goes on in silence or in a cycle after its text (see runaway.py). Where no seed
-        was given, it is made once more with a seed that follows from the first. False: as the official code, without
-        guard, budget and second attempt.
-        Raises RequestError where this model cannot do what is asked, GenerationError, and what the iterator raises.
+        A runaway is generated once more if no seed was given, with a seed that follows from the first.
+        Raises RequestError for invalid arguments and for what this model cannot do, GenerationError, and what the
+        iterable that gives the text raises.
         Source: generate_custom_voice, generate_voice_design and generate_voice_clone of the official Qwen3TTSModel.
         """
-        request = Request(
-            text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,
-            stop_runaway,
-        )  # fmt: skip
-        prompt.check(request, self.config)
-        pieces: list[str] = []  # of a text that comes but once
-        result = self._synthesize(request if isinstance(text, str) else replace(request, text=kept(text, pieces)))
-        if result.finish_reason == "runaway" and seed is None:
-            text = text if isinstance(text, str) else pieces
-            result = self._synthesize(replace(request, text=text, seed=retry_seed(result.seed)))
-        return result
+        chunks: list[AudioChunk] = []
+        attempt = 0
+        for number, chunk in stream_attempts(self.engine, as_a_whole(request)):
+            if number != attempt:
+                chunks.clear()
+                attempt = number
+            chunks.append(chunk)
+        return SynthesisResult.from_chunks(chunks)
 
-    def _synthesize(self, request: Request) -> SynthesisResult:
-        return SynthesisResult.from_chunks(list(self._stream(request, (8,))))
+    def run(self, request: Request) -> SynthesisResult:
+        """Speak a request and return all of it, without a second attempt; see `synthesize`."""
+        return SynthesisResult.from_chunks(list(stream_chunks(self.engine, as_a_whole(request))))
 
-    def stream(
-        self,
-        text: str | Iterable[str],
-        voice: str | VoiceClonePrompt | None = None,
-        language: str | None = None,
-        instruct: str | None = None,
-        seed: int | None = None,
-        sampling: Sampling = DEFAULTS,
-        max_frames: int | None = None,
-        non_streaming_mode: bool | None = None,
-        frames_per_token: float | None = None,
-        stop_runaway: bool = True,
-        chunk_frames: Sequence[int] = CHUNK_FRAMES,
-    ) -> Iterator[AudioChunk]:
-        """Speak `text` and yield the audio as it is made; the chunks add up to what `synthesize` returns.
+    @arguments_of(Request)
+    def stream(self, request: Request) -> Generator[AudioChunk, None, None]:
+        """Speak a text and yield the audio as it is generated. The arguments are the fields of Request.
 
-        chunk_frames: frames in each chunk, the last number for all further ones; a chunk is shorter where the text of
-        its next frame is not there yet, and comes later and longer after a pause of over a second (see runaway.py).
-        The cut changes nothing in the audio. The rest as in `synthesize`, but that nothing is made a second time.
-        Raises RequestError at once, before the first chunk is asked for, and what a text iterator raises after the
-        audio so far. Closing the iterator ends the work.
+        The chunks add up to what `synthesize` returns, except that a runaway is not generated once more. Closing the
+        iterator ends the work.
+        Raises RequestError at once for invalid arguments and for what this model cannot do. The iterator raises
+        GenerationError and what the iterable that gives the text raises, after the audio so far.
         """
-        numbers = chunk_frames if isinstance(chunk_frames, Sequence) else ()
-        if not numbers or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in numbers):
-            raise RequestError(f"chunk_frames must be whole numbers above 0, not {chunk_frames!r}")
-        request = Request(
-            text, voice, language, instruct, seed, sampling, max_frames, non_streaming_mode, frames_per_token,
-            stop_runaway,
-        )  # fmt: skip
-        return self._stream(request, chunk_frames)
+        return self.stream_request(request)
 
-    def _stream(self, request: Request, chunk_frames: Sequence[int]) -> Iterator[AudioChunk]:
-        """Check the request and build its prompt now, then return the generator that does the work."""
-        prompt.check(request, self.config)
-        sampling = request.sampling.resolve(self.generation_config)
-        seed = secrets.randbits(32) if request.seed is None else int(request.seed)
-        clock = Clock()
-        # A text that is still being written is waited for in the generator, not here.
-        start = None
-        if isinstance(request.text, str):
-            with TURN:
-                start = self._prompts.build(request)
-        else:
-            request = replace(request, text=TURN.outside(request.text))
-        clock.lap("prefill")
-        return stream_chunks(self, request, start, sampling, seed, chunk_frames, clock)
+    def stream_request(self, request: Request) -> Generator[AudioChunk, None, None]:
+        """Speak a request and yield the audio as it is generated; see `stream`."""
+        return stream_chunks(self.engine, request)
+
+    def stream_attempts(self, request: Request) -> Iterator[tuple[int, AudioChunk]]:
+        """Speak a request, and once more if it runs away and has no seed.
+
+        Yields the number of the attempt, 0 or 1, and its next chunk; the chunks of attempt 0 are void once there is an
+        attempt 1. Raises as `stream`.
+        """
+        return stream_attempts(self.engine, request)
+
+
+def as_a_whole(request: Request) -> Request:
+    """Return a request whose audio is decoded in large chunks. Raises RequestError if it asks for a size of chunk."""
+    if request.chunk_frames is not None:
+        raise RequestError("chunk_frames has no effect on synthesize, which returns all of the audio; use stream")
+    return replace(request, chunk_frames=WHOLE_CHUNKS)
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, after the work under way."""
+    mx.synchronize()
+    mx.clear_cache()

@@ -18,13 +18,28 @@ from safetensors import safe_open
 
 import checkpoints
 import sounds
-from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts import Qwen3TTS, Sampling
+from mlx_qwen3_tts.evaluation.compare_devices import tf32_is_on
+from mlx_qwen3_tts.generation.engine import Frames
+from mlx_qwen3_tts.generation.frames import FrameFunctions
+from mlx_qwen3_tts.generation.prompt import embed
+from mlx_qwen3_tts.request import Request
 from tolerances import TIE
 
 mx.set_default_device(mx.cpu)
+HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
+# MLX reads it at its first operation on a GPU, which is one of test_gpu.py.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 GOLDEN = Path(os.environ.get("GOLDEN") or Path(__file__).with_name("golden"))
 SHARED = Path(__file__).parents[2] / "shared"  # the released vocabulary and recordings, where a developer has them
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """State which float32 test_gpu.py ran with."""
+    if HAS_GPU:
+        used = "TF32" if tf32_is_on() else "full float32"
+        terminalreporter.write_line(f"test_gpu.py: {used} (MLX_ENABLE_TF32={os.environ['MLX_ENABLE_TF32']})")
 
 
 @dataclass
@@ -74,9 +89,40 @@ def until_a_tie(golden, name: str) -> int:
     return int(ties.argmax()) if ties.any() else len(ties)
 
 
-def text_at(tts: Qwen3TTS, prompt) -> mx.array:
-    """The text that the next frame is fed [1, hidden]."""
-    return tts.talker.embed_text(prompt.text.take(1))[0]
+def on_mlx_thread(tts: Qwen3TTS, function, *args):
+    """What a function returns that uses a model's arrays, which belong to the MLX thread."""
+    return tts.engine.worker.run(function, *args)
+
+
+def embeddings_of(tts: Qwen3TTS, prompt) -> np.ndarray:
+    """A prompt's embeddings [positions, hidden]."""
+    return on_mlx_thread(tts, lambda: np.array(embed(tts.talker, prompt, 0, len(prompt)).astype(mx.float32))[0])
+
+
+def text_at(tts: Qwen3TTS, prompt) -> np.ndarray:
+    """The embedding of the text that the next frame is fed [1, hidden]."""
+    return on_mlx_thread(tts, lambda: np.array(tts.talker.embed_text(mx.array(prompt.feed.take())).astype(mx.float32)))
+
+
+def frames_of(tts: Qwen3TTS, text: str, limit: int) -> Frames:
+    """The frames of a request. Use them on the MLX thread."""
+    engine = tts.engine
+    prompt = engine.prompts.build(Request(text))
+    return Frames(engine, prompt, engine.prefill(prompt, seed=1), Sampling().resolve(tts.generation_config), limit)
+
+
+class SlowStep:
+    """Makes a talker's step take some tenths of a second on the device: a sort of three million numbers."""
+
+    def __init__(self, functions: FrameFunctions) -> None:
+        self.step = functions.step
+        self.numbers = mx.random.uniform(shape=(3_000_000,), key=mx.random.key(0))
+        mx.eval(self.numbers)
+
+    def __call__(self, *args, **kwargs):
+        hidden, logits, buffers = self.step(*args, **kwargs)
+        nothing = 0 * mx.sort(self.numbers)[0]
+        return hidden + nothing, logits + nothing, buffers
 
 
 def arguments(case: dict) -> dict:
@@ -119,6 +165,27 @@ def demo_base() -> Qwen3TTS:
 def checkpoint(tmp_path) -> Path:
     """A checkpoint directory of this test's own, to be damaged."""
     return checkpoints.write(tmp_path / "checkpoint", "projected")
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Watch a function that still does its work: spy(owner, name) returns the list of its calls, (name, arguments).
+
+    calls: a list to append to, for the order of calls of several functions.
+    """
+
+    def watch(owner, name: str, calls: list | None = None) -> list[tuple[str, tuple]]:
+        calls = [] if calls is None else calls
+        original = getattr(owner, name)
+
+        def noted(*args, **kwargs):
+            calls.append((name, args))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+        return calls
+
+    return watch
 
 
 @pytest.fixture

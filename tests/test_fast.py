@@ -1,22 +1,30 @@
 """Every fast path gives what the plain one gives: exactly, in float32."""
 
+from types import ModuleType
+
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
 import checkpoints
 import sounds
+from conftest import frames_of, on_mlx_thread
 from mlx_qwen3_tts import Qwen3TTS, Sampling
-from mlx_qwen3_tts.checkpoint.load import load_directory
+from mlx_qwen3_tts.codec import layers
+from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.codec.decoder import SnakeBeta
 from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
 from mlx_qwen3_tts.config.model import CodePredictorConfig
-from mlx_qwen3_tts.generation.frames import FrameFunctions, PrefixCache, generate_frames, prefill
-from mlx_qwen3_tts.generation.prompt import Request
-from mlx_qwen3_tts.models.cache import STEP, KVCache
+from mlx_qwen3_tts.generation.engine import DecodeState, Engine
+from mlx_qwen3_tts.generation.frames import MAX_TRACES, FrameFunctions
+from mlx_qwen3_tts.generation.prefix_cache import MAX_PREFIXES, PrefixCache
+from mlx_qwen3_tts.generation.sampling import FrameOptions
+from mlx_qwen3_tts.models.cache import MIN_CAPACITY, KVCache
+from mlx_qwen3_tts.models.code_predictor import CodePredictor
 from mlx_qwen3_tts.models.fused import fuse
-from mlx_qwen3_tts.models.qwen3 import Transformer
+from mlx_qwen3_tts.models.qwen3 import Transformer, silu
 from mlx_qwen3_tts.models.talker import Talker
 
 FRAMES = 200
@@ -33,13 +41,28 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
 
 
 class PlainFunctions(FrameFunctions):
-    """Nothing compiled, and a step over exactly the past."""
+    """Nothing compiled, no embedding kept, and a step over exactly the past."""
 
     def __init__(self, talker: Talker) -> None:
         super().__init__(talker, compiled=False)
 
-    def step(self, embedding, text, caches):
-        return self._talker((embedding + text)[:, None], caches)
+    def embed_text(self, ids, pad_id):
+        return self.talker.embed_text(mx.array(ids))
+
+    def step(self, embedding, text, buffers, cursor, positions, mask):
+        caches = [KVCache() for _ in buffers]
+        for cache, buffer in zip(caches, buffers, strict=True):
+            cache.restore(buffer[:, :, :, :cursor])
+        hidden, logits = self.talker((embedding + text)[:, None], caches)
+        return hidden, logits, [cache.buffer for cache in caches]
+
+
+class PlainCodec(Codec):
+    """Nothing compiled."""
+
+    def __init__(self, config, network, worker) -> None:
+        super().__init__(config, network, worker)
+        self._decode = network.decoder
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +71,12 @@ def plain_models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     result = {}
     for kind in ("custom_voice", "voice_design", "base"):
         directory = checkpoints.write(tmp_path_factory.mktemp("plain") / kind, "projected", kind)
-        tts = Qwen3TTS("plain", load_directory(directory, None, fused=False))
-        tts._functions, tts._prefixes, tts.codec._decode = PlainFunctions(tts.talker), None, tts.codec.decoder
-        assert "q_proj" in tts.talker.model.layers[0].self_attn
-        result[kind] = tts
+        engine = Engine.load(directory, fused=False)
+        engine.functions = PlainFunctions(engine.talker)
+        engine.codec = PlainCodec(engine.codec.config, engine.codec.network, engine.worker)
+        engine.prefixes = None
+        assert "q_proj" in engine.talker.model.layers[0].self_attn
+        result[kind] = Qwen3TTS("plain", engine)
     return result
 
 
@@ -76,22 +101,6 @@ def test_all_of_it_together(models, plain_models, kind, options, sampling):
     assert len(plain.codes) == frames
     np.testing.assert_array_equal(fast.codes, plain.codes)
     np.testing.assert_allclose(fast.audio, plain.audio, atol=1e-5)
-
-
-def test_the_host_waits_once_a_frame(models, monkeypatch):
-    """For the codes, after the next step was queued; nothing else is evaluated."""
-    tts, events = models["custom_voice"], []
-    sampling = Sampling().resolve(tts.generation_config)
-    prompt = tts._prompts.build(Request("Hello world"))
-    frames = generate_frames(tts.talker, tts._functions, sampling, prompt, prefill(tts.talker, prompt), 1, 9)
-    next(frames)  # compiles
-    for module, name in ((mx, "async_eval"), (mx, "eval"), (mx, "synchronize"), (np, "array")):
-        real = getattr(module, name)
-        noted = lambda *a, real=real, name=name, **k: (events.append(name), real(*a, **k))[1]  # noqa: E731
-        monkeypatch.setattr(module, name, noted)
-    for _ in range(3):
-        next(frames)
-    assert events == ["async_eval", "array"] * 3
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
@@ -125,20 +134,39 @@ def test_fused_layers(kv_heads, batch, dtype):
 
 def test_static_cache_is_the_growing_one(models):
     """A step of static shapes and a mask gives what one over exactly the past gives, across a growth of the cache."""
-    talker = models["custom_voice"].talker
-    functions, hidden_size = models["custom_voice"]._functions, talker.config.hidden_size
-    x = mx.random.normal((1, STEP - 3, hidden_size), key=mx.random.key(0))
+    on_mlx_thread(models["custom_voice"], compare_steps, models["custom_voice"].engine)
+
+
+def compare_steps(engine: Engine) -> None:
+    talker = engine.talker
+    hidden_size = talker.config.hidden_size
+    x = mx.random.normal((1, MIN_CAPACITY - 3, hidden_size), key=mx.random.key(0))
     one, two = ([KVCache() for _ in talker.model.layers] for _ in range(2))
-    talker(x, one)
+    hidden, logits = talker(x, one)
     talker(x, two)
+    state = DecodeState(hidden, logits, one, seen=None, keys=None)
     for i in range(6):
-        embedding, text = mx.random.normal((2, 1, hidden_size), key=mx.random.key(i))
-        hidden, logits = functions.step(embedding, text, one)
-        expected, expected_logits = talker((embedding + text)[:, None], two)
-        assert mx.abs(hidden - expected).max().item() < 1e-5
-        assert mx.abs(logits - expected_logits).max().item() < 1e-5
-    assert one[0].offset == two[0].offset == STEP + 3
-    assert one[0].buffer.shape[2] == 2 * STEP
+        state.embedding, ids = mx.random.normal((1, hidden_size), key=mx.random.key(i)), [i]
+        expected, expected_logits = talker((state.embedding + talker.embed_text(mx.array(ids)))[:, None], two)
+        engine.step(state, *ids)
+        assert mx.abs(state.hidden - expected).max().item() < 1e-5
+        assert mx.abs(state.logits - expected_logits).max().item() < 1e-5
+    assert state.position == two[0].offset == MIN_CAPACITY + 3
+    assert one[0].buffer.shape[3] == 2 * MIN_CAPACITY
+
+
+def test_the_kept_embedding_of_padding(models):
+    """It is what the talker computes, also in rows of which some are padding."""
+    tts = models["custom_voice"]
+    pad = tts.config.tts_pad_token_id
+
+    def run() -> None:
+        for ids in ([pad], [5], [pad, 5, pad], [pad, pad]):
+            found = tts.engine.functions.embed_text(ids, pad)
+            expected = [tts.talker.embed_text(mx.array([id_]))[0] for id_ in ids]
+            assert (found == mx.stack(expected)).all(), ids
+
+    on_mlx_thread(tts, run)
 
 
 @pytest.mark.parametrize(
@@ -155,17 +183,14 @@ def test_fused_codec_layers(layer):
     layer.update(tree_map(lambda p: mx.random.normal(p.shape), layer.parameters()))
     x = mx.random.normal((2, 30, 6))
 
-    def run() -> mx.array:
-        first, state = layer(x[:, :11])
-        return mx.concatenate([first, layer(x[:, 11:], state)[0]], axis=1)
+    def run(part) -> mx.array:
+        first, state = part(x[:, :11])
+        return mx.concatenate([first, part(x[:, 11:], state)[0]], axis=1)
 
-    plain = run()
-    mx.eval(plain)
-    before = {name for name, _ in tree_flatten(layer.parameters())}
-    layer.fuse()
-    after = {name for name, _ in tree_flatten(layer.parameters())}
-    assert not before & after, "nothing was fused"
-    assert mx.abs(run() - plain).max().item() < 2e-5 * mx.abs(plain).max().item()
+    plain = run(layer)
+    fused = layer.fused()
+    assert type(fused) is not type(layer), "nothing was fused"
+    assert mx.abs(run(fused) - plain).max().item() < 2e-5 * mx.abs(plain).max().item()
 
 
 def test_compiled_decoder(models):
@@ -174,7 +199,7 @@ def test_compiled_decoder(models):
     codes = np.random.RandomState(0).randint(0, 256, (90, 16))
     state, chunks = None, []
     for start in range(0, 90, 9):
-        wave, state = codec.decoder(mx.array(codes[None, start : start + 9]), state)
+        wave, state = codec.network.decoder(mx.array(codes[None, start : start + 9]), state)
         chunks.append(wave[0])
     state, compiled = None, []
     for start in range(0, 90, 9):
@@ -183,13 +208,38 @@ def test_compiled_decoder(models):
     np.testing.assert_allclose(np.concatenate(compiled), np.array(mx.concatenate(chunks)), atol=1e-6)
 
 
-def test_functions_are_kept_but_not_for_ever(models):
-    frames = FrameFunctions(models["custom_voice"].talker)
-    resolved = Sampling().resolve(models["custom_voice"].generation_config)
-    assert frames.get(resolved) is frames.get(resolved)
-    for top_k in range(20):
-        frames.get(Sampling(top_k=top_k).resolve(models["custom_voice"].generation_config))
-    assert len(frames._functions) <= 8
+def test_one_trace_serves_all_requests_of_the_same_filters(models, spy):
+    """Temperature, penalty, seed and greedy drawing are inputs; other filters are a trace, of which few are kept."""
+    tts = models["custom_voice"]
+    traced, compiled = spy(CodePredictor, "__call__"), spy(mx, "compile")
+    functions = FrameFunctions(tts.talker)
+    before = len(compiled)
+
+    def frame(**options) -> None:
+        config = tts.talker.config
+        resolved = Sampling(**options).resolve(tts.generation_config)
+        hidden = mx.zeros((1, config.hidden_size))
+        logits = mx.zeros((1, config.vocab_size))
+        may_end = mx.array([[True]])
+        rows = FrameOptions.of([resolved], config)
+        functions.frame(hidden, logits, logits > 0, mx.random.key(len(traced))[None], may_end, rows)
+
+    def run() -> None:
+        frame()
+        frame()
+        frame(temperature=0.3, subtalker_temperature=1.5, repetition_penalty=2.0)
+        assert len(traced) == 1
+        frame(top_p=0.3)
+        frame(top_p=0.7, temperature=0.3)
+        assert len(traced) == 2
+        for top_k in range(1, MAX_TRACES - 1):
+            frame(top_k=top_k)
+        assert len(traced) == MAX_TRACES
+        assert len(compiled) == before
+        frame(top_k=MAX_TRACES)
+        assert len(compiled) == before + 1, "the function with its traces was dropped"
+
+    on_mlx_thread(tts, run)
 
 
 def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
@@ -216,10 +266,14 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
         original, watched = watch(kind)
         originals.append(original)
         kind.__call__ = watched
+
+    def run() -> None:
+        frames = frames_of(tts, "Hello", limit=2)
+        assert frames.next() is not None
+        assert frames.next() is not None
+
     try:  # the frames alone: the codec, which is float32 by intent, has the same MLP
-        start = tts._prompts.build(Request("Hello"))
-        sampling = Sampling().resolve(tts.generation_config)
-        list(generate_frames(tts.talker, tts._functions, sampling, start, prefill(tts.talker, start), 1, 2))
+        on_mlx_thread(tts, run)
     finally:
         for kind, original in zip(kinds, originals, strict=True):
             kind.__call__ = original
@@ -239,20 +293,20 @@ LONG = "hello this is a voice of the world and of speech that is in the world, "
         ("base", {"text": LONG, "non_streaming_mode": False}),
     ],
 )
-def test_prefixes_are_reused(models, monkeypatch, kind, options):
+def test_prefixes_are_reused(models, monkeypatch, spy, kind, options):
     """The second request runs fewer positions and gives the same codes and samples, to the bit."""
     tts = models[kind]
     if kind == "base":
         clip = sounds.SOUNDS["speech"]
         options = options | {"voice": tts.clone_voice(clip, options["text"])}
         options.pop("text")
-    monkeypatch.setattr(tts, "_prefixes", PrefixCache())
-    positions, call = [], Talker.__call__
-    monkeypatch.setattr(Talker, "__call__", lambda self, x, c: (positions.append(x.shape[1]), call(self, x, c))[1])
+    monkeypatch.setattr(tts.engine, "prefixes", PrefixCache())
+    calls = spy(Talker, "__call__")
 
     def run(text: str):
-        positions.clear()
+        calls.clear()
         result = tts.synthesize(text, seed=4, max_frames=12, **options)
+        positions = [x.shape[1] for _, (_, x, *_) in calls]
         return result, sum(count for count in positions if count > 1)
 
     cold, all_positions = run("Hello world")
@@ -262,16 +316,68 @@ def test_prefixes_are_reused(models, monkeypatch, kind, options):
     assert again < all_positions - 32
     np.testing.assert_array_equal(warm.codes, cold.codes)
     np.testing.assert_array_equal(warm.audio, cold.audio)
-    monkeypatch.setattr(tts, "_prefixes", None)
+    monkeypatch.setattr(tts.engine, "prefixes", None)
     np.testing.assert_array_equal(run("Hello world")[0].codes, cold.codes)
     np.testing.assert_array_equal(run("this is a voice")[0].codes, other.codes)
 
 
 def test_few_prefixes_are_kept(models, monkeypatch):
     tts = models["voice_design"]
-    monkeypatch.setattr(tts, "_prefixes", PrefixCache())
+    monkeypatch.setattr(tts.engine, "prefixes", PrefixCache())
     codes = [tts.synthesize("Hello", seed=4, max_frames=3, instruct=LONG + str(i)).codes for i in range(7)]
-    assert len(tts._prefixes._kept) == 4
+    assert len(tts.engine.prefixes) == MAX_PREFIXES == 4
     for i in (6, 0, 5):
         again = tts.synthesize("Hello", seed=4, max_frames=3, instruct=LONG + str(i)).codes
         np.testing.assert_array_equal(again, codes[i])
+
+
+@pytest.fixture
+def gpu_layers(monkeypatch):
+    """Let the codec's layers take the device for a GPU when they are fused; they compute on the CPU all the same."""
+    like_mlx = ModuleType("mlx.core")
+    like_mlx.__dict__.update(vars(mx))
+    like_mlx.default_device = lambda: mx.Device(mx.gpu)
+    monkeypatch.setattr(layers, "mx", like_mlx)
+
+
+def test_convolutions_of_a_gpu_need_no_copy_of_their_weights(models, gpu_layers):
+    """Metal's convolution copies weights that are not row-contiguous, at each call. The sound is that of the CPU."""
+    cpu = models["base"]
+    gpu = Qwen3TTS.from_pretrained(cpu.name)
+    for codec, has_convolutions in ((cpu.codec, False), (gpu.codec, True)):
+        modules = codec.network.decoder.named_modules()
+        convolutions = [path for path, part in modules if isinstance(part, nn.Conv1d) and part.weight.shape[1] > 1]
+        assert bool(len(convolutions) > 10) == has_convolutions
+
+    def copied(network) -> list[str]:
+        parameters = tree_flatten(network.parameters())
+        mx.eval(network.parameters())
+        return [path for path, array in parameters if array.ndim == 3 and not memoryview(array).c_contiguous]
+
+    assert on_mlx_thread(gpu, copied, gpu.codec.network) == []
+    assert on_mlx_thread(gpu, copied, gpu.network.speaker_encoder) == []
+    codes = np.random.RandomState(0).randint(0, 256, (20, 16))
+    np.testing.assert_allclose(gpu.codec.decode(codes), cpu.codec.decode(codes), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_silu_is_rounded_once(dtype):
+    """For every number of the type: x / (1 + exp(-x)) in float32 and then rounded, which is what PyTorch computes."""
+    x = mx.array(np.arange(2**16, dtype=np.uint16)).view(dtype)
+    x = mx.where(mx.abs(x) < 60000, x, 0)
+    wide = np.array(x.astype(mx.float32))
+    with np.errstate(over="ignore"):
+        expected = mx.array(wide / (1 + np.exp(-wide))).astype(dtype)
+    found = silu(x)
+    assert found.dtype == dtype
+    assert (found != expected).sum().item() <= 4, "the last bit of a float32 exponential may decide a tie"
+
+
+def test_every_silu_is_computed_in_float32(checkpoint, spy):
+    """In the text projection and in both forms of the decoder layer."""
+    for fused in (True, False):
+        tts = Qwen3TTS("bfloat16", Engine.load(checkpoint, "bfloat16", fused))
+        calls = spy(nn, "silu")
+        on_mlx_thread(tts, lambda tts=tts: frames_of(tts, "Hello", limit=2).next())
+        assert len(calls) > 2
+        assert {x.dtype for _, (x,) in calls} == {mx.float32}

@@ -1,6 +1,7 @@
 """The frame loop: greedy codes equal the official ones, and the speech ends where it ends there."""
 
-from dataclasses import replace
+import json
+import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import checkpoints
 from conftest import arguments, until_a_tie
-from mlx_qwen3_tts import Sampling
+from mlx_qwen3_tts import Qwen3TTS, Sampling
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
@@ -28,13 +29,18 @@ def test_committed_data_has_no_ties(golden):
 
 
 @pytest.mark.parametrize("stop", ["late", "early", "at-once"])
-def test_end(golden, stop, monkeypatch):
+def test_end(golden, stop, tmp_path):
     """An ordinary code stands in for the end: one met late, one met early, one that would come at frame 0."""
     tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][0]
     if until_a_tie(golden, f"stop-{stop}") < len(golden[f"stop-{stop}.codes"]):
         pytest.skip("this seed meets a near-tie before the end")
     eos = int(golden[f"stop-{stop}.eos"][0])
-    monkeypatch.setattr(tts.talker, "config", replace(tts.talker.config, codec_eos_token_id=eos))
+    shutil.copytree(tts.name, tmp_path / "ends")
+    path = tmp_path / "ends" / "config.json"
+    config = json.loads(path.read_text())
+    config["talker_config"]["codec_eos_token_id"] = eos
+    path.write_text(json.dumps(config))
+    tts = Qwen3TTS.from_pretrained(tmp_path / "ends")
     expected = golden[f"stop-{stop}.codes"]
     result = tts.synthesize(**arguments(case), sampling=GREEDY, max_frames=42)
     np.testing.assert_array_equal(result.codes, expected)

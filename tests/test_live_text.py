@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.text.feed import TextIds
-from mlx_qwen3_tts.text.incremental import LiveEncoder, encode_live
-from mlx_qwen3_tts.text.segment import decode_pieces, paragraphs
+from mlx_qwen3_tts.text.feed import TextFeed
+from mlx_qwen3_tts.text.incremental import IncrementalEncoder, encode_live
+from mlx_qwen3_tts.text.segment import ParagraphSplitter, decode_pieces
 
 TEXT = "Hello world,\n this is  a voice: 今天 25°C 🙂👍🏽👨‍👩‍👧 — naïve cafe\u0301, d\u0307\u0323 한국어 "
 TEXT += "don't they'LL  go?\r\n\n No!!\n"
@@ -32,7 +32,7 @@ def ids(tokenizer, pieces) -> list[int]:
 
 
 def test_ids_of_pieces_are_those_of_the_whole(demo):
-    rng, tokenizer = random.Random(0), demo._prompts.tokenizer
+    rng, tokenizer = random.Random(0), demo.engine.tokenizer
     texts = [TEXT, *("".join(rng.choices(POOL, k=rng.randint(1, 25))) for _ in range(2000))]
     for text in texts:
         pieces = cut(text, rng)
@@ -41,7 +41,7 @@ def test_ids_of_pieces_are_those_of_the_whole(demo):
 
 
 def test_ids_come_as_soon_as_they_are_certain(demo):
-    tokenizer = demo._prompts.tokenizer
+    tokenizer = demo.engine.tokenizer
     batches = list(encode_live(tokenizer, "", ["Hel", "lo", " wor", "ld. How", " are"]))
     assert [tokenizer.decode(batch) for batch in batches] == ["", "", "", "Hello", " world.", " How", " are"]
 
@@ -52,7 +52,7 @@ def test_codes_of_pieces_are_those_of_the_whole(demo, seed):
     call = dict(seed=1, stop_runaway=False)  # of a speech that lasts longer than its text
     if not hasattr(demo, "expected_codes"):
         demo.expected_codes = demo.synthesize(TEXT, max_frames=130, non_streaming_mode=False, **call).codes
-        assert len(demo.expected_codes) == 130 > len(demo._prompts.tokenizer.encode(TEXT))
+        assert len(demo.expected_codes) == 130 > len(demo.engine.tokenizer.encode(TEXT))
     frames = 130 if seed < 2 else 6  # the ids decide; two runs to the text's end show it
     pieces = decode_pieces(cut(TEXT.encode(), random.Random(seed)))
     result = demo.synthesize(pieces, max_frames=frames, **call)
@@ -165,7 +165,7 @@ def test_bytes_that_are_no_utf8():
 def test_paragraphs(text, expected):
     for size in range(1, len(text) + 2):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        assert ["".join(paragraph) for paragraph in paragraphs(pieces)] == expected, size
+        assert ["".join(paragraph) for paragraph in ParagraphSplitter(pieces)] == expected, size
 
 
 def test_paragraphs_come_as_they_are_written():
@@ -176,7 +176,7 @@ def test_paragraphs_come_as_they_are_written():
             given.append(piece)
             yield piece
 
-    texts = iter(paragraphs(source()))
+    texts = iter(ParagraphSplitter(source()))
     assert next(next(texts)) == "one"
     assert given == ["one "]
     assert list(next(texts)) == ["th", "ree"]
@@ -187,15 +187,15 @@ def test_long_paragraphs_are_cut_after_a_sentence():
     sentence = "This is a sentence of some fifty characters, or so. "
     for size in (1, 7, 100, 5000, 10**6):
         text = sentence * 200
-        parts = ["".join(p) for p in paragraphs([text[i : i + size] for i in range(0, len(text), size)])]
+        parts = ["".join(p) for p in ParagraphSplitter([text[i : i + size] for i in range(0, len(text), size)])]
         assert " ".join(parts) == text.strip()
         assert all(part.endswith("so.") and len(part) < 2600 for part in parts)
         assert len(parts) in (5, 6)
     words = "word " * 2000
-    assert all(len(part) <= 2501 for part in ("".join(p) for p in paragraphs([words])))
-    assert " ".join("".join(p) for p in paragraphs([words])) == words.strip()
+    assert all(len(part) <= 2501 for part in ("".join(p) for p in ParagraphSplitter([words])))
+    assert " ".join("".join(p) for p in ParagraphSplitter([words])) == words.strip()
     endless = "x" * 9000
-    assert "".join("".join(p) for p in paragraphs([endless])) == endless
+    assert "".join("".join(p) for p in ParagraphSplitter([endless])) == endless
 
 
 def test_waiting_for_text_is_not_the_model_s_time(demo):
@@ -215,24 +215,29 @@ def test_chunks_tell_where_the_text_ran_dry(demo):
     assert not any(chunk.text_ran_dry for chunk in demo.stream("Hello", seed=3, max_frames=6))
 
 
-def test_text_ids():
-    text = TextIds(iter([[1], [], [2, 3]]), end=8, pad=9)
-    assert not text.ready
-    assert text.take(2) == [1, 2]
-    assert (text.known, text.ready, text.ended, text.exhausted) == (1, True, False, False)
-    text.put_back([6, 7])
-    assert text.rest() == [6, 7, 3, 8]
-    assert (text.ended, text.exhausted, text.ready) == (True, True, True)
-    assert text.take(2) == [9, 9]
+def test_text_feed():
+    feed = TextFeed(iter([[1], [], [2, 3]]), end=8, pad=9)
+    assert not feed.ready
+    with pytest.raises(LookupError):
+        feed.take()
+    feed.require(2)
+    assert feed.take(2) == [1, 2]
+    assert (feed.known, feed.ready, feed.ended, feed.exhausted) == (1, True, False, False)
+    feed.prepend([6, 7])
+    feed.begin_speech()
+    assert feed.take_rest() == [6, 7, 3, 8]
+    assert (feed.ended, feed.exhausted, feed.ready, feed.length) == (True, True, True, 3)
+    assert feed.take(2) == [9, 9]
+    assert [feed.consumed_before(frame) for frame in range(6)] == [False] * 4 + [True] * 2
 
 
 def test_a_word_without_end_is_not_split_at_each_letter(demo, monkeypatch):
     """The work grows with the text, not with its square; the ids are those of the whole."""
-    tokenizer, looked = demo._prompts.tokenizer, []
-    split = type(tokenizer).before_last_word
-    monkeypatch.setattr(type(tokenizer), "before_last_word", lambda t, s: (looked.append(len(s)), split(t, s))[1])
+    tokenizer, looked = demo.engine.tokenizer, []
+    split = type(tokenizer).last_word_start
+    monkeypatch.setattr(type(tokenizer), "last_word_start", lambda t, s: (looked.append(len(s)), split(t, s))[1])
     text = "Hello " + "ab" * 5000 + " world"
-    encoder = LiveEncoder(tokenizer)
+    encoder = IncrementalEncoder(tokenizer)
     ids = [id_ for letter in text for id_ in encoder.feed(letter)] + encoder.finish()
     assert ids == tokenizer.encode(text)
     assert sum(looked) < 20 * len(text)

@@ -4,24 +4,26 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from conftest import arguments, text_at
+from conftest import arguments, embeddings_of, on_mlx_thread, text_at
 from mlx_qwen3_tts import RequestError
-from mlx_qwen3_tts.generation.prompt import Request
+from mlx_qwen3_tts.generation.prompt import embed
+from mlx_qwen3_tts.request import Request
 from tolerances import EMBEDDINGS, relative
 
 
 def test_ids_and_embeddings(golden):
     for tts, case in golden.cases():
-        name, builder = case["name"], tts._prompts
-        assert builder.text_ids(case["text"]) == golden[f"{name}.ids"].tolist(), name
+        name, builder = case["name"], tts.engine.prompts
+        assert builder.assistant_ids(case["text"]) == golden[f"{name}.ids"].tolist()[1:-5], name
         prompt = builder.build(Request(**arguments(case)))
         expected = golden[f"{name}.embeddings"]
-        assert prompt.embeddings.shape[1:] == expected.shape, name
-        assert relative(np.array(prompt.embeddings[0]), expected) < EMBEDDINGS, name
+        embeddings = embeddings_of(tts, prompt)
+        assert embeddings.shape == expected.shape, name
+        assert relative(embeddings, expected) < EMBEDDINGS, name
         trailing = golden[f"{name}.trailing"]
         for frame in range(len(trailing) + 2):
             expected = trailing[frame : frame + 1] if frame < len(trailing) else golden[f"{name}.pad"]
-            assert relative(np.array(text_at(tts, prompt)), expected) < EMBEDDINGS, (name, frame)
+            assert relative(text_at(tts, prompt), expected) < EMBEDDINGS, (name, frame)
 
 
 def test_positions_are_counted_from_zero(golden):
@@ -33,18 +35,18 @@ def test_positions_are_counted_from_zero(golden):
 
 
 def test_control_tokens_in_text_are_plain_text(demo):
-    builder = demo._prompts
+    builder = demo.engine.prompts
     config = demo.config
     control = {config.im_start_token_id, config.im_end_token_id, config.tts_pad_token_id, config.tts_eos_token_id}
     for text in ("a<|im_end|>b", "<tts_pad>", "<|im_start|>assistant\n", "<tts_text_eod>"):
-        ids = builder.text_ids(text)
-        assert not control & set(ids[3:-5])
-        assert builder.tokenizer.decode(ids[3:-5]) == text
+        ids = builder.assistant_ids(text)
+        assert not control & set(ids)
+        assert builder.tokenizer.decode(ids[2:]) == text
         assert not control & set(builder.instruct_ids(text)[1:-2])
 
 
 def test_dialect_rule(demo):
-    language_id = demo._prompts.language_id
+    language_id = demo.engine.prompts.language_id
     ids = demo.config.talker_config.codec_language_id
     assert language_id(None, "ada") is None
     assert language_id("auto", "chuan") == ids["sichuan_dialect"]
@@ -68,5 +70,6 @@ def test_dtype_follows_the_model(checkpoint):
     from mlx_qwen3_tts import Qwen3TTS
 
     tts = Qwen3TTS.from_pretrained(checkpoint, dtype="bfloat16")
-    prompt = tts._prompts.build(Request("Hello"))
-    assert prompt.embeddings.dtype == text_at(tts, prompt).dtype == mx.bfloat16
+    prompt = tts.engine.prompts.build(Request("Hello"))
+    assert on_mlx_thread(tts, lambda: embed(tts.talker, prompt, 0, len(prompt)).dtype) == mx.bfloat16
+    assert on_mlx_thread(tts, lambda: tts.engine.functions.embed_text([0], 1).dtype) == mx.bfloat16

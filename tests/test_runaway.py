@@ -14,7 +14,8 @@ import checkpoints
 from conftest import SHARED
 from mlx_qwen3_tts import Qwen3TTS, RequestError
 from mlx_qwen3_tts.audio.read import resample
-from mlx_qwen3_tts.generation.runaway import CYCLE_HELD, SILENCE_HELD, Guard, frame_budget, retry_seed
+from mlx_qwen3_tts.generation import stream
+from mlx_qwen3_tts.generation.runaway import CYCLE_BUFFERED, SILENCE_BUFFERED, RunawayDetector, frame_budget, retry_seed
 
 FRAME, RATE = 1920, 12.5
 SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
@@ -42,16 +43,18 @@ def recording(rng, parts: list[tuple[str, float]]) -> tuple[np.ndarray, np.ndarr
 
 def pass_through(codes, audio, sizes, over=None):
     """What a guard lets pass of frames that come in chunks of these sizes, and how it ends."""
-    guard, out, at, reason = Guard(), [], 0, None
+    detector, out, at = RunawayDetector(), [], 0
     sizes = itertools.chain(sizes, itertools.repeat(sizes[-1]))
-    while reason is None:
+    ran_away = False
+    while at < len(codes) and not ran_away:
         size = min(next(sizes), len(codes) - at)
         chunk = slice(at, at + size)
         flags = [True] * size if over is None else over[chunk]
         at += size
-        end = "stop" if at == len(codes) else None
-        *given, reason = guard.admit(codes[chunk], audio[chunk.start * FRAME : at * FRAME], flags, end)
-        out.append(given)
+        samples = audio[chunk.start * FRAME : at * FRAME]
+        *emitted, ran_away = detector.push(codes[chunk], samples, flags, last=at == len(codes))
+        out.append(emitted)
+    reason = "runaway" if ran_away else "stop"
     return np.concatenate([c for c, _ in out]), np.concatenate([a for _, a in out]), reason
 
 
@@ -80,7 +83,7 @@ def test_speech_that_is_quiet_throughout_passes_whole(level):
 
 
 @pytest.mark.parametrize("seed", SEQUENCES)
-@pytest.mark.parametrize("kind, kept", [("pause", SILENCE_HELD), ("hum", CYCLE_HELD)])
+@pytest.mark.parametrize("kind, kept", [("pause", SILENCE_BUFFERED), ("hum", CYCLE_BUFFERED)])
 def test_a_runaway_is_cut(seed, kind, kept):
     """Minutes of near-silence, or of one short cycle, after speech: it ends soon after the speech."""
     rng = np.random.default_rng(seed)
@@ -121,9 +124,9 @@ def test_no_runaway_before_the_text_is_over():
 def test_a_second_of_silence_is_not_held_back():
     """Whoever plays the stream waits in no ordinary pause."""
     codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 0.96), ("speech", 1)])
-    guard = Guard()
+    detector = RunawayDetector()
     for i in range(len(codes)):
-        given, _, _ = guard.admit(codes[i : i + 1], audio[i * FRAME : (i + 1) * FRAME], [True], None)
+        given, _, _ = detector.push(codes[i : i + 1], audio[i * FRAME : (i + 1) * FRAME], [True])
         assert len(given) == 1, i
 
 
@@ -141,7 +144,7 @@ def endless(tmp_path_factory) -> Qwen3TTS:
 
 def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
     """Let the model fall silent in the codec after `after` frames, for `frames` or for ever."""
-    decode, samples = type(tts.codec).queue_next, tts.codec.samples_per_frame
+    decode, samples = type(tts.codec).decode_async, tts.codec.samples_per_frame
 
     def quiet(codec, codes, state=None):
         at, state = state or (0, None)
@@ -150,7 +153,7 @@ def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
         gain = np.where((numbers >= after) & (numbers < after + (frames or 10**9)), 0.0, 1.0)
         return lambda: (audio() * np.repeat(gain, samples)).astype(np.float32), (at + len(codes), state)
 
-    monkeypatch.setattr(type(tts.codec), "queue_next", quiet)
+    monkeypatch.setattr(type(tts.codec), "decode_async", quiet)
 
 
 @pytest.mark.parametrize("layout", [True, False])
@@ -160,7 +163,7 @@ def test_a_model_without_end(endless, monkeypatch, layout):
     call = dict(seed=3, non_streaming_mode=layout)
     whole = endless.synthesize("Hello world", **call)
     assert whole.finish_reason == "runaway"
-    assert len(whole.codes) == 60 + SILENCE_HELD - 1
+    assert len(whole.codes) == 60 + SILENCE_BUFFERED - 1
     assert len(whole.audio) == len(whole.codes) * endless.codec.samples_per_frame
     chunks = list(endless.stream("Hello world", **call))
     assert chunks[-1].is_final
@@ -192,23 +195,26 @@ def test_switched_off(endless, monkeypatch):
     assert (result.finish_reason, len(result.codes)) == ("length", 150)
 
 
-def test_one_retry_with_a_seed_that_follows(endless, monkeypatch):
+def test_one_retry_with_a_seed_that_follows(endless, monkeypatch, spy):
     """Where no seed was given: the second attempt is what its seed, which the result names, gives alone."""
     silence(endless, monkeypatch, 5)
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
-    seeds, stream = [], Qwen3TTS._stream
-    monkeypatch.setattr(Qwen3TTS, "_stream", lambda tts, r, n: (seeds.append(r.seed), stream(tts, r, n))[1])
+    calls = spy(stream, "stream_chunks")
+
+    def seeds() -> list[int | None]:
+        return [request.seed for _, (_, request) in calls]
+
     for text in ("Hello world", ["Hello", " world"], iter(["Hello", " world"])):
-        seeds.clear()
+        calls.clear()
         result = endless.synthesize(text)
-        assert seeds == [None, retry_seed(41)], "one, not two"
+        assert seeds() == [None, retry_seed(41)], "one, not two"
         assert result.seed == retry_seed(41) != 41
         layout = isinstance(text, str)
         again = endless.synthesize("Hello world", seed=result.seed, non_streaming_mode=layout)
         np.testing.assert_array_equal(again.codes, result.codes)
-    seeds.clear()
+    calls.clear()
     assert endless.synthesize("Hello", seed=41).finish_reason == "runaway"
-    assert seeds == [41]
+    assert seeds() == [41]
     assert len({chunk.seed for chunk in endless.stream("Hello")}) == 1
 
 
@@ -219,17 +225,17 @@ def test_the_command_line_tells_and_tries_once_more(run_cli, checkpoint, tmp_pat
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
     code, _, err = run_cli(*argv, "-o", tmp_path / "a.wav")
     assert code == 0
-    assert f"making it once more, with seed {retry_seed(41)}" in err
+    assert f"generating it once more, with seed {retry_seed(41)}" in err
     assert "it ran on after its text" in err.splitlines()[-1]
     assert err.rstrip().endswith(f"seed {retry_seed(41)}")
-    assert soundfile.info(tmp_path / "a.wav").frames == (5 + SILENCE_HELD - 1) * 64
+    assert soundfile.info(tmp_path / "a.wav").frames == (5 + SILENCE_BUFFERED - 1) * 64
     run_cli(*argv, "--seed", retry_seed(41), "-o", tmp_path / "b.wav")
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     code, _, err = run_cli(*argv, "--seed", 41, "-o", tmp_path / "c.wav")
     assert (code, "once more" in err, "it ran on" in err) == (0, False, True)
     code, _, err = run_cli(*argv, "--frames-per-token", 0.1, "--max-frames", 3, "-o", tmp_path / "d.wav")
     assert code == 1
-    assert "no effect beside max_frames" in err
+    assert "no effect if max_frames is given" in err
 
 
 @pytest.mark.parametrize("text", ["Hello", "1234567890", "你好，世界。", "...!?", "a" * 50])
@@ -237,7 +243,7 @@ def test_the_command_line_tells_and_tries_once_more(run_cli, checkpoint, tmp_pat
 def test_budget(endless, monkeypatch, text, layout):
     """A text's tokens set the most frames that it may take; the same in both layouts."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
-    tokens = len(endless._prompts.tokenizer.encode(text))
+    tokens = len(endless.engine.tokenizer.encode(text))
     result = endless.synthesize(text, seed=1, frames_per_token=0.5, non_streaming_mode=layout)
     assert result.finish_reason == "length"
     assert frame_budget(tokens, 0.5) <= len(result.codes) <= frame_budget(tokens + 2, 0.5)

@@ -8,6 +8,7 @@ import pytest
 import checkpoints
 import sounds
 from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.generation.frames import FrameFunctions
 from tolerances import CHUNKED
 
 FRAMES = 300
@@ -42,40 +43,31 @@ def test_stream_equals_the_whole(models, mode):
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=CHUNKED)
 
 
-def count_frames(tts, monkeypatch, calls: list) -> None:
-    """Note each frame that is asked for."""
-    get = tts._functions.get
-
-    def counting(sampling):
-        frame = get(sampling)
-        return lambda *arrays: (calls.append("frame"), frame(*arrays))[1]
-
-    monkeypatch.setattr(tts._functions, "get", counting)
-
-
-def test_one_frame_before_the_first_chunk(models, monkeypatch):
+def test_one_frame_before_the_first_chunk(models, spy):
     """And nothing more: one prefill, one frame, one codec step; the talker's next step is not even queued."""
     tts, calls = models["custom_voice"], []
-    count_frames(tts, monkeypatch, calls)
-    codec, step = type(tts.codec), tts._functions.step
-    monkeypatch.setattr(tts._functions, "step", lambda *arrays: (calls.append("step"), step(*arrays))[1])
-    decode = codec.queue_next
-    monkeypatch.setattr(codec, "queue_next", lambda *a, **k: (calls.append("decode"), decode(*a, **k))[1])
+    for owner, name in ((tts.engine, "prefill"), (FrameFunctions, "frame"), (FrameFunctions, "step")):
+        spy(owner, name, calls)
+    spy(tts.codec, "decode_async", calls)
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
-    assert calls == ["frame", "decode"]
+    names = [name for name, _ in calls]
+    assert names == ["prefill", "frame", "decode_async"]
+    calls.clear()
     next(stream)
-    assert calls[2:5] == ["step", "frame", "step"], "from then on the next step is queued before a frame is read"
+    names = [name for name, _ in calls]
+    assert names[:3] == ["step", "frame", "step"], "from then on the next step is queued before a frame is read"
 
 
-def test_closing_ends_the_work(models, monkeypatch):
-    tts, calls = models["custom_voice"], []
-    count_frames(tts, monkeypatch, calls)
+def test_closing_ends_the_work(models, spy):
+    tts = models["custom_voice"]
+    frames = spy(tts.engine.functions, "frame")
     stream = tts.stream("Hello world", seed=11, chunk_frames=(1,))
     for _ in range(3):
         next(stream)
     stream.close()
-    assert len(calls) <= 4, "at most the frame that was under way"
+    tts.synthesize("Hello world", seed=11, max_frames=1)  # behind what is left on the MLX thread
+    assert len(frames) <= 4 + 1, "at most the frame that was under way"
     assert list(stream) == []
 
 

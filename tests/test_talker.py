@@ -3,20 +3,24 @@
 import mlx.core as mx
 import numpy as np
 
-from conftest import arguments
+from conftest import arguments, on_mlx_thread
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.generation.frames import PREFILL_STEP, prefill
-from mlx_qwen3_tts.generation.prompt import Prompt, Request
-from mlx_qwen3_tts.models.cache import STEP, KVCache
-from mlx_qwen3_tts.text.feed import TextIds
+from mlx_qwen3_tts.generation.engine import PREFILL_STEP
+from mlx_qwen3_tts.generation.prompt import Prompt, embed
+from mlx_qwen3_tts.models.cache import MIN_CAPACITY, KVCache
+from mlx_qwen3_tts.request import Request
+from mlx_qwen3_tts.text.feed import TextFeed
 from tolerances import LOGITS, relative
 
 
 def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits [frames + 1, vocab] and [frames, 15, codes] with the frames [frames, 16] given."""
-    talker = tts.talker
+    return on_mlx_thread(tts, force, tts.talker, prompt, codes)
+
+
+def force(talker, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     caches = [KVCache() for _ in talker.model.layers]
-    hidden, logits = talker(prompt.embeddings, caches)
+    hidden, logits = talker(embed(talker, prompt, 0, len(prompt)), caches)
     rows, residual_rows = [logits[0]], []
     for row in mx.array(codes):
         steps = []
@@ -27,9 +31,10 @@ def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
         code0 = talker.model.codec_embedding(row[:1])
         residual, total = talker.code_predictor(hidden, code0, choose)
-        assert (residual[0] == row[1:]).all()
+        assert (mx.concatenate(residual) == row[1:]).all()
         assert mx.allclose(total, talker.embed_frames(row[None]), rtol=0, atol=1e-5)
-        hidden, logits = talker(total[:, None] + talker.embed_text(prompt.text.take(1)), caches)
+        text = talker.embed_text(mx.array(prompt.feed.take()))
+        hidden, logits = talker((total + text)[:, None], caches)
         rows.append(logits[0])
         residual_rows.append(mx.stack(steps))
         mx.eval(rows, residual_rows)
@@ -40,7 +45,7 @@ def test_teacher_forced_logits(golden):
     tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][1]
     codes, frames = golden["forced.codes"], golden["forced.frames"]
     assert len(codes) == 120
-    talker, predictor = forced_logits(tts, tts._prompts.build(Request(**arguments(case))), codes)
+    talker, predictor = forced_logits(tts, tts.engine.prompts.build(Request(**arguments(case))), codes)
     for i, frame in enumerate(frames):
         assert relative(talker[frame], golden["forced.talker"][i]) < LOGITS, frame
         for g in range(15):
@@ -50,7 +55,7 @@ def test_teacher_forced_logits(golden):
 def test_prefill_equals_single_steps(golden):
     """One pass over the prompt gives what one position after the other gives, across a growth of the cache."""
     tts = golden.models["custom_voice"]
-    x = mx.random.normal((1, STEP + 20, tts.config.talker_config.hidden_size), key=mx.random.key(0))
+    x = mx.random.normal((1, MIN_CAPACITY + 20, tts.config.talker_config.hidden_size), key=mx.random.key(0))
     whole, steps = ([KVCache() for _ in tts.talker.model.layers] for _ in range(2))
     hidden, logits = tts.talker(x, whole)
     for position in range(x.shape[1]):
@@ -79,13 +84,19 @@ def test_bfloat16_embeddings_are_rounded_once(checkpoint):
 def test_prefill_in_steps_equals_one_pass(golden):
     """Across the boundary of a step, and in bounded memory."""
     tts = golden.models["custom_voice"]
-    x = mx.random.normal((1, PREFILL_STEP + 70, tts.config.talker_config.hidden_size), key=mx.random.key(0))
-    caches = [KVCache() for _ in tts.talker.model.layers]
-    hidden, logits = tts.talker(x, caches)
-    start = prefill(tts.talker, Prompt(x, TextIds([], 0, 0)))
-    assert start.caches[0].offset == x.shape[1]
-    assert relative(np.array(start.hidden), np.array(hidden)) < LOGITS
-    assert relative(np.array(start.logits), np.array(logits)) < LOGITS
+    length, rng = PREFILL_STEP + 70, np.random.RandomState(0)
+    codes = rng.randint(0, 256, (length, 16)).astype(np.int32)
+    prompt = Prompt(rng.randint(0, 256, length).astype(np.int32), codes, TextFeed([], 0, 0), prefix=0)
+
+    def whole():
+        caches = [KVCache() for _ in tts.talker.model.layers]
+        return tts.talker(embed(tts.talker, prompt, 0, length), caches)
+
+    hidden, logits = on_mlx_thread(tts, lambda: [np.array(array) for array in whole()])
+    state = on_mlx_thread(tts, tts.engine.prefill, prompt, 1)
+    assert state.position == length
+    assert relative(np.array(state.hidden), hidden) < LOGITS
+    assert relative(np.array(state.logits), logits) < LOGITS
 
 
 def test_projection_is_there_only_between_different_widths(golden):

@@ -6,143 +6,130 @@
 Greedy (do_sample=False) takes the largest logit after the penalties and leaves out temperature, top-k and top-p.
 """
 
-from dataclasses import dataclass, fields
-from numbers import Integral, Real
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from ..config.model import GenerationConfig, TalkerConfig
-from ..errors import RequestError
-
-OFFICIAL = GenerationConfig()  # the official code's own defaults
-MIN_FRAMES = 2  # min_new_tokens of the official generate(), which is not configurable there either
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling options under generation_config.json's names; None means the checkpoint's own default.
+class DrawOptions(NamedTuple):
+    """How one codebook is drawn, for each row: arrays [rows, 1] for a compiled function.
 
-    The subtalker is the code predictor. top_k=0 and top_p=1.0 switch those filters off.
+    They are inputs and not constants, so that other values need no other function and no other kernel. Two filters
+    are left out if no row needs them, and top-k, which almost every request leaves at the same number, is a number
+    then: a view in place of a gather.
     """
 
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    subtalker_dosample: bool | None = None
-    subtalker_temperature: float | None = None
-    subtalker_top_k: int | None = None
-    subtalker_top_p: float | None = None
+    sample: mx.array  # bool; false takes the largest logit
+    temperature: mx.array  # float32
+    top_k: mx.array | int  # int32, at most the vocabulary; a number if it is the same in all rows
+    top_p: mx.array | None  # float32; None switches the filter off for all rows
 
-    def resolve(self, defaults: GenerationConfig) -> "Sampling":
-        """The same options with every None replaced by the checkpoint's default.
+    @classmethod
+    def of(cls, rows: Sequence[GenerationConfig], vocab_size: int, do_sample: str, prefix: str) -> "DrawOptions":
+        """Return the options of resolved `rows`, whose fields are called `do_sample` and `prefix` + "temperature" etc.
 
-        Raises RequestError for a value out of range, and for one that could have no effect because the draw it
-        shapes is switched off.
+        A greedy row has temperature 1 and no filter, so that its logits keep their order exactly.
         """
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        values = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
-        for switch, prefix in (("do_sample", ""), ("subtalker_dosample", "subtalker_")):
-            for name in (f"{prefix}temperature", f"{prefix}top_k", f"{prefix}top_p"):
-                if given[name] is not None and not values[switch]:
-                    off = "off" if given[switch] is not None else "off by this checkpoint's default"
-                    raise RequestError(
-                        f"{name} has no effect while {switch} is {off}; switch it on, or leave {name} out"
-                    )
-        _check_ranges(values)
-        # Numbers of other libraries become Python's own.
-        return Sampling(**{name: type(getattr(OFFICIAL, name))(value) for name, value in values.items()})
+        sample = [getattr(row, do_sample) for row in rows]
 
-    def check(self) -> None:
-        """Raise RequestError for what no checkpoint could take: a value out of range, or one without effect."""
-        self.resolve(OFFICIAL)
+        def values(name: str, unused: float) -> list[float]:
+            return [getattr(row, prefix + name) if on else unused for row, on in zip(rows, sample, strict=True)]
 
-    def talker_filter(self, logits: mx.array) -> mx.array:
-        """Temperature, top-k and top-p for codebook 0; nothing when greedy."""
-        return warp(logits, self.temperature, self.top_k, self.top_p) if self.do_sample else logits
+        top_k = [int(min(k or vocab_size, vocab_size)) for k in values("top_k", vocab_size)]
+        top_p = values("top_p", 1.0)
+        return cls(
+            sample=_column(sample, mx.bool_),
+            temperature=_column(values("temperature", 1.0), mx.float32),
+            top_k=top_k[0] if len(set(top_k)) == 1 else _column(top_k, mx.int32),
+            top_p=None if set(top_p) == {1.0} else _column(top_p, mx.float32),
+        )
 
-    def subtalker_filter(self, logits: mx.array) -> mx.array:
-        """Temperature, top-k and top-p for codebooks 1..15; nothing when greedy."""
-        if not self.subtalker_dosample:
-            return logits
-        return warp(logits, self.subtalker_temperature, self.subtalker_top_k, self.subtalker_top_p)
+    def filter(self, logits: mx.array) -> mx.array:
+        """Scale float32 logits [rows, vocab] by temperature, and set those outside top-k and top-p to -inf.
 
+        Logits that tie with the k-th stay. Source: TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper of
+        transformers 4.57.3.
+        """
+        vocab_size = logits.shape[-1]
+        logits = logits / self.temperature
+        if isinstance(self.top_k, mx.array):
+            threshold = mx.take_along_axis(mx.sort(logits, axis=-1), vocab_size - self.top_k, axis=-1)
+            logits = mx.where(logits < threshold, -mx.inf, logits)
+        elif self.top_k < vocab_size:
+            kth = vocab_size - self.top_k  # from below
+            threshold = mx.partition(logits, kth, axis=-1)[..., kth : kth + 1]
+            logits = mx.where(logits < threshold, -mx.inf, logits)
+        if self.top_p is not None:
+            order = mx.argsort(logits, axis=-1)
+            ascending = mx.take_along_axis(logits, order, axis=-1)
+            cumulative = mx.cumsum(mx.softmax(ascending, axis=-1), axis=-1)
+            last = mx.arange(vocab_size) == vocab_size - 1  # the most likely one always stays
+            kept = mx.where((cumulative <= 1 - self.top_p) & ~last, -mx.inf, ascending)
+            kept = mx.where(self.top_p < 1, kept, ascending)
+            logits = mx.put_along_axis(logits, order, kept, axis=-1)
+        return logits
 
-DEFAULTS = Sampling()
+    def draw(self, logits: mx.array, noise: mx.array) -> mx.array:
+        """Draw one id for each row, uint32 [rows], from filtered float32 logits [rows, vocab].
 
-
-def _check_ranges(values: dict[str, Any]) -> None:
-    """Raise RequestError for a value that its option cannot have."""
-    for name, value in values.items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if name.endswith(("do_sample", "dosample")):
-            valid, rule = isinstance(value, bool), "true or false"
-        elif name.endswith("top_k"):
-            valid, rule = number and isinstance(value, Integral) and value >= 0, "a whole number, or 0 to switch it off"
-        elif name.endswith("top_p"):
-            valid, rule = number and 0 < value <= 1, "above 0 and at most 1, which switches it off"
-        elif name.endswith("temperature"):
-            # Below, float32 logits divided by it overflow: a draw would be of no distribution at all.
-            valid = number and 0.001 <= value <= 1000
-            rule = "from 0.001 to 1000 (for the most likely code every time, switch sampling off)"
-        else:
-            valid, rule = number and 0.001 <= value <= 1000, "from 0.001 to 1000 (1 switches it off)"
-        if not valid:
-            raise RequestError(f"{name} must be {rule}, not {value!r}")
+        The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014,
+        arXiv:1411.0030).
+        """
+        return mx.argmax(logits + mx.where(self.sample, noise, 0), axis=-1)
 
 
-def warp(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.array:
-    """Scale float32 logits [..., vocab] by temperature, and set those outside top-k and top-p to -inf.
+class FrameOptions(NamedTuple):
+    """The sampling options of a frame, for each row."""
 
-    Source: TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper of transformers 4.57.3. Logits that tie
-    with the k-th stay.
-    """
-    if temperature != 1:
-        logits = logits / temperature
-    if top_k:
-        kth = max(logits.shape[-1] - top_k, 0)  # from below
-        threshold = mx.partition(logits, kth, axis=-1)[..., kth : kth + 1]
-        logits = mx.where(logits < threshold, -mx.inf, logits)
-    if top_p < 1:
-        order = mx.argsort(logits, axis=-1)
-        ascending = mx.take_along_axis(logits, order, axis=-1)
-        cumulative = mx.cumsum(mx.softmax(ascending, axis=-1), axis=-1)
-        last = mx.arange(logits.shape[-1]) == logits.shape[-1] - 1  # the most likely one always stays
-        kept = mx.where((cumulative <= 1 - top_p) & ~last, -mx.inf, ascending)
-        logits = mx.put_along_axis(logits, order, kept, axis=-1)
-    return logits
+    repetition_penalty: mx.array  # float32 [rows, 1]
+    talker: DrawOptions
+    subtalker: DrawOptions
+
+    @classmethod
+    def of(cls, rows: Sequence[GenerationConfig], config: TalkerConfig) -> "FrameOptions":
+        """Return the options of resolved `rows` as arrays."""
+        codes = config.code_predictor_config.vocab_size
+        return cls(
+            repetition_penalty=_column([row.repetition_penalty for row in rows], mx.float32),
+            talker=DrawOptions.of(rows, config.vocab_size, "do_sample", ""),
+            subtalker=DrawOptions.of(rows, codes, "subtalker_dosample", "subtalker_"),
+        )
+
+
+def _column(values: Sequence[float], dtype: mx.Dtype) -> mx.array:
+    return mx.array(list(values), dtype)[:, None]
 
 
 def talker_logits(
-    logits: mx.array, seen: mx.array, may_end: mx.array, repetition_penalty: float, config: TalkerConfig
+    logits: mx.array, seen: mx.array, may_end: mx.array, repetition_penalty: mx.array | float, config: TalkerConfig
 ) -> mx.array:
-    """What applies to codebook 0 before temperature, whether greedy or not.
+    """Apply what concerns codebook 0 before temperature, whether a row is greedy or not.
 
-    logits: [batch, vocab], of any float type. seen: bool [batch, vocab], true for every id generated so far.
-    may_end: bool, false in the first MIN_FRAMES frames.
+    logits: [rows, vocab], of any float type. seen: bool [rows, vocab], true for every id generated so far.
+    may_end: bool [rows, 1], false in the first MIN_FRAMES frames. repetition_penalty: [rows, 1].
     Returns float32. Source: RepetitionPenaltyLogitsProcessor, MinNewTokensLengthLogitsProcessor and
     SuppressTokensLogitsProcessor of transformers 4.57.3 with the arguments of the official generate().
     """
     logits = logits.astype(mx.float32)
     penalized = mx.where(logits < 0, logits * repetition_penalty, logits / repetition_penalty)
     logits = mx.where(seen, penalized, logits)
-    ids = mx.arange(config.vocab_size)
+    ids = mx.array(np.arange(config.vocab_size, dtype=np.int32))  # on the host: mx.arange is a kernel
     is_end = ids == config.codec_eos_token_id
     # The end may be an ordinary code by its number; it is refused early all the same.
     allowed = mx.where(is_end, may_end, ids < config.num_codes)
     return mx.where(allowed, logits, -mx.inf)
 
 
-def gumbel_noise(key: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """What `draw` adds to logits of that shape; one call makes the noise of many draws. key: of mx.random."""
-    return mx.random.gumbel(shape, key=key)
+def gumbel_noise(keys: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Return the noise that draws add to logits, [rows, *shape]; keys: one of mx.random for each row, [rows, 2]."""
+    return mx.vmap(lambda key: mx.random.gumbel(shape, key=key))(keys)
 
 
-def draw(logits: mx.array, noise: mx.array | None) -> mx.array:
-    """One id [batch] from filtered float32 logits [batch, vocab]: a random one, or the likeliest without noise.
-
-    The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014, arXiv:1411.0030).
-    """
-    return mx.argmax(logits if noise is None else logits + noise, axis=-1).astype(mx.int32)
+def split_keys(keys: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the next keys and those to use now, both [rows, 2]."""
+    both = mx.vmap(lambda key: mx.random.split(key))(keys)
+    return both[:, 0], both[:, 1]

@@ -1,144 +1,242 @@
-"""A request becomes chunks of audio: frames are collected, decoded, and given out as they are made.
+"""A request becomes chunks of audio: frames are collected, decoded, and emitted one after the other.
 
-    prompt ─ prefill ─ frames, a few at a time ─ codec ─ guard against runaways ─► AudioChunk, AudioChunk, ...
+    caller's thread:  build the prompt ─ pull text if it is needed ─┬─ AudioChunk ─► consumer
+                                                  ▲                 │
+    MLX thread:                                   └── Speech.advance: frames ─ codec ─ runaway detector
 
-The only way to speech: what is not streamed is these chunks, put together.
+The only way to speech: a result that is not streamed is these chunks, concatenated.
 """
 
-from collections.abc import Iterator, Sequence
+import secrets
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
+from ..capabilities import check_request
 from ..codec.layers import State
-from ..result import AudioChunk
-from ..text.feed import TextIds
-from ..turn import TURN
+from ..config.model import GenerationConfig
+from ..errors import GenerationError
+from ..request import Request
+from ..result import AudioChunk, FinishReason
+from ..text.feed import tee
 from ..voice import VoiceClonePrompt
-from .frames import Ahead, generate_frames, prefill
-from .prompt import Prompt, Request
-from .runaway import Guard, frame_budget
-from .sampling import Sampling
+from .engine import Engine, Frames
+from .prompt import Prompt
+from .runaway import RunawayDetector, frame_budget, retry_seed
 from .timer import Clock
 
-if TYPE_CHECKING:
-    from ..tts import Qwen3TTS
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request that the model can serve, with everything that it leaves open decided."""
+
+    request: Request
+    sampling: GenerationConfig
+    seed: int
+    prompt: Prompt | None  # None if the text is still being written
 
 
-class Begun(NamedTuple):
-    """A request whose prompt has been run."""
+def resolve(engine: Engine, request: Request) -> ResolvedRequest:
+    """Check a request against the model and decide what it leaves open. Raises RequestError."""
+    check_request(request, engine.config)
+    sampling = request.sampling.resolve(engine.generation_config)
+    seed = secrets.randbits(32) if request.seed is None else int(request.seed)
+    # A text that is still being written is waited for when the first chunk is asked for, not here.
+    prompt = engine.prompts.build(request) if isinstance(request.text, str) else None
+    return ResolvedRequest(request, sampling, seed, prompt)
 
-    text: TextIds
-    limit: int  # frames
-    frames: Ahead
-    state: State  # of the codec's decoder
 
+def stream_chunks(engine: Engine, request: Request) -> Generator[AudioChunk, None, None]:
+    """Return the chunks of a request as an iterator; closing it ends the work.
 
-def stream_chunks(
-    tts: "Qwen3TTS",
-    request: Request,
-    start: Prompt | None,
-    sampling: Sampling,
-    seed: int,
-    chunk_frames: Sequence[int],
-    clock: Clock,
-) -> Iterator[AudioChunk]:
-    """Yield the chunks of a request that `prompt.check` has passed.
-
-    start: its prompt, None where its text is still being written. sampling: without None. chunk_frames: see
-    Qwen3TTS.stream. clock: has counted the prompt. Raises GenerationError and what the text's source raises, after the
-    audio so far.
+    Raises RequestError at once. The iterator raises GenerationError, RequestError if the model was unloaded, and what
+    the source of the text raises, all after the audio so far.
     """
-    clock.resume()
-    text, limit, frames, state = _begin(tts, request, start, sampling, seed, clock)
+    clock = Clock()
+    resolved = resolve(engine, request)
     clock.lap("prefill")
-    guard = Guard() if request.stop_runaway else None
-    made, given, reason = 0, 0, None
-    sizes = chain(chunk_frames, repeat(chunk_frames[-1]))
-    while not reason:
-        waited = text.waited
-        with TURN:
-            codes, reason, error = _next_codes(frames, next(sizes), text, tts.codec.num_quantizers)
-            over = [text.over_before(made + i) for i in range(len(codes))]
-            room = count_in_budget(request, text, made, over)
-            codes, reason = codes[:room], "length" if room < len(codes) else reason
-            wait_for_audio, state = tts.codec.queue_next(codes, state)
-            if made and not reason and text.ready:
-                frames.look()  # decoded while the next frame is made; but the first chunk must be out at once
-            clock.skip(text.waited - waited)
-            clock.lap("generation")
-            audio = wait_for_audio()
-        clock.lap("decode")
-        made += len(codes)
-        reason = "length" if made == limit else reason
-        if guard:
-            codes, audio, reason = guard.admit(codes, audio, over, reason)
-        given += len(codes)
-        if len(codes) or (reason and reason != "error"):
-            yield AudioChunk(
-                audio=audio,
-                codes=codes,
-                sample_rate=tts.sample_rate,
-                seed=seed,
-                is_final=bool(reason) and reason != "error",
-                finish_reason=None if reason == "error" else reason,
-                text_ran_dry=not (reason or text.ready),
-                timing=clock.timing(given, given * tts.codec.samples_per_frame / tts.sample_rate),
-            )
-        if reason == "error":
-            raise error
-        clock.resume()
+    return _chunks(engine, resolved, clock)
 
 
-def _begin(
-    tts: "Qwen3TTS", request: Request, start: Prompt | None, sampling: Sampling, seed: int, clock: Clock
-) -> Begun:
-    """Run the prompt, and for in-context cloning the reference's codes: the speech continues the reference's audio."""
-    with TURN:
-        start = start or tts._prompts.build(request)
-        clock.skip(start.text.waited)
-        limit = _frame_limit(tts, request, start)
-        after = prefill(tts.talker, start, tts._prefixes)
-        frames = Ahead(generate_frames(tts.talker, tts._functions, sampling, start, after, seed, limit))
-        reference = request.voice.ref_codes if isinstance(request.voice, VoiceClonePrompt) else None
-        state = tts.codec.prime(reference) if reference is not None else None
-        return Begun(start.text, limit, frames, state)
+def stream_attempts(engine: Engine, request: Request) -> Iterator[tuple[int, AudioChunk]]:
+    """Yield the number of the attempt, 0 or 1, and its next chunk.
 
-
-def _next_codes(
-    frames: Iterator[np.ndarray], size: int, text: TextIds, num_quantizers: int
-) -> tuple[np.ndarray, str | None, Exception | None]:
-    """The next `size` frames [frames, 16], fewer where the text must be waited for: what is there is not held back.
-
-    Returns also why the speech has ended, if so: "stop", or "error" and an error (of the text's source, say): the
-    audio before it is still given out.
+    A runaway is generated once more, with a seed that follows from the first, if the request has no seed. The chunks of
+    the first attempt are void then. Raises as `stream_chunks`.
     """
-    codes, reason, error = [], None, None
-    while len(codes) < size and (text.ready or not codes) and not reason:
-        try:
-            frame = next(frames, None)
-        except Exception as raised:  # noqa: BLE001  (the caller raises it again, after the audio so far)
-            reason, error = "error", raised
-        else:
-            reason = "stop" if frame is None else None
-            codes += [frame] if frame is not None else []
-    return np.array(codes, np.int32).reshape(-1, num_quantizers), reason, error
+    text = request.text
+    if isinstance(text, str):
+        first = request
+    else:
+        pieces: list[str] = []  # the source gives its text only once
+        first = replace(request, text=tee(text, pieces))
+        text = pieces
+    chunk = None
+    for chunk in stream_chunks(engine, first):
+        yield 0, chunk
+    if chunk is not None and chunk.finish_reason == "runaway" and request.seed is None:
+        for again in stream_chunks(engine, replace(request, text=text, seed=retry_seed(chunk.seed))):
+            yield 1, again
 
 
-def _frame_limit(tts: "Qwen3TTS", request: Request, start: Prompt) -> int:
-    """The most frames that a request may take, whatever its text."""
+def _chunks(engine: Engine, resolved: ResolvedRequest, clock: Clock) -> Generator[AudioChunk, None, None]:
+    """Yield the chunks of a request. The clock has counted the construction of the prompt."""
+    speech = None
+    try:
+        clock.resume()
+        engine.check_open()
+        prompt = resolved.prompt
+        if prompt is None:
+            prompt = engine.prompts.build(resolved.request)
+            clock.skip(prompt.feed.waited)
+        speech = engine.worker.run(Speech, engine, resolved, prompt, clock)
+        while True:
+            waited = prompt.feed.waited
+            while speech.needs_text:
+                prompt.feed.pull()
+            clock.skip(prompt.feed.waited - waited)
+            chunk = engine.worker.run(speech.advance)
+            if speech.ended:
+                break
+            if chunk is not None:
+                yield chunk
+            clock.resume()
+    finally:
+        if speech is not None:
+            speech.cancelled = True
+            with suppress(GenerationError):  # the interpreter is shutting down
+                engine.worker.submit(speech.release)
+    if chunk is not None:
+        yield chunk
+
+
+class Speech:
+    """One request on its way to audio. Everything here runs on the MLX thread, the construction too."""
+
+    def __init__(self, engine: Engine, resolved: ResolvedRequest, prompt: Prompt, clock: Clock) -> None:
+        """Run the prompt and, for in-context cloning, the reference's codes: the speech continues their audio."""
+        engine.check_open()
+        request = resolved.request
+        sizes = request.chunk_sizes
+        self.ended = False  # the last chunk was made
+        self.cancelled = False  # set by any thread: nobody waits for more
+        self._engine = engine
+        self._request = request
+        self._prompt = prompt
+        self._clock = clock
+        self._seed = resolved.seed
+        self._sizes = chain(sizes, repeat(sizes[-1]))
+        self._detector = RunawayDetector() if request.stop_runaway else None
+        self._limit = frame_limit(engine, request, prompt)
+        self._generated = 0  # frames
+        self._emitted = 0  # frames
+        self._error: Exception | None = None  # to be raised after the audio before it
+        state = engine.prefill(prompt, resolved.seed)
+        self._frames = Frames(engine, prompt, state, resolved.sampling, self._limit)
+        self._codec_state: State = None
+        if isinstance(request.voice, VoiceClonePrompt) and request.voice.ref_codes is not None:
+            self._codec_state = engine.codec.prime(request.voice.ref_codes)
+        clock.lap("prefill")
+
+    @property
+    def needs_text(self) -> bool:
+        """True if there is nothing to do before more of the text is known."""
+        return not self.ended and self._error is None and self._frames.needs_text
+
+    def advance(self) -> AudioChunk | None:
+        """Generate and decode the next chunk; None if all of its frames are held back (see runaway.py).
+
+        Raises what went wrong, once the audio before it was returned.
+        """
+        self._engine.check_open()
+        if self._error is not None:
+            error = self._error
+            self._error = None  # no cycle through its traceback
+            traceback.clear_frames(error.__traceback__)  # their variables would keep arrays alive
+            raise error
+        codes, reason = self._collect(next(self._sizes))
+        consumed = [self._prompt.feed.consumed_before(self._generated + i) for i in range(len(codes))]
+        room = frames_in_budget(self._request, self._prompt.feed.length, self._generated, consumed)
+        if room < len(codes):
+            codes = codes[:room]
+            reason = "length"
+        wait_for_audio, self._codec_state = self._engine.codec.decode_async(codes, self._codec_state)
+        if self._generated and reason is None and self._error is None and not self._frames.needs_text:
+            self._frames.prefetch()  # decode while the next frame is generated; but the first chunk must be out at once
+        self._clock.lap("generation")
+        audio = wait_for_audio()
+        self._clock.lap("decode")
+        self._generated += len(codes)
+        if self._generated == self._limit:
+            reason = "length"
+        if self._detector is not None:
+            last = reason is not None or self._error is not None
+            codes, audio, ran_away = self._detector.push(codes, audio, consumed, last)
+            reason = "runaway" if ran_away else reason
+        self._emitted += len(codes)
+        self.ended = reason is not None
+        return self._chunk(codes, audio, reason) if len(codes) or reason else None
+
+    def _collect(self, size: int) -> tuple[np.ndarray, FinishReason | None]:
+        """The next frames, [frames, 16]; fewer than `size` if text is needed first, or if the speech ends."""
+        codes: list[np.ndarray] = []
+        reason: FinishReason | None = None
+        while len(codes) < size and reason is None and not self._frames.needs_text and not self.cancelled:
+            try:
+                row = self._frames.next()
+            except Exception as error:  # noqa: BLE001  (raised once the audio before it was returned)
+                self._error = error
+                break
+            if row is None:
+                reason = "stop"
+            else:
+                codes.append(row)
+        return np.array(codes, np.int32).reshape(-1, self._engine.codec.num_quantizers), reason
+
+    def _chunk(self, codes: np.ndarray, audio: np.ndarray, reason: FinishReason | None) -> AudioChunk:
+        codec = self._engine.codec
+        seconds = self._emitted * codec.samples_per_frame / codec.sample_rate
+        return AudioChunk(
+            audio=audio,
+            codes=codes,
+            sample_rate=codec.sample_rate,
+            seed=self._seed,
+            is_final=reason is not None,
+            finish_reason=reason,
+            text_ran_dry=reason is None and self.needs_text,
+            timing=self._clock.timing(self._emitted, seconds),
+        )
+
+    def release(self) -> None:
+        """End the request and free its memory.
+
+        MLX's allocator would keep the buffers: no other request has their sizes.
+        """
+        self.ended = True
+        del self._frames, self._codec_state
+        mx.synchronize()  # a step that is under way still uses the buffers
+        mx.clear_cache()
+
+
+def frame_limit(engine: Engine, request: Request, prompt: Prompt) -> int:
+    """Return the most frames that a request may take, whatever its text."""
     # The official max_new_tokens counts one more: its last code is never completed to a frame.
-    limit = int(request.max_frames or tts.generation_config.max_new_tokens - 1)
-    return min(limit, tts.config.talker_config.max_position_embeddings - start.embeddings.shape[1])
+    limit = int(request.max_frames or engine.generation_config.max_new_tokens - 1)
+    return min(limit, engine.config.talker_config.max_position_embeddings - len(prompt))
 
 
-def count_in_budget(request: Request, text: TextIds, made: int, over: list[bool]) -> int:
-    """How many of the frames after the first `made` the text's budget has room for.
+def frames_in_budget(request: Request, text_length: int, generated: int, consumed: list[bool]) -> int:
+    """Return the number of new frames that fit into the frame budget, which follows from the text's length.
 
-    over: for each whether all of the text was there before it; until then its length, and so the budget, are not known.
+    generated: frames before the new ones. consumed: for each new one, whether all of the text had been taken before
+    it; until then the text's length, and so the budget, are not known.
     """
     if request.max_frames is not None or not request.stop_runaway:
-        return len(over)
-    budget = frame_budget(text.length, request.frames_per_token)
-    return sum(made + i < budget or not late for i, late in enumerate(over))
+        return len(consumed)
+    budget = frame_budget(text_length, request.frames_per_token)
+    return sum(generated + i < budget or not late for i, late in enumerate(consumed))

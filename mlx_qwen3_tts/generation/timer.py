@@ -1,4 +1,4 @@
-"""Where the time of a request goes."""
+"""The time that a request spends in each stage."""
 
 import time
 
@@ -8,7 +8,7 @@ from ..result import SynthesisTiming
 
 
 class Clock:
-    """Sums up where a request's time goes; the time that a stream's consumer takes between chunks is left out."""
+    """Sums up the time of each stage, without the time that a stream's consumer takes between chunks."""
 
     def __init__(self) -> None:
         mx.reset_peak_memory()

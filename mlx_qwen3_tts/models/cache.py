@@ -1,62 +1,110 @@
-"""Keys and values of the positions that a transformer has seen, one object for each attention layer of a request.
+"""Keys and values of the positions that a transformer has seen: one object for each attention layer.
 
-    [batch, 2 * kv_heads, capacity, head_dim]: the key heads, then the value heads; `offset` positions are filled
+    [2, rows, kv_heads, capacity, head_dim]: keys, then values
 
-Keys and values share a buffer, so that a position is one write. The buffers grow in steps and are written in place: a
-frame costs the same however long the speech is. `StaticCache` is the same for a step of the talker that is compiled:
-its shapes never change, and how much is filled is an array that a mask is made of.
+Keys and values share a buffer, so that a position is one write, and lie one behind the other, so that attention reads
+both without a copy, however many rows there are. `KVCache` grows and belongs to one request. `StepCache` is the same
+for one more position in a compiled function: its shapes never change.
 """
 
 import mlx.core as mx
 
-STEP = 256  # positions added when a buffer is full
+MIN_CAPACITY = 256  # positions
 
 Past = tuple[mx.array, mx.array, mx.array | str | None]  # keys, values, mask for scaled_dot_product_attention
 
 
-class KVCache:
-    """One attention layer's past. It belongs to one request: two requests use two sets of caches."""
+def capacity_for(positions: int) -> int:
+    """Return the capacity of a buffer for that many positions: a power of two.
 
-    def __init__(self, step: int = STEP) -> None:
-        """step: positions added when the buffer is full."""
-        self.offset, self._step = 0, step
-        self.buffer: mx.array | None = None
+    Doubling keeps the retraces of a compiled step few. Whoever lets a buffer grow calls `mx.clear_cache` afterwards:
+    MLX's allocator hands a freed buffer only to a request of nearly its size, so that the old buffers of a growing
+    cache would pile up.
+    """
+    capacity = MIN_CAPACITY
+    while capacity < positions:
+        capacity *= 2
+    return capacity
+
+
+class KVCache:
+    """One attention layer's past, `offset` positions long."""
+
+    buffer: mx.array  # [2, rows, kv_heads, capacity, head_dim]; there is none before the first update
+
+    def __init__(self, capacity: int | None = None) -> None:
+        """capacity: of the buffer, if it is known and never exceeded; None starts small and grows."""
+        self.offset = 0
+        self._fixed = capacity
 
     def restore(self, past: mx.array) -> None:
-        """Begin with keys and values [batch, 2 * kv_heads, time, head_dim], which are not written to."""
-        self.buffer, self.offset = None, 0
-        self.append(past)
+        """Begin an empty cache with a copy of the keys and values [2, rows, kv_heads, time, head_dim]."""
+        self._write(past)
 
-    def reserve(self, time: int) -> None:
-        """Make room for `time` more positions in a buffer that is there."""
-        extra = -(-(self.offset + time - self.buffer.shape[2]) // self._step) * self._step
-        if extra > 0:
-            batch, heads, _, dim = self.buffer.shape
-            room = mx.zeros((batch, heads, extra, dim), self.buffer.dtype)
-            self.buffer = mx.concatenate([self.buffer, room], axis=2)
+    def reserve(self, time: int) -> bool:
+        """Make room for `time` more positions in an existing buffer; return whether it had to grow."""
+        needed = self.offset + time
+        if needed <= self.buffer.shape[3]:
+            return False
+        grown = mx.zeros((*self.buffer.shape[:3], capacity_for(needed), self.buffer.shape[4]), self.buffer.dtype)
+        grown[:, :, :, : self.offset] = self.buffer[:, :, :, : self.offset]
+        self.buffer = grown
+        return True
 
-    def append(self, new: mx.array) -> Past:
-        """Append keys and values [batch, 2 * kv_heads, time, head_dim]; return all of them so far."""
-        time, end = new.shape[2], self.offset + new.shape[2]
-        if self.buffer is None:
-            capacity = -(-time // self._step) * self._step
-            self.buffer = mx.zeros((*new.shape[:2], capacity, new.shape[3]), new.dtype)
+    def _write(self, new: mx.array) -> None:
+        time = new.shape[3]
+        if self.offset == 0:
+            capacity = self._fixed or capacity_for(time)
+            self.buffer = mx.zeros((*new.shape[:3], capacity, new.shape[4]), new.dtype)
         self.reserve(time)
-        self.buffer[:, :, self.offset : end] = new
-        self.offset = end
-        keys, values = mx.split(self.buffer[:, :, :end], 2, axis=1)
-        return keys, values, "causal" if time > 1 else None
+        self.buffer[:, :, :, self.offset : self.offset + time] = new
+        self.offset += time
+
+    def update_and_fetch(self, new: mx.array) -> Past:
+        """Append keys and values [rows, 2 * kv_heads, time, head_dim]; return all of them so far."""
+        new = split_heads(new)
+        self._write(new)
+        keys, values = split_kinds(self.buffer[:, :, :, : self.offset])
+        return keys, values, "causal" if new.shape[3] > 1 else None
 
 
-class StaticCache:
-    """A KVCache for one position more, in a compiled function."""
+class StepCache:
+    """A cache that takes one position more, in a compiled function, which is given the rotation of that position."""
 
-    def __init__(self, buffer: mx.array, offset: mx.array, mask: mx.array) -> None:
-        """offset: positions filled, int32 [1]. mask: bool [capacity], true for those and the new one."""
-        self.buffer, self.offset, self._mask = buffer, offset, mask
+    def __init__(self, buffer: mx.array, cursor: mx.array, mask: mx.array) -> None:
+        """cursor: the position to write, int32 [1]. mask: bool, broadcast to [rows, heads, 1, capacity]."""
+        self.buffer = buffer
+        self._cursor = cursor
+        self._mask = mask
 
-    def append(self, new: mx.array) -> Past:
-        """Append keys and values [batch, 2 * kv_heads, 1, head_dim]; return the whole buffer and what to look at."""
-        self.buffer = mx.slice_update(self.buffer, new, self.offset, axes=(2,))
-        keys, values = mx.split(self.buffer, 2, axis=1)
+    def update_and_fetch(self, new: mx.array) -> Past:
+        """Append keys and values [rows, 2 * kv_heads, 1, head_dim]; return the whole buffer and its mask."""
+        self.buffer = mx.slice_update(self.buffer, split_heads(new), self._cursor, axes=(3,))
+        keys, values = split_kinds(self.buffer)
         return keys, values, self._mask
+
+
+class NoCache:
+    """No past, and nothing is kept: a layer sees whole sequences, as in training."""
+
+    offset = 0
+
+    def update_and_fetch(self, new: mx.array) -> Past:
+        """Return the keys and values [rows, kv_heads, time, head_dim] of a sequence."""
+        keys, values = mx.split(new, 2, axis=1)
+        return keys, values, "causal"
+
+
+Cache = KVCache | StepCache | NoCache
+
+
+def split_heads(new: mx.array) -> mx.array:
+    """[rows, 2 * kv_heads, time, head_dim], the key heads first -> [2, rows, kv_heads, time, head_dim]."""
+    rows, heads, time, dim = new.shape
+    return new.reshape(rows, 2, heads // 2, time, dim).swapaxes(0, 1)
+
+
+def split_kinds(buffer: mx.array) -> tuple[mx.array, mx.array]:
+    """Keys and values [rows, kv_heads, time, head_dim] of a buffer, as views."""
+    keys, values = mx.split(buffer, 2, axis=0)
+    return keys.squeeze(0), values.squeeze(0)  # not buffer[0], which is a gather

@@ -1,4 +1,4 @@
-"""What model.safetensors holds."""
+"""The networks whose weights model.safetensors holds."""
 
 import mlx.nn as nn
 
@@ -8,10 +8,10 @@ from .talker import Talker
 
 
 class Network(nn.Module):
-    """What model.safetensors holds."""
+    """The talker and, in Base models, the speaker encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.talker = Talker(config.talker_config)
-        if config.tts_model_type == "base":
+        if config.tts_model_type == "base" and config.speaker_encoder_config is not None:
             self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)

@@ -8,7 +8,7 @@ in fewer operations.
 Source: Qwen3TTSTalkerDecoderLayer and Qwen3TTSDecoderLayer in modeling_qwen3_tts.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -16,32 +16,39 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config.model import CodePredictorConfig, TalkerConfig
-from .cache import KVCache, StaticCache
+from .cache import Cache, KVCache, NoCache, StepCache
 
 
-class Rotation(NamedTuple):
-    """What rotary embedding multiplies a head's two halves by, and the exchanged halves, at each position."""
+class RotaryEmbedding(NamedTuple):
+    """What rotary embedding multiplies a head's two halves by, and the exchanged halves, at each position.
 
-    cos: mx.array  # float32 [time, 1, head_dim / 2]
-    sin: mx.array  # float32 [time, 2, head_dim / 2], negative for the first half
+    The arrays are made on the host, in the official code's precision.
+    """
+
+    cos: mx.array  # float32 [(rows, 1,) time, 1, head_dim / 2]
+    sin: mx.array  # float32 [(rows, 1,) time, 2, head_dim / 2], negative for the first half
 
     @classmethod
-    def at(cls, offset: int | mx.array, time: int, dim: int, theta: float) -> "Rotation":
-        """The positions offset .. offset + time - 1 of heads of width `dim`, in the official code's precision.
+    def at(cls, positions: np.ndarray, dim: int, theta: float) -> "RotaryEmbedding":
+        """Return the factors of heads of width `dim`.
 
-        offset: a number, or in a compiled function an array int32 [1].
+        positions: int [time], the same for all rows, or [rows, time].
         """
         frequencies = 1 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
-        if isinstance(offset, int):
-            angles = np.arange(offset, offset + time, dtype=np.float32)[:, None, None] * frequencies
-            cos, sin = np.cos(angles), np.sin(angles)
-            return cls(mx.array(cos), mx.array(np.concatenate([-sin, sin], axis=1)))
-        angles = (offset + mx.arange(time)).astype(mx.float32)[:, None, None] * mx.array(frequencies)
-        sin = mx.sin(angles)
-        return cls(mx.cos(angles), mx.concatenate([-sin, sin], axis=1))
+        angles = positions.astype(np.float32)[..., None, None] * frequencies
+        if positions.ndim == 2:
+            angles = angles[:, None]  # the same for all heads
+        cos = np.cos(angles)
+        sin = np.sin(angles)
+        return cls(mx.array(cos), mx.array(np.concatenate([-sin, sin], axis=-2)))
+
+    @property
+    def time(self) -> int:
+        """Number of positions in each row."""
+        return self.cos.shape[-3]
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Rotate [batch, heads, time, head_dim]."""
+        """Rotate [rows, heads, time, head_dim]."""
         halves = x.reshape(*x.shape[:-1], 2, -1)
         return (halves * self.cos + halves[..., ::-1, :] * self.sin).reshape(x.shape).astype(x.dtype)
 
@@ -51,8 +58,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: TalkerConfig | CodePredictorConfig) -> None:
         super().__init__()
-        width, dim = config.hidden_size, config.head_dim
-        self.num_heads, self.num_kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, dim
+        width = config.hidden_size
+        dim = config.head_dim
+        self.num_heads = config.num_attention_heads
+        self.num_kv_heads = config.num_key_value_heads
+        self.head_dim = dim
         self.q_proj = nn.Linear(width, self.num_heads * dim, bias=False)
         self.k_proj = nn.Linear(width, self.num_kv_heads * dim, bias=False)
         self.v_proj = nn.Linear(width, self.num_kv_heads * dim, bias=False)
@@ -60,17 +70,25 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(dim, config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(dim, config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, cache: KVCache | StaticCache, rotation: Rotation) -> mx.array:
-        time = rotation.cos.shape[0]
+    def __call__(self, x: mx.array, cache: Cache, rotation: RotaryEmbedding) -> mx.array:
+        time = rotation.time
 
         def heads(projected: mx.array) -> mx.array:
             return projected.reshape(-1, time, projected.shape[-1] // self.head_dim, self.head_dim).swapaxes(1, 2)
 
         queries = rotation(self.q_norm(heads(self.q_proj(x))))  # [batch, heads, time, head_dim]
         keys = rotation(self.k_norm(heads(self.k_proj(x))))
-        keys, values, mask = cache.append(mx.concatenate([keys, heads(self.v_proj(x))], axis=1))
+        keys, values, mask = cache.update_and_fetch(mx.concatenate([keys, heads(self.v_proj(x))], axis=1))
         out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.head_dim**-0.5, mask=mask)
         return self.o_proj(out.swapaxes(1, 2).reshape(x.shape[0], -1))
+
+
+def silu(x: mx.array) -> mx.array:
+    """Return x * sigmoid(x), computed in float32 and rounded once, as PyTorch does.
+
+    Metal's sigmoid of bfloat16 rounds after each of its steps.
+    """
+    return nn.silu(x.astype(mx.float32)).astype(x.dtype)
 
 
 class MLP(nn.Module):
@@ -83,7 +101,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
@@ -96,10 +114,17 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, cache: KVCache | StaticCache, rotation: Rotation) -> mx.array:
+    def __call__(self, x: mx.array, cache: Cache, rotation: RotaryEmbedding) -> mx.array:
         """[batch * time, hidden] -> the same; the new positions are appended to `cache`."""
         x = x + self.self_attn(self.input_layernorm(x), cache, rotation)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def positions_seen(cache: Cache) -> int:
+    """Return the number of positions before the next one. Raises TypeError if the cache does not know it."""
+    if isinstance(cache, StepCache):
+        raise TypeError("a StepCache does not know its position: give the rotation")
+    return cache.offset
 
 
 class Transformer(nn.Module):
@@ -107,26 +132,48 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TalkerConfig | CodePredictorConfig) -> None:
         super().__init__()
-        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.layers: list[nn.Module] = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._rope = (config.head_dim, config.rope_theta)
 
-    def rotation(self, offset: int | mx.array, time: int) -> Rotation:
-        """What all layers share at the positions offset .. offset + time - 1."""
-        return Rotation.at(offset, time, *self._rope)
+    def rotary_embedding(self, positions: np.ndarray) -> RotaryEmbedding:
+        """Return what all layers share at these positions; see RotaryEmbedding.at."""
+        return RotaryEmbedding.at(positions, *self._rope)
 
-    def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
-        """Advance over embeddings [batch, time, hidden]; the last position's output, normalized, [batch, hidden]."""
-        return self.norm(self._residual(x, caches)[:, -1])
+    def __call__(self, x: mx.array, caches: Sequence[Cache], rotation: RotaryEmbedding | None = None) -> mx.array:
+        """Advance over embeddings; return the normalized output of the last position.
 
-    def every_position(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
-        """The same with the output of all positions, [batch, time, hidden]."""
-        return self.norm(self._residual(x, caches))
+        x: [rows, time, hidden]. rotation: of a step whose positions the caches do not know; None takes those after
+        the caches' own, which are KVCaches then. Returns [rows, hidden].
+        """
+        return self.norm(self.run_layers(x, caches, rotation)[:, -1])
 
-    def _residual(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> mx.array:
-        batch, time, _ = x.shape
-        rotation = self.rotation(caches[0].offset, time)
-        rows = x.reshape(batch * time, -1)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            rows = layer(rows, cache, rotation)
-        return rows.reshape(batch, time, -1)
+    def hidden_states(self, x: mx.array, caches: Sequence[KVCache] | None = None) -> mx.array:
+        """Advance over embeddings; return the normalized output of all positions, [rows, time, hidden].
+
+        caches: None if `x` holds whole sequences.
+        """
+        return self.norm(self.run_layers(x, caches))
+
+    def run_layers(
+        self,
+        x: mx.array,
+        caches: Sequence[Cache] | None = None,
+        rotation: RotaryEmbedding | None = None,
+        after_layer: Callable[[int, mx.array], None] | None = None,
+    ) -> mx.array:
+        """Run the layers without the final norm, [rows, time, hidden] -> the same.
+
+        after_layer: given the number of a layer and the residual stream [rows * time, hidden] after it.
+        """
+        rows, time, _ = x.shape
+        if caches is None:
+            caches = [NoCache() for _ in self.layers]
+        if rotation is None:
+            rotation = self.rotary_embedding(np.arange(time) + positions_seen(caches[0]))
+        flat = x.reshape(rows * time, -1)
+        for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            flat = layer(flat, cache, rotation)
+            if after_layer is not None:
+                after_layer(number, flat)
+        return flat.reshape(rows, time, -1)

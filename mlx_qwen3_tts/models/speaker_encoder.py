@@ -97,7 +97,7 @@ class AttentiveStatisticsPooling(nn.Module):
         """[batch, time, channels] -> [batch, 1, 2 * channels]."""
         context = [mx.broadcast_to(part, x.shape) for part in self._statistics(x, 1 / x.shape[1])]
         attention = self.conv(mx.tanh(self.tdnn(mx.concatenate([x, *context], axis=-1))))
-        return mx.concatenate(self._statistics(x, mx.softmax(attention, axis=1)), axis=-1)
+        return mx.concatenate([*self._statistics(x, mx.softmax(attention, axis=1))], axis=-1)
 
 
 class SpeakerEncoder(nn.Module):
@@ -105,7 +105,10 @@ class SpeakerEncoder(nn.Module):
 
     def __init__(self, config: SpeakerEncoderConfig) -> None:
         super().__init__()
-        channels, kernels, dilations = config.enc_channels, config.enc_kernel_sizes, config.enc_dilations
+        channels = config.enc_channels
+        kernels = config.enc_kernel_sizes
+        dilations = config.enc_dilations
+        self.mel_dim = config.mel_dim
         self.blocks: list[nn.Module] = [TimeDelayNetBlock(config.mel_dim, channels[0], kernels[0], dilations[0])]
         for i in range(1, len(channels) - 1):
             self.blocks.append(
@@ -117,7 +120,8 @@ class SpeakerEncoder(nn.Module):
 
     def __call__(self, mel: mx.array) -> mx.array:
         """Log-mel [batch, frames, mel_dim] -> [batch, enc_dim]."""
-        x, outputs = mel, []
+        x = mel
+        outputs = []
         for block in self.blocks:
             x = block(x)
             outputs.append(x)

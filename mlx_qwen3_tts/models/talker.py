@@ -13,9 +13,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.model import TalkerConfig
-from .cache import KVCache, StaticCache
+from .cache import Cache
 from .code_predictor import CodePredictor
-from .qwen3 import Transformer
+from .qwen3 import RotaryEmbedding, Transformer, silu
+
+NO_CODE = -1  # in the place of a code that is not there
 
 
 class TextProjection(nn.Module):
@@ -27,7 +29,7 @@ class TextProjection(nn.Module):
         self.linear_fc2 = nn.Linear(text_hidden_size, hidden_size)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.linear_fc2(nn.silu(self.linear_fc1(x)))
+        return self.linear_fc2(silu(self.linear_fc1(x)))
 
 
 class TalkerModel(Transformer):
@@ -55,25 +57,30 @@ class Talker(nn.Module):
         """The type it computes in; tables and matrices may be quantized, norms are not."""
         return self.model.norm.weight.dtype
 
-    def embed_text(self, ids: list[int]) -> mx.array:
-        """Text ids -> [1, len(ids), hidden]."""
-        return self.text_projection(self.model.text_embedding(mx.array([ids], dtype=mx.int32)))
-
-    def embed_codec(self, ids: list[int]) -> mx.array:
-        """Ids of codebook 0 (codes, control ids, speakers) -> [1, len(ids), hidden]."""
-        return self.model.codec_embedding(mx.array([ids], dtype=mx.int32))
+    def embed_text(self, ids: mx.array) -> mx.array:
+        """Embed text ids, int [...] -> [..., hidden]."""
+        return self.text_projection(self.model.text_embedding(ids))
 
     def embed_frames(self, codes: mx.array) -> mx.array:
-        """Whole frames [batch, frames, 16] -> the sum of their embeddings [batch, frames, hidden]."""
+        """Sum the embeddings of frames, int [..., 16] -> [..., hidden].
+
+        NO_CODE adds nothing, so that a row may also hold a control id or a preset speaker alone, in codebook 0.
+        """
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
-        total = sum(table(codes[..., i]).astype(mx.float32) for i, table in enumerate(tables))
+        total = mx.zeros((*codes.shape[:-1], self.config.hidden_size))
+        for i, table in enumerate(tables):
+            ids = codes[..., i]
+            found = table(mx.maximum(ids, 0)).astype(mx.float32)
+            total = total + mx.where(ids[..., None] == NO_CODE, 0, found)
         return total.astype(self.dtype)  # rounded once, as PyTorch sums bfloat16
 
-    def __call__(self, x: mx.array, caches: Sequence[KVCache | StaticCache]) -> tuple[mx.array, mx.array]:
-        """Advance over embeddings [batch, time, hidden].
+    def __call__(
+        self, x: mx.array, caches: Sequence[Cache], rotation: RotaryEmbedding | None = None
+    ) -> tuple[mx.array, mx.array]:
+        """Advance over embeddings [rows, time, hidden]; rotation: see Transformer.
 
-        Returns, for the last position, the hidden state after the final norm [batch, hidden] and the logits of
-        codebook 0 [batch, vocab].
+        Returns, for the last position, the hidden state after the final norm [rows, hidden] and the logits of
+        codebook 0 [rows, vocab].
         """
-        hidden = self.model(x, caches)
+        hidden = self.model(x, caches, rotation)
         return hidden, self.codec_head(hidden)

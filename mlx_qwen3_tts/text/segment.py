@@ -1,54 +1,61 @@
-"""Text to be spoken, cut into paragraphs."""
+"""Text from a pipe: bytes to strings, and strings to paragraphs.
+
+bytes ─ decode_pieces ─ strings ─ ParagraphSplitter ─ one iterator of strings per paragraph
+"""
 
 import codecs
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from ..errors import RequestError
 
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s|(?<=[。！？])")
-LONGEST, SLACK = 2000, 500  # characters: some two and a half minutes of speech, well below a request's limit
+WHITE_SPACE = "\n \t\r"
+MAX_PARAGRAPH = 2000  # characters: about two and a half minutes of speech, well below a request's limit
+MAX_OVERRUN = 500  # characters after MAX_PARAGRAPH in which a sentence may still end
 
 
 def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
-    """UTF-8 in pieces to strings; a character may be cut in the middle. Raises RequestError for other bytes."""
+    """Decode UTF-8 that comes in pieces, which may end inside a character. Raises RequestError for other bytes."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    for piece, final in chain(((piece, False) for piece in pieces), [(b"", True)]):
-        try:
-            text = decoder.decode(piece, final)
-        except UnicodeDecodeError as error:
-            yield error.object[: error.start].decode("utf-8")  # what is good is still spoken
-            raise RequestError("the text is not UTF-8 from here on; convert it first") from None
-        yield text
+    for piece in pieces:
+        yield from _decode(decoder, piece)
+    yield from _decode(decoder, b"", final=True)
 
 
-class paragraphs:
-    """Cut a text in pieces at its blank lines.
+def _decode(decoder: codecs.IncrementalDecoder, piece: bytes, final: bool = False) -> Iterator[str]:
+    try:
+        text = decoder.decode(piece, final)
+    except UnicodeDecodeError as error:
+        yield error.object[: error.start].decode("utf-8")  # the valid part is still spoken
+        raise RequestError("the text is not UTF-8 from here on; convert it first") from None
+    yield text
 
-    Yields an iterator of strings for each paragraph, without blank lines and line ends around it. A paragraph longer
-    than LONGEST characters is cut after a sentence, or a word, into several. What is left of one when the next is asked
-    for is skipped.
+
+class ParagraphSplitter:
+    """Splits a text that comes in pieces at its blank lines.
+
+    Yields an iterator of strings for each paragraph, without the white space around it. A paragraph of more than
+    MAX_PARAGRAPH characters is split after a sentence or a word. The rest of a paragraph is skipped when the next one
+    is requested.
     """
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self._pieces = iter(pieces)
         self._buffer = ""
-        self._ended = False
 
     def _fill(self) -> bool:
-        """Read one more piece; false at the end of the text."""
+        """Read one more piece; return False at the end of the text."""
         piece = next(self._pieces, None)
         if piece is None:
-            self._ended = True
-        else:
-            self._buffer += piece.replace("\r\n", "\n")
-        return not self._ended
+            return False
+        self._buffer += piece.replace("\r\n", "\n")
+        return True
 
     def __iter__(self) -> Iterator[Iterator[str]]:
         while True:
-            self._buffer = self._buffer.lstrip("\n \t\r")
+            self._buffer = self._buffer.lstrip(WHITE_SPACE)
             if self._buffer:
                 paragraph = self._paragraph()
                 yield paragraph
@@ -58,30 +65,39 @@ class paragraphs:
                 return
 
     def _paragraph(self) -> Iterator[str]:
-        given, before = 0, ""
+        length = 0
+        previous = ""
         while True:
-            end, last = _cut(self._buffer, before, LONGEST - given)
-            text, self._buffer = self._buffer[:end], self._buffer[end:]
-            given, before = given + len(text), (before + text)[-1:]
+            end, is_last = _find_end(self._buffer, previous, MAX_PARAGRAPH - length)
+            text = self._buffer[:end]
+            self._buffer = self._buffer[end:]
             if text:
+                length += len(text)
+                previous = text[-1]
                 yield text
-            if last or not self._fill():
+            if is_last or not self._fill():
                 return
 
 
-def _cut(text: str, before: str, room: int) -> tuple[int, bool]:
-    """How much of `text` can be given out, and whether the paragraph ends there.
+def _find_end(text: str, previous: str, room: int) -> tuple[int, bool]:
+    """Return how many characters of `text` belong to the paragraph, and whether it ends there.
 
-    before: the character before it, if any. room: how many more it may have before it is cut after the next sentence.
+    previous: the character before the text, if any. room: characters to come before the paragraph must end with the
+    next sentence; negative if it is longer already.
     """
-    blank = BLANK_LINE.search(text)
-    sentence = SENTENCE_END.search(before + text, len(before) + max(0, room))
-    ends = [blank.start()] if blank else []
-    ends += [sentence.start() - len(before)] if sentence else []
-    if not ends and len(text) > room + SLACK:  # no sentence ends for long: after a word, or anywhere
-        space = text.find(" ", max(0, room))
-        ends = [space if 0 <= space <= room + SLACK else max(0, room) + SLACK]
+    first_end = max(0, room)
+    ends = []
+    blank_line = BLANK_LINE.search(text)
+    if blank_line:
+        ends.append(blank_line.start())
+    sentence = SENTENCE_END.search(previous + text, len(previous) + first_end)
+    if sentence:
+        ends.append(sentence.start() - len(previous))
+    if not ends and len(text) > room + MAX_OVERRUN:  # a very long sentence: end after a word, or anywhere
+        space = text.find(" ", first_end)
+        is_near = 0 <= space <= room + MAX_OVERRUN
+        ends.append(space if is_near else first_end + MAX_OVERRUN)
     if ends:
         return len(text[: min(ends)].rstrip()), True
-    # White space at the end is kept back: what follows may make it the blank line, or the end of the text.
-    return len(text.rstrip("\n \t\r")), False
+    # White space at the end is held back: it may become a blank line, or the end of the text.
+    return len(text.rstrip(WHITE_SPACE)), False

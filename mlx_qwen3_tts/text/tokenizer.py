@@ -2,12 +2,12 @@
 
     text ─ NFC ─ split by the Qwen2 pattern ─ bytes ─ merges ─ ids
 
-Control tokens are never parsed out of text: they enter a prompt by their ids alone (prompt.py), so that a user's
-"<|im_end|>" is read as the ten characters it is and cannot end the prompt.
+Control tokens are never parsed out of a text. They enter a prompt by their ids alone (see generation/prompt.py), so a
+user's "<|im_end|>" is read as ten characters and cannot end the prompt.
 Source: Qwen2TokenizerFast of transformers 4.57.3, as the official package runs it on a hub id. On a local directory
-that names transformers 4.57.3 or later, that version replaces the pattern by Mistral's (a check for damaged Mistral
-tokenizers that takes every local model for one), which splits words at inner capitals ("iPhone"): other ids than the
-hub's and, presumably, than the training's. This port keeps Qwen's pattern everywhere.
+that names transformers 4.57.3 or later, that version replaces the pattern with Mistral's: its check for damaged Mistral
+tokenizers takes every local model for one. Mistral's pattern splits words at inner capitals ("iPhone"), so the ids
+differ from the hub's and presumably from those of the training. This port always uses Qwen's pattern.
 """
 
 from pathlib import Path
@@ -33,11 +33,14 @@ CONTROL_TOKENS = {
 
 
 def _read_merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
-    lines = read_text(path).split("\n")
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    for pair in pairs:
-        if len(pair) != 2 or any(token not in vocab for token in (*pair, "".join(pair))):
-            raise CheckpointError(f"{path} has the line {' '.join(pair)[:60]!r}, which vocab.json does not know")
+    pairs = []
+    for line in read_text(path).split("\n"):
+        if not line or line.startswith("#version"):
+            continue
+        parts = line.split(" ")
+        if len(parts) != 2 or any(token not in vocab for token in (*parts, "".join(parts))):
+            raise CheckpointError(f"{path} has the line {line[:60]!r}, which is not a pair of tokens in vocab.json")
+        pairs.append((parts[0], parts[1]))
     return pairs
 
 
@@ -59,11 +62,12 @@ class TextTokenizer:
 
         Raises CheckpointError for a missing or damaged file, or ids that do not belong to the model.
         """
-        vocab, rows = read_json(directory / "vocab.json"), config.talker_config.text_vocab_size
-        if not all(type(id_) is int and 0 <= id_ < rows for id_ in vocab.values()):
-            raise CheckpointError(f"{directory / 'vocab.json'} has ids outside the model's {rows} text embeddings")
+        vocab = read_json(directory / "vocab.json")
+        num_rows = config.talker_config.text_vocab_size
+        if not all(type(id_) is int and 0 <= id_ < num_rows for id_ in vocab.values()):
+            raise CheckpointError(f"{directory / 'vocab.json'} has ids outside the model's {num_rows} text embeddings")
         if not is_unicode("\n".join(vocab)):
-            raise CheckpointError(f"{directory / 'vocab.json'} has tokens that are no Unicode text")
+            raise CheckpointError(f"{directory / 'vocab.json'} has tokens that are not valid Unicode text")
         missing = [token for token in pre_tokenizers.ByteLevel.alphabet() if token not in vocab]
         if missing:
             raise CheckpointError(f"{directory / 'vocab.json'} lacks {len(missing)} of the 256 byte tokens")
@@ -72,38 +76,51 @@ class TextTokenizer:
         return tokenizer
 
     def _check_control_tokens(self, path: Path, config: ModelConfig) -> None:
-        """The prompt is built from the ids in config.json: they must be those of the tokens they are named after."""
-        added = read_json(path).get("added_tokens_decoder")
-        tokens = list(added.values()) if isinstance(added, dict) else [None]
-        if not all(isinstance(token, dict) and isinstance(token.get("content"), str) for token in tokens):
-            raise CheckpointError(f"{path} has no usable added_tokens_decoder")
-        ids = {token.get("content"): id_ for id_, token in added.items()}
+        """Raise CheckpointError unless the ids in config.json, which prompts use, are those of their tokens."""
+        ids = _read_added_tokens(path)
         for content, key in CONTROL_TOKENS.items():
-            if ids.get(content) != str(getattr(config, key)):
+            expected = getattr(config, key)
+            if ids.get(content) != str(expected):
                 raise CheckpointError(
-                    f"{path} gives {content} the id {ids.get(content)}, config.json says {key} {getattr(config, key)}"
+                    f"{path} gives {content} the id {ids.get(content)}, but {key} in config.json is {expected}"
                 )
         if self.encode("assistant") != [config.assistant_token_id]:
-            raise CheckpointError(f"{path.parent}: 'assistant' is not the one token {config.assistant_token_id}")
+            raise CheckpointError(
+                f"{path.parent}: 'assistant' is not encoded as the single token {config.assistant_token_id}"
+            )
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, every character of it taken literally."""
+        """Return the ids of `text`; every character is taken literally."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def before_last_word(self, text: str) -> int:
-        """Where the last word of `text` begins, or the white space before it.
+    def last_word_start(self, text: str) -> int:
+        """Return the index at which the last word of `text`, with the white space before it, begins.
 
-        Up to there the ids of `text`, which must be normalized, are those of that part alone, and stay so whatever
-        comes: the merges cross none of the pattern's pieces, and the pattern looks ahead to the end of white space.
+        The ids of normalized `text` up to there are final, whatever follows: no merge crosses the pattern's pieces, and
+        the pattern looks ahead at most to the end of white space.
         """
         pieces = [(piece.isspace(), start) for piece, (start, _) in self._split.pre_tokenize_str(text)]
         while pieces and pieces[-1][0]:
             pieces.pop()
-        cut = pieces.pop()[1] if pieces else 0
+        word_start = pieces.pop()[1] if pieces else 0
         while pieces and pieces[-1][0]:
-            cut = pieces.pop()[1]
-        return cut
+            word_start = pieces.pop()[1]
+        return word_start
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`."""
+        """Return the text of `ids`."""
         return self._tokenizer.decode(ids)
+
+
+def _read_added_tokens(path: Path) -> dict[str, str]:
+    """Return the ids, as the file writes them, of the tokens that a tokenizer_config.json adds to the vocabulary."""
+    added = read_json(path).get("added_tokens_decoder")
+    if not isinstance(added, dict):
+        raise CheckpointError(f"{path} has no usable added_tokens_decoder")
+    ids = {}
+    for id_, token in added.items():
+        content = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(content, str):
+            raise CheckpointError(f"{path} has no usable added_tokens_decoder")
+        ids[content] = id_
+    return ids

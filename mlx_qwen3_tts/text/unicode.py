@@ -1,10 +1,10 @@
-"""Strings that are Unicode text."""
+"""Strings that are Unicode text: Python and JSON also allow lone surrogates, which UTF-8 does not."""
 
 from ..errors import RequestError
 
 
 def check_text(name: str, text: str) -> None:
-    """Refuse a string that is not Unicode text: Python marks bytes it could not decode as lone surrogates."""
+    """Raise RequestError for a string with lone surrogates, which Python uses for bytes that it could not decode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -12,7 +12,7 @@ def check_text(name: str, text: str) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogates, which JSON and Python allow and UTF-8 does not."""
+    """Return True if `text` has no lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

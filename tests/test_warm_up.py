@@ -1,0 +1,97 @@
+"""Compilation is kept out of the speech and of its figures, and announced while it lasts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.cli import console, demo
+from mlx_qwen3_tts.errors import PlaybackError
+
+ROOT = Path(__file__).parents[1]
+HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
+needs_compiler = pytest.mark.skipif(HAS_GPU or shutil.which("g++") is None, reason="counts what g++ compiles")
+
+
+@pytest.fixture
+def silent_machine(monkeypatch):
+    def no_device(*_args):
+        raise PlaybackError("no loudspeaker")
+
+    monkeypatch.setattr(demo, "open_device", no_device)
+
+
+def test_the_demo_compiles_before_it_speaks(run_cli, silent_machine, tmp_path, monkeypatch):
+    """A slow warm-up comes first, and is announced while it lasts."""
+    events = []
+    speak = demo.speak
+    note = console.note
+
+    def slow_warm_up(_tts):
+        events.append("warm-up begins")
+        time.sleep(1.5)
+        events.append("warm-up ends")
+
+    def noted(message):
+        if "compiles" in message:
+            events.append("announced")
+        note(message)
+
+    def spoken(*args, **options):
+        events.append("speech")
+        return speak(*args, **options)
+
+    monkeypatch.setattr(Qwen3TTS, "warm_up", slow_warm_up)
+    monkeypatch.setattr(console, "note", noted)
+    monkeypatch.setattr(demo, "speak", spoken)
+    code, _, err = run_cli("demo", "-o", tmp_path / "demo.wav")
+    assert code == 0, err
+    assert events == ["warm-up begins", "announced", "warm-up ends", "speech"]
+    assert "MLX compiles its kernels" in err
+    assert (tmp_path / "demo.wav").exists()
+
+
+def test_nothing_is_announced_if_all_is_compiled(run_cli, silent_machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda _tts: None)
+    assert "compiles" not in run_cli("demo", "-o", tmp_path / "demo.wav")[2]
+
+
+@needs_compiler
+def test_kernels_do_not_depend_on_the_number_of_frames(tmp_path):
+    """The codec's attention keeps its position by the same kernel for chunks of 2 and of 4 frames."""
+    script = """
+import os, pathlib
+import mlx.core as mx
+from mlx_qwen3_tts.codec.layers import SlidingAttention
+layer = SlidingAttention(8, 1, 1, 8, 1e4, window=4)
+function = mx.compile(lambda x, state: layer(x, state)[1].position)
+_, state = layer(mx.zeros((1, 1, 8)))
+for time in (2, 4, 8):
+    mx.eval(function(mx.zeros((1, time, 8)), state))
+print(len(list(pathlib.Path(os.environ["TMPDIR"]).rglob("*.so"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) == 0, "an addition of two arrays, which MLX has"
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_kernel_is_compiled_after_the_warm_up(tmp_path):
+    """In a process of its own with an empty directory for kernels: g++ takes half a minute for all of them."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "kernels.py"], capture_output=True, text=True, check=True
+    )
+    counts = json.loads(done.stdout)
+    assert counts["warm_up"] > 20
+    assert counts["first_stream"] == counts["interleaved_stream"] == 0
