@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from conftest import on_mlx_thread
 from demo_ears import random_utterance, recognizer
 from demo_speech import VOICES
 from mlx_qwen3_tts import Qwen3TTS, Sampling
 from mlx_qwen3_tts.demo.clock import time_of_day
 from mlx_qwen3_tts.demo.registry import NOTES, SPEAKING
-from mlx_qwen3_tts.generation import frames as generate
-from mlx_qwen3_tts.text.feed import TextIds
+from mlx_qwen3_tts.generation.sampling import DrawOptions
+from mlx_qwen3_tts.text.feed import TextFeed
 
 UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
@@ -83,19 +84,19 @@ def test_sound_is_the_recorded_one(clock):
 
 def break_prompt(tts, monkeypatch):
     """The text without its end and its first token, as after a slip in the layout."""
-    take = TextIds.rest
-    monkeypatch.setattr(TextIds, "rest", lambda self: take(self)[1:-1])
+    take = TextFeed.take_rest
+    monkeypatch.setattr(TextFeed, "take_rest", lambda self: take(self)[1:-1])
 
 
 def break_codebook(tts, monkeypatch):
     """The codec's first codebook, one row off."""
-    book = tts.codec.decoder.quantizer.rvq_first.vq.layers[0].codebook
-    book.weight = mx.roll(book.weight, 1, axis=0)
+    book = tts.codec.network.decoder.quantizer.rvq_first.vq.layers[0].codebook
+    book.weight = on_mlx_thread(tts, lambda: mx.contiguous(mx.roll(book.weight, 1, axis=0)))
 
 
 def break_sampler(tts, monkeypatch):
     """The second likeliest code instead of a draw."""
-    monkeypatch.setattr(generate, "draw", lambda logits, noise: mx.argsort(logits, axis=-1)[..., -2].astype(mx.int32))
+    monkeypatch.setattr(DrawOptions, "draw", lambda self, logits, noise: mx.argsort(logits, axis=-1)[..., -2])
 
 
 @pytest.mark.parametrize("damage", [break_prompt, break_codebook, break_sampler])
@@ -111,7 +112,7 @@ def test_recorded_sound_needs_the_window():
     (This codec leans on the last 8 frames alone: that the released window is 72, the parity tests show.)
     """
     tts = Qwen3TTS.from_pretrained("demo")
-    for layer in tts.codec.decoder.pre_transformer.layers:
+    for layer in tts.codec.network.decoder.pre_transformer.layers:
         layer.self_attn.window = 1
     assert not np.allclose(loudness(tts), LOUDNESS, rtol=0.01)
 

@@ -1,8 +1,13 @@
-"""The stages once more on the GPU, where there is one: looser bars, and codes compared teacher-forced.
+"""The stages once more on the GPU, if there is one: looser bars, and codes compared teacher-forced.
 
-A GPU rounds otherwise than the CPU, and one flipped near-tie changes all codes after it: so each step is given the
+A GPU rounds otherwise than the CPU, and one flipped near-tie changes all codes after it. So each step is given the
 official codes, and the share of steps that would choose the same is counted.
+
+A model computes on the device that was the default when it was loaded, which is the CPU for the fixtures of conftest.py:
+the models here are loaded anew. conftest.py switches TF32 off and states which float32 these tests ran with.
 """
+
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -11,28 +16,38 @@ from test_talker import forced_logits
 
 import checkpoints
 import sounds
-from conftest import arguments
+from conftest import HAS_GPU, arguments, embeddings_of
 from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.conversion.convert import convert
-from mlx_qwen3_tts.generation.prompt import Request
-from mlx_qwen3_tts.generation.scoring import requests, score
+from mlx_qwen3_tts.generation.scoring import score
+from mlx_qwen3_tts.request import Request
 from tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
 
-HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
 pytestmark = pytest.mark.skipif(not HAS_GPU, reason="no GPU here: the CPU tests are the exact ones")
 
 
-@pytest.fixture(autouse=True)
-def gpu():
-    mx.set_default_device(mx.gpu)
-    yield
-    mx.set_default_device(mx.cpu)
+def load(model: str | Path, device: mx.DeviceType = mx.gpu, dtype: str = "float32") -> Qwen3TTS:
+    """Load a model for a device."""
+    mx.set_default_device(device)
+    try:
+        tts = Qwen3TTS.from_pretrained(model, dtype)
+    finally:
+        mx.set_default_device(mx.cpu)
+    assert tts.engine.worker.device.type == device
+    return tts
 
 
-def test_prompt_and_logits(golden):
-    tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][1]
-    prompt = tts._prompts.build(Request(**arguments(case)))
-    assert relative(np.array(prompt.embeddings[0]), golden["english-interleaved.embeddings"]) < GPU_LOGITS
+@pytest.fixture
+def tts(golden, tmp_path) -> Qwen3TTS:
+    """The model of the golden data, on the GPU."""
+    return load(checkpoints.write(tmp_path / "c", golden.shape, "custom_voice", golden.asked["seed"]))
+
+
+def test_prompt_and_logits(golden, tts):
+    case = golden.asked["custom_voice"][1]
+    prompt = tts.engine.prompts.build(Request(**arguments(case)))
+    assert relative(embeddings_of(tts, prompt), golden["english-interleaved.embeddings"]) < GPU_LOGITS
     codes, frames = golden["forced.codes"], golden["forced.frames"]
     talker, predictor = forced_logits(tts, prompt, codes)
     same = []
@@ -44,37 +59,39 @@ def test_prompt_and_logits(golden):
     assert np.mean(same) >= GPU_AGREEMENT
 
 
-def test_codec(golden):
-    codec = golden.models["custom_voice"].codec
+def test_codec(golden, tts):
     codes, expected = golden["codec-200.codes"][0], golden["codec-200.wave"][0]
-    wave = codec.decode(codes)
+    wave = tts.codec.decode(codes)
     stride = 1 if len(wave) == len(expected) else golden.asked["sample_stride"]
     assert relative_l2(wave[::stride], expected) < GPU_CODEC
 
 
-def test_whole_run(demo):
-    result = demo.synthesize("Hello world", seed=1, max_frames=10)
-    np.testing.assert_array_equal(demo.synthesize("Hello world", seed=1, max_frames=10).codes, result.codes)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_whole_run(dtype):
+    """A seed gives the same speech again, also in a stream and after a warm-up."""
+    tts = load("demo-random", dtype=dtype)
+    call = dict(seed=1, max_frames=10)
+    result = tts.synthesize("Hello world", **call)
+    assert len(result.codes) == 10
     assert np.isfinite(result.audio).all()
+    tts.warm_up()
+    np.testing.assert_array_equal(tts.synthesize("Hello world", **call).codes, result.codes)
+    chunks = list(tts.stream("Hello world", **call))
+    np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), result.codes)
+    audio = np.concatenate([chunk.audio for chunk in chunks])
+    assert relative_l2(audio, result.audio) < GPU_CODEC
 
 
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
 @pytest.mark.parametrize("recipe", ["mixed-4", "8bit", "6bit"])
 def test_quantized(tmp_path, kind, recipe):
     """The kernels of a recipe's bits, in every mode: teacher-forced, against the CPU's."""
-    convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16"), tmp_path / "out", recipe)
-    models = []
-    for device in (mx.cpu, mx.gpu):
-        mx.set_default_device(device)
-        models.append(Qwen3TTS.from_pretrained(tmp_path / "out", dtype="float32"))
+    convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16"), tmp_path / "out", recipe=recipe)
+    cpu, gpu = load(tmp_path / "out", mx.cpu), load(tmp_path / "out", mx.gpu)
     for transcript in (None, "hello this voice") if kind == "base" else (None,):
-        voice = models[1].clone_voice(sounds.SOUNDS["speech"], transcript) if kind == "base" else None
-        request = requests(models[1], ["Hello world"], voice, None, 20)[0]
-        codes = models[1].synthesize("Hello world", voice, instruct=request.instruct, seed=0, max_frames=20).codes
-        found = []
-        for device, tts in zip((mx.cpu, mx.gpu), models, strict=True):
-            mx.set_default_device(device)
-            found.append([np.exp(np.array(part)) for part in score(tts, request, codes)])
-        for cpu, gpu in zip(*found, strict=True):
-            assert np.abs(cpu - gpu).max() < GPU_LOGITS
-            assert (cpu.argmax(-1) == gpu.argmax(-1)).mean() >= GPU_AGREEMENT
+        voice = gpu.clone_voice(sounds.SOUNDS["speech"], transcript) if kind == "base" else None
+        request = requests_for(gpu.config, ["Hello world"], voice, None, 20)[0]
+        codes = gpu.run(request).codes
+        for expected, found in zip(score(cpu.engine, request, codes), score(gpu.engine, request, codes), strict=True):
+            assert np.abs(np.exp(expected) - np.exp(found)).max() < GPU_LOGITS
+            assert (expected.argmax(-1) == found.argmax(-1)).mean() >= GPU_AGREEMENT

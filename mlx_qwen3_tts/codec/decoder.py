@@ -14,6 +14,7 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_unflatten
 
 from ..config.codec import CodecDecoderConfig
 from ..models.qwen3 import MLP
@@ -65,19 +66,34 @@ class SnakeBeta(nn.Module):
         self.alpha = mx.zeros(channels)
         self.beta = mx.zeros(channels)
 
-    def _factors(self) -> tuple[mx.array, mx.array]:
+    def factors(self) -> tuple[mx.array, mx.array]:
+        """Return what the sine's argument and its square are multiplied by."""
         return mx.exp(self.alpha), 1 / (mx.exp(self.beta) + 1e-9)
 
-    def fuse(self) -> None:
-        """Take the exponentials once, when the weights are loaded."""
-        self.frequency, self.strength = self._factors()
-        self.pop("alpha")
-        self.pop("beta")
+    def fused(self) -> nn.Module:
+        """Return the same layer with its exponentials taken."""
+        return FusedSnakeBeta(self)
 
     def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
-        frequency, strength = (self.frequency, self.strength) if "frequency" in self else self._factors()
-        wave = mx.sin(x * frequency)
-        return x + wave * wave * strength, state
+        frequency, strength = self.factors()
+        return snake(x, frequency, strength), state
+
+
+class FusedSnakeBeta(nn.Module):
+    """A SnakeBeta whose exponentials are computed once."""
+
+    def __init__(self, layer: SnakeBeta) -> None:
+        super().__init__()
+        self.frequency, self.strength = layer.factors()
+
+    def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
+        return snake(x, self.frequency, self.strength), state
+
+
+def snake(x: mx.array, frequency: mx.array, strength: mx.array) -> mx.array:
+    """Return x + strength * sin^2(frequency * x)."""
+    wave = mx.sin(x * frequency)
+    return x + wave * wave * strength
 
 
 class ResidualUnit(nn.Module):
@@ -115,7 +131,9 @@ class CodecDecoder(nn.Module):
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
-        latent, width, rates = config.latent_dim, config.decoder_dim, config.upsample_rates
+        latent = config.latent_dim
+        width = config.decoder_dim
+        rates = config.upsample_rates
         self.quantizer = SplitResidualVectorQuantizer(config.num_quantizers, config.codebook_size, config.codebook_dim)
         self.pre_conv = CausalConv1d(config.codebook_dim, latent, kernel_size=3)
         self.pre_transformer = PreTransformer(config)
@@ -132,10 +150,12 @@ class CodecDecoder(nn.Module):
         ]
 
     def fuse(self) -> None:
-        """Fewer or faster operations from here on, with the same results; see the parts."""
-        for part in self.modules():
-            if isinstance(part, SnakeBeta | CausalConv1d | CausalConvTranspose1d):
-                part.fuse()
+        """Replace layers by faster ones with the same results, in place, once the weights are loaded."""
+        replaced = {}
+        for path, layer in self.named_modules():
+            if isinstance(layer, SnakeBeta | CausalConv1d | CausalConvTranspose1d):
+                replaced[path] = layer.fused()
+        self.update_modules(tree_unflatten(list(replaced.items())))
 
     def __call__(self, codes: mx.array, state: State = None) -> tuple[mx.array, State]:
         """Decode the next frames of a signal.

@@ -44,7 +44,7 @@ class ResnetBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Samples [batch, samples, 1] to features at 25 Hz. Source: MimiEncoder."""
+    """Samples [batch, samples, 1] to features at 25 Hz, [batch, steps, hidden]. Source: MimiEncoder."""
 
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class ConvEncoder(nn.Module):
             width *= 2
         self.layers += [ELU(), CausalConv1d(width, config.hidden_size, config.last_kernel_size)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return run(self.layers, x, None)[0]
+    def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
+        return run(self.layers, x, state)
 
 
 class MLP(nn.Module):
@@ -76,7 +76,7 @@ class MLP(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The layers alone: there is no final norm."""
+    """The layers, without a final norm."""
 
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
@@ -96,7 +96,8 @@ class ResidualVectorQuantizer(nn.Module):
 
     def __init__(self, config: CodecEncoderConfig, num_quantizers: int) -> None:
         super().__init__()
-        width, dim = config.hidden_size, config.codebook_dim
+        width = config.hidden_size
+        dim = config.codebook_dim
         self.input_proj = nn.Conv1d(width, dim, 1, bias=False)
         self.output_proj = nn.Conv1d(dim, width, 1, bias=False)
         self.layers = [VectorQuantization(config.codebook_size, dim) for _ in range(num_quantizers)]
@@ -140,7 +141,13 @@ class CodecEncoder(nn.Module):
         self.downsample = CausalConv1d(width, width, kernel_size=4, stride=2, bias=False, pad_edge=True)
         self.quantizer = SplitResidualVectorQuantizer(config)
 
-    def __call__(self, samples: mx.array, num_quantizers: int) -> mx.array:
-        """float [batch, samples] -> int codes [batch, ceil(samples / 1920), num_quantizers]."""
-        features = self.encoder_transformer(self.encoder(samples[..., None]))
-        return self.quantizer(self.downsample(features)[0], num_quantizers)
+    def features(self, samples: mx.array, state: State = None) -> tuple[mx.array, State]:
+        """Encode the next block of a signal, float [batch, samples] -> [batch, steps, hidden], and a state.
+
+        All blocks but the last must be a multiple of BLOCK_MULTIPLE samples.
+        """
+        return self.encoder(samples[..., None], state)
+
+    def quantize(self, features: mx.array, num_quantizers: int) -> mx.array:
+        """Quantize the features of a whole signal: codes [batch, ceil(samples / 1920), num_quantizers]."""
+        return self.quantizer(self.downsample(self.encoder_transformer(features))[0], num_quantizers)

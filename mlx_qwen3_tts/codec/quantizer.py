@@ -9,6 +9,8 @@ trained with and is loaded, never used.
 Source: SplitResidualVectorQuantizer in modeling_qwen3_tts_tokenizer_v2.py.
 """
 
+from functools import reduce
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -27,7 +29,7 @@ class Codebook(nn.Module):
         """The tensors that a file holds for the codebook at `path`, sums first, then counts, with their ranks.
 
         The decoder's are called `_codebook` (a name that MLX does not count among parameters). The encoder's have a
-        flag beside them that inference does not need.
+        flag as well, which inference does not need.
         """
         if path.startswith("decoder."):
             path = path.removesuffix("codebook") + "_codebook"
@@ -64,7 +66,7 @@ class ResidualVectorQuantization(nn.Module):
 
     def __call__(self, codes: mx.array) -> mx.array:
         """[batch, frames, num_quantizers] -> [batch, frames, dim]."""
-        return sum(layer.codebook(codes[..., i]) for i, layer in enumerate(self.layers))
+        return reduce(mx.add, [layer.codebook(codes[..., i]) for i, layer in enumerate(self.layers)])
 
 
 class ResidualVectorQuantizer(nn.Module):
