@@ -1,62 +1,63 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises.
 
-    Qwen3TTSError ── CheckpointError   a model directory that cannot be used as it is
-                  ├─ DownloadError     a model that could not be fetched
-                  ├─ RequestError      a request this model cannot serve (also a ValueError)
-                  ├─ AudioError        audio that could not be read or written
-                  ├─ VoiceError        a voice file that could not be read or written
-                  ├─ ConversionError   a conversion that cannot be done, or that failed
-                  ├─ PlaybackError     audio that could not be played
-                  └─ GenerationError   a computation that went wrong
+    Qwen3TTSError ─┬─ CheckpointError   a model directory that is incomplete, damaged or not supported
+                   ├─ DownloadError     a model that cannot be downloaded
+                   ├─ RequestError      a request that the model cannot serve (also a ValueError)
+                   ├─ AudioError        audio that cannot be read or written
+                   ├─ VoiceError        a voice file that cannot be read or written
+                   ├─ ConversionError   a conversion that is invalid or has failed
+                   ├─ PlaybackError     audio that cannot be played
+                   └─ GenerationError   a computation without usable results
 
-Each message is one line: what is wrong, then what to do about it. The command line prints it and exits with 1.
+Each message is one line: what is wrong, then what to do. The command line prints it and exits with 1.
 """
 
-LONGEST = 600  # characters of a message: it may quote what a damaged file holds
+MAX_MESSAGE = 600  # characters: a message may quote a damaged file
 
 
 class Qwen3TTSError(Exception):
-    """Base class of the package's own errors."""
+    """Base class of all errors of this package."""
 
     def __str__(self) -> str:
-        """The message in one line that a terminal can show, whatever it quotes."""
+        """Return the message as one printable line of limited length, whatever it quotes."""
         text = super().__str__()
-        text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+        if len(text) > MAX_MESSAGE:
+            text = f"{text[:MAX_MESSAGE]} ..."
         return printable(text)
 
 
 def printable(text: str) -> str:
-    """`text` in one line that a terminal can show: control characters of a file's names are spelled out, not obeyed."""
+    """Return `text` with control characters and line ends as escape sequences, which a terminal does not obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CheckpointError(Qwen3TTSError):
-    """A checkpoint that is incomplete, damaged, or of a kind this port does not implement."""
+    """A checkpoint that is incomplete, damaged, or of a kind that this port does not implement."""
 
 
 class DownloadError(Qwen3TTSError):
-    """A model that could not be fetched from the hub."""
+    """A model that cannot be downloaded from the Hugging Face Hub."""
 
 
 class ConversionError(Qwen3TTSError):
-    """A checkpoint that cannot be converted as asked, or could not be written."""
+    """A conversion that is invalid, or whose result cannot be written."""
 
 
 class RequestError(Qwen3TTSError, ValueError):
-    """A text, voice, language, instruction or option that the loaded model cannot take."""
+    """A text, voice, language, instruction or option that is invalid for the model."""
 
 
 class AudioError(Qwen3TTSError):
-    """Audio that could not be read or written."""
+    """Audio that cannot be read or written."""
 
 
 class PlaybackError(Qwen3TTSError):
-    """Sound that could not be put out: no sound system, no device."""
+    """Audio that cannot be played: there is no sound system or no device, or the device has failed."""
 
 
 class GenerationError(Qwen3TTSError):
-    """A computation that gave no usable numbers."""
+    """A computation whose results are not finite."""
 
 
 class VoiceError(Qwen3TTSError):
-    """A voice file that is damaged, edited, of a newer format, or not there."""
+    """A voice or voice file that is invalid, damaged, edited, of a newer format, or missing."""

@@ -1,90 +1,75 @@
-"""A directory that is written whole or not at all.
+"""Files and directories that appear under their name only when they are complete.
 
-    target ─ check_target ─ written_whole: a directory beside it ─ ... ─ rename
+    target ─ PartialPath, a hidden sibling ─ is written ─┬─ commit: takes the target's place
+                                                         └─ discard: is removed
 
-A process that is killed leaves a hidden directory `.NAME.XXXXXXXX.partial`, and what stood at the target stays.
+A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as it was.
 """
 
-import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ConversionError
 
+class PartialPath:
+    """A hidden sibling of `target`: the path of a file or directory that is still being written."""
 
-def check_target(out: str | Path, force: bool, replaceable: Collection[str]) -> Path:
-    """The directory to write, links resolved.
+    def __init__(self, target: Path) -> None:
+        """target: links in it must be resolved, or the link itself is replaced."""
+        self.target = target
+        self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
-    replaceable: names of files, beside weights, that may go with the checkpoint that holds them.
-    Raises ConversionError where it exists and may not be replaced: without `force`, and where it holds anything but a
-    checkpoint's files.
-    """
-    if not str(out):
-        raise ConversionError("the directory to write has no name")
-    path = Path(os.path.realpath(os.path.expanduser(out)))
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConversionError(f"cannot write {out}: {path.parent} is no directory that can be written to")
-    if not path.exists():
-        return path
-    if not force:
-        raise ConversionError(f"{out} exists; --force replaces a checkpoint there")
-    if not path.is_dir():  # a file, a pipe, /dev/null
-        raise ConversionError(f"{out} is no directory, and is not replaced; name another")
-    names = (str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir() or p.is_symlink())
-    other = next((name for name in names if name not in replaceable and not _is_weight_file(name)), None)
-    if other is not None:
-        raise ConversionError(f"{out} is not replaced: {other} is in it, which is no part of a checkpoint")
-    return path
+    def commit(self) -> None:
+        """Give the sibling the target's name, replacing what has it. Raises OSError."""
+        if self.path.is_dir() and self.target.exists():
+            self._swap()
+        else:
+            self.path.replace(self.target)
 
+    def _swap(self) -> None:
+        """Replace a directory, which no system call does at once: put the old one aside, and back if that fails."""
+        old = self.path.with_suffix(".old")
+        self.target.rename(old)
+        try:
+            self.path.rename(self.target)
+        except BaseException:
+            old.rename(self.target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
-def _is_weight_file(name: str) -> bool:
-    path = Path(name)
-    return (
-        str(path.parent) in (".", "speech_tokenizer") and path.name.startswith("model") and ".safetensors" in path.name
-    )
+    def discard(self) -> None:
+        """Remove the sibling if it exists. Raises OSError."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """A new directory beside `target`, which takes its place when the block is done, and goes when it is not."""
-    directory = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file or directory to; it is renamed to `target` on success, removed on failure.
+
+    Raises OSError.
+    """
+    partial = PartialPath(target)
     try:
-        directory.mkdir()
-        yield directory
-        _take_place(directory, target)
-    except OSError as error:
-        raise ConversionError(f"cannot write {target}: {error.strerror or error}; nothing is left behind") from None
+        yield partial.path
+        partial.commit()
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        partial.discard()
 
 
-def _take_place(directory: Path, target: Path) -> None:
-    """Rename, with what was there before put aside first, and put back if that fails."""
-    if not target.exists():
-        directory.rename(target)
-        return
-    aside = directory.with_suffix(".replaced")
-    target.rename(aside)
-    try:
-        directory.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def is_regular(path: Path) -> bool:
+    """Return True for a regular file or one that does not exist yet, False for a pipe, a device or a directory."""
+    return path.is_file() or not path.exists()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` never names half of it. Raises OSError."""
-    if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to a file that is complete at any time; a pipe or a device is written in place. Raises OSError."""
+    if not is_regular(path):
         path.write_bytes(data)
         return
-    path = path.resolve()  # behind a symbolic link
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path.resolve()) as partial:
         partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,54 +1,73 @@
-"""A model's name to its directory: a path, a hub id or a built-in checkpoint."""
+"""Model names: a path, an id of the Hugging Face Hub, or a built-in checkpoint, to a directory."""
 
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .demo import registry as demo
 from .errors import CheckpointError, DownloadError, RequestError
 
-CONFIG_FILES = ["config.json"]
-FILES = [
-    *CONFIG_FILES, "generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "model*.safetensors", "model.safetensors.index.json", "speech_tokenizer/config.json",
-    "speech_tokenizer/model*.safetensors", "speech_tokenizer/model.safetensors.index.json",
-]  # fmt: skip
+CONFIG_FILES = ("config.json",)
+FILES = (
+    *CONFIG_FILES,
+    "generation_config.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "speech_tokenizer/config.json",
+    "speech_tokenizer/model*.safetensors",
+    "speech_tokenizer/model.safetensors.index.json",
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MAX_HUB_ID = 96  # characters, by the hub's own rule
+OTHER_MODEL = "name a local directory, or pass model='demo'"
 
 
 @contextmanager
 def resolve(
-    model: str | Path, progress: bool = False, files: list[str] = FILES, revision: str | None = None
+    model: str | Path, progress: bool = False, files: Sequence[str] = FILES, revision: str | None = None
 ) -> Iterator[Path]:
-    """The directory that holds `model`: a directory, a hub id (fetched, or from the hub's cache), or "demo".
+    """Yield the directory of `model`: a directory, a hub id (downloaded, or from the hub's cache), or "demo".
 
-    progress: show the download on stderr. files: what to fetch. revision: a hub model's branch, tag or commit.
-    Raises DownloadError, CheckpointError, and RequestError for a revision of what comes from no hub.
+    progress: show the download on stderr. files: patterns of the files to download. revision: a branch, tag or commit
+    of a hub model.
+    Raises DownloadError, CheckpointError, and RequestError for a revision of a model that is not on the hub.
     """
-    if not isinstance(model, str | os.PathLike):  # bytes would name a path, but no hub id
-        raise RequestError(f"a model is named by a directory, a hub id or 'demo', not by {model!r}")
+    if not isinstance(model, str | os.PathLike):  # bytes could be a path, but not a hub id
+        raise RequestError(f"model must be a directory, a hub id or 'demo', not {model!r}")
+    name = str(model)
     path = os.path.expanduser(model)
-    if revision is not None and (str(model) in demo.NAMES or os.path.exists(path)):
-        raise RequestError(f"{model} comes from no hub and has no revisions; leave revision out")
-    if revision is not None and not (isinstance(revision, str) and revision.strip()):
-        raise RequestError("revision must be the name of a branch or tag, or a commit")
-    if str(model) in demo.NAMES:
-        with demo.checkpoint(str(model)) as directory:
+    is_local = name in demo.NAMES or os.path.exists(path)
+    if revision is not None:
+        _check_revision(name, revision, is_local)
+    if name in demo.NAMES:
+        with demo.checkpoint(name) as directory:
             yield directory
     elif os.path.isdir(path):
         yield Path(path)
-    elif os.path.exists(path):
+    elif is_local:
         raise CheckpointError(f"{path} is a file; name the checkpoint's directory")
-    elif HUB_ID.fullmatch(str(model)) and len(str(model)) < 100:
-        yield _download(str(model), progress, files, revision)
+    elif HUB_ID.fullmatch(name) and len(name) <= MAX_HUB_ID:
+        yield _download(name, progress, files, revision)
     else:
-        raise CheckpointError(f"{path!r} is no directory, and no hub id of the form owner/name either")
+        raise CheckpointError(f"{path!r} is neither a directory nor a hub id of the form owner/name")
 
 
-def _download(hub_id: str, progress: bool, files: list[str], revision: str | None) -> Path:
+def _check_revision(name: str, revision: str, is_local: bool) -> None:
+    if is_local:
+        raise RequestError(f"{name} is not a model of the hub and has no revisions; leave revision out")
+    if not isinstance(revision, str) or not revision.strip():
+        raise RequestError(f"revision must be the name of a branch or tag, or a commit, not {revision!r}")
+
+
+def _download(hub_id: str, progress: bool, files: Sequence[str], revision: str | None) -> Path:
+    # These take a moment to import, and most models are local.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -57,26 +76,28 @@ def _download(hub_id: str, progress: bool, files: list[str], revision: str | Non
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    from tqdm import tqdm
+    from tqdm.asyncio import tqdm_asyncio
 
-    class Bar(tqdm):
-        """A bar that goes when it is done, and that is shown only where standard error is a terminal."""
+    class Bar(tqdm_asyncio):
+        """A bar that disappears when it is done, shown only on a terminal."""
 
-        def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-            kwargs.pop("name", None)  # an argument of huggingface_hub's own bar
-            super().__init__(*args, **kwargs | {"disable": None if progress else True, "leave": False})
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)  # an argument of huggingface_hub's own bar
+            super().__init__(*args, **options | {"disable": None if progress else True, "leave": False})
 
-    other = "name a local directory, or --model demo"
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files, tqdm_class=Bar))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files), tqdm_class=Bar))
     except GatedRepoError:
-        why = f"{hub_id} asks for your consent on its page; give it, sign in with `hf auth login`, or {other}"
+        message = f"{hub_id} requires your consent on its page; give it, log in with `hf auth login`, or {OTHER_MODEL}"
     except RepositoryNotFoundError:
-        why = f"{hub_id} is neither a directory here nor a model on the hub; check the name, or {other}"
+        message = f"{hub_id} is neither a local directory nor a model on the hub; check the name, or {OTHER_MODEL}"
     except RevisionNotFoundError:
-        why = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
+        message = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
     except LocalEntryNotFoundError:
-        why = f"{hub_id} is not here yet and the hub cannot be reached; connect to the network, {other}"
+        message = (
+            f"{hub_id} was not downloaded yet and the hub cannot be reached; connect to the network, {OTHER_MODEL}"
+        )
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        why = f"cannot fetch {hub_id}: {textwrap.shorten(str(error), 200, placeholder=' ...')}; try later, or {other}"
-    raise DownloadError(why)
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        message = f"cannot download {hub_id}: {reason}; try later, or {OTHER_MODEL}"
+    raise DownloadError(message)

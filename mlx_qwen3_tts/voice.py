@@ -1,10 +1,10 @@
-"""A cloned voice: what a reference clip becomes, and the small file that keeps it.
+"""Cloned voices: what a reference clip becomes, and the file that holds it.
 
     clip ─ mel ─ speaker encoder ─ speaker embedding [hidden] ─┐
          └ codec encoder ─ reference codes [frames, 16] ───────┼─ VoiceClonePrompt ─ me.safetensors
     transcript ─ reference text ───────────────────────────────┘
 
-Without a transcript there are no codes: the embedding alone carries the voice (the official x_vector_only_mode).
+Without a transcript there are no codes, and the embedding alone carries the voice (the official x_vector_only_mode).
 Source: VoiceClonePromptItem and Qwen3TTSModel.create_voice_clone_prompt.
 """
 
@@ -13,148 +13,162 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import VoiceError
-from .files import write_whole
+from .files import write_file
 from .text.unicode import is_unicode
 
-FORMAT = "mlx_qwen3_tts.voice"
-VERSION = 1  # of the file format; a newer one is refused
-MAX_SECONDS = 120.0  # of a clip, unless more is asked for
-MAX_FILE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
+VOICE_FORMAT = "mlx_qwen3_tts.voice"
+VOICE_VERSION = 1  # of the file format; a newer one is refused
+MAX_SECONDS = 120.0  # default limit of a clip
+MAX_FILE_SIZE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 
 
 @dataclass(frozen=True, eq=False)
 class VoiceClonePrompt:
-    """A voice to pass as `voice` to a Base model of the width it was made with.
+    """A cloned voice, to pass as `voice` to a Base model of the width that it was made with.
 
-    Raises VoiceError for arrays of another shape or type, numbers that are not finite, codes without text or text
+    Raises VoiceError for arrays of a wrong shape or type, values that are not finite, codes without text, and text
     without codes.
     """
 
     speaker_embedding: np.ndarray  # float32 [hidden]
-    ref_codes: np.ndarray | None = None  # int32 [frames, 16]; None: the embedding alone
-    ref_text: str | None = None  # what the clip says; None: the embedding alone
-    provenance: dict[str, str] = field(default_factory=dict)  # model, clip, seconds, ... as clone_voice knew them
-    warnings: tuple[str, ...] = ()  # what clone_voice found odd about the clip; not kept in the file
+    ref_codes: np.ndarray | None = None  # int32 [frames, 16]; None if only the embedding is used
+    ref_text: str | None = None  # the transcript of the clip; None if only the embedding is used
+    provenance: dict[str, str] = field(default_factory=dict)  # model, clip, seconds, ... from clone_voice
+    warnings: tuple[str, ...] = ()  # about the clip, from clone_voice; not saved
 
     def __post_init__(self) -> None:
-        embedding, codes, text = self.speaker_embedding, self.ref_codes, self.ref_text
+        embedding = self.speaker_embedding
         if not _is_array(embedding, "f", 1) or not np.isfinite(embedding).all():
             raise VoiceError("speaker_embedding must be finite floats of shape [hidden]")
-        if codes is not None and not _is_array(codes, "iu", 2):
+        if self.ref_codes is not None and not _is_array(self.ref_codes, "iu", 2):
             raise VoiceError("ref_codes must be integers of shape [frames, 16]")
-        if (codes is None) != (text is None):
+        if (self.ref_codes is None) != (self.ref_text is None):
             raise VoiceError("ref_codes and ref_text go together: give both, or neither")
-        if text is not None and not (isinstance(text, str) and is_unicode(text)):
-            raise VoiceError("ref_text must be what the clip says, as Unicode text")
+        if self.ref_text is not None and not (isinstance(self.ref_text, str) and is_unicode(self.ref_text)):
+            raise VoiceError("ref_text must be the transcript of the clip, a string of valid Unicode")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the voice to a safetensors file. Raises VoiceError."""
         tensors = {"speaker_embedding": np.ascontiguousarray(self.speaker_embedding, np.float32)}
         if self.ref_codes is not None:
             tensors["ref_codes"] = np.ascontiguousarray(self.ref_codes, np.int32)
-        about = {"format": FORMAT, "version": str(VERSION), "provenance": json.dumps(self.provenance)}
+        metadata = {
+            "format": VOICE_FORMAT,
+            "version": str(VOICE_VERSION),
+            "provenance": json.dumps(self.provenance),
+        }
         if self.ref_text is not None:
-            about["ref_text"] = self.ref_text
-        about["sha256"] = _digest(tensors, about)
+            metadata["ref_text"] = self.ref_text
+        metadata["sha256"] = checksum(tensors, metadata)
         try:
-            write_whole(Path(path), save(tensors, about))
+            write_file(Path(path), save(tensors, metadata))
         except (OSError, ValueError) as error:
-            raise VoiceError(f"cannot write the voice {path}: {getattr(error, 'strerror', None) or error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise VoiceError(f"cannot write the voice {path}: {reason}") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "VoiceClonePrompt":
-        """Read a voice; nothing in the file is executed.
+        """Read a voice from a file, which executes nothing.
 
-        Raises VoiceError for a file that is absent, damaged, edited, of a newer version, or no voice at all.
+        Raises VoiceError for a file that is missing, damaged, edited, of a newer version, or not a voice.
         """
         path = Path(os.path.expanduser(path))
+        tensors, metadata = _read_file(path)
+        _check_file(path, tensors, metadata)
+        provenance = _read_provenance(path, metadata)
         try:
-            if path.is_dir():
-                raise VoiceError(f"{path} is a directory, not a voice file")
-            if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero has no end
-                raise VoiceError(f"{path} is no file that a voice could be in")
-            if path.stat().st_size > MAX_FILE:
-                raise VoiceError(f"{path} is too large for a voice file")
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise VoiceError(f"{path} does not exist") from None
-        except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
-            raise VoiceError(f"{path} is damaged or no voice file ({' '.join(str(error).split())[:100]})") from None
-        _check_file(path, tensors, about)
-        provenance = _provenance(path, about)
-        try:
-            return cls(tensors["speaker_embedding"], tensors.get("ref_codes"), about.get("ref_text"), provenance)
+            return cls(tensors["speaker_embedding"], tensors.get("ref_codes"), metadata.get("ref_text"), provenance)
         except VoiceError:
-            raise VoiceError(f"{path} does not hold what a voice file must; make the voice again") from None
+            raise _invalid_content(path) from None
 
 
 def _is_array(value: object, kinds: str, ndim: int) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == ndim
 
 
-def _digest(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
-    """A checksum over all that a file says."""
-    digest = hashlib.sha256(json.dumps({k: v for k, v in about.items() if k != "sha256"}, sort_keys=True).encode())
+def checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    """Return the SHA-256 of everything in a voice file, as its metadata holds it."""
+    signed = {key: value for key, value in metadata.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(signed, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
 
 
-def _provenance(path: Path, about: dict[str, str]) -> dict[str, str]:
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file. Raises VoiceError."""
     try:
-        provenance = json.loads(about.get("provenance", ""))
+        if path.is_dir():
+            raise VoiceError(f"{path} is a directory, not a voice file")
+        if path.exists() and not path.is_file():  # a pipe would block, and /dev/zero has no end
+            raise VoiceError(f"{path} is not a regular file")
+        if path.stat().st_size > MAX_FILE_SIZE:
+            raise VoiceError(f"{path} is too large for a voice file")
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except FileNotFoundError:
+        raise VoiceError(f"{path} does not exist") from None
+    except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
+        raise VoiceError(f"{path} is damaged or not a voice file ({' '.join(str(error).split())[:100]})") from None
+
+
+def _invalid_content(path: Path) -> VoiceError:
+    return VoiceError(f"{path} does not hold the content of a voice file; clone the voice again")
+
+
+def _check_file(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Raise VoiceError for a safetensors file that is not a valid voice file."""
+    if metadata.get("format") != VOICE_FORMAT:
+        raise VoiceError(f"{path} is not a voice file; make one with clone_voice")
+    version = metadata.get("version")
+    if version != str(VOICE_VERSION):
+        raise VoiceError(
+            f"{path} has version {version} of the voice format, this package reads {VOICE_VERSION}: update it"
+        )
+    if metadata.get("sha256") != checksum(tensors, metadata):
+        raise VoiceError(f"{path} was changed or damaged after it was made; clone the voice again")
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    embedding_only = {"speaker_embedding": np.dtype(np.float32)}
+    if dtypes not in (embedding_only, embedding_only | {"ref_codes": np.dtype(np.int32)}):
+        raise _invalid_content(path)
+
+
+def _read_provenance(path: Path, metadata: dict[str, str]) -> dict[str, str]:
+    try:
+        provenance: Any = json.loads(metadata.get("provenance", ""))
     except (ValueError, RecursionError):
         provenance = None
     if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
-        raise VoiceError(f"{path} does not hold what a voice file must; make the voice again")
+        raise _invalid_content(path)
     return provenance
 
 
-def _check_file(path: Path, tensors: dict[str, np.ndarray], about: dict[str, str]) -> None:
-    if about.get("format") != FORMAT:
-        raise VoiceError(f"{path} is no voice file; make one with `mlx-qwen3-tts clone`")
-    if about.get("version") != str(VERSION):
-        raise VoiceError(
-            f"{path} has version {about.get('version')} of the voice format, this package reads {VERSION}: update it"
-        )
-    if about.get("sha256") != _digest(tensors, about):
-        raise VoiceError(f"{path} was changed or damaged since it was made; make the voice again")
-    embedding, codes = tensors.get("speaker_embedding"), tensors.get("ref_codes")
-    names = {"speaker_embedding"} | ({"ref_codes"} if codes is not None else set())
-    whole = (
-        set(tensors) == names
-        and embedding is not None and embedding.dtype == np.float32
-        and (codes is None or codes.dtype == np.int32)
-    )  # fmt: skip
-    if not whole:
-        raise VoiceError(f"{path} does not hold what a voice file must; make the voice again")
-
-
 def check_clip(audio: np.ndarray, rate: int, text: str | None) -> tuple[str, ...]:
-    """What may spoil a voice cloned from `audio` [samples] at `rate`, in words; empty where nothing looks odd."""
-    seconds, peak = len(audio) / rate, float(np.abs(audio).max())
-    found = []
+    """Return warnings about a clip [samples] that may spoil the voice cloned from it. text: its transcript."""
+    seconds = len(audio) / rate
+    peak = float(np.abs(audio).max())
+    warnings = []
     if seconds < 1:
-        found.append(f"the clip is {seconds:.2f} s long; 3 to 15 s of speech carry a voice better")
+        warnings.append(f"the clip is {seconds:.2f} s long; 3 to 15 s of speech give a better voice")
     if seconds > 30:
-        found.append(f"the clip is {seconds:.0f} s long; beyond some 15 s it slows every request and adds little")
+        warnings.append(f"the clip is {seconds:.0f} s long; beyond some 15 s it slows every request and adds little")
     if peak < 1e-3:
-        found.append("the clip is silent or nearly so")
+        warnings.append("the clip is silent or nearly so")
     if np.mean(np.abs(audio) >= 0.999 * max(peak, 1)) > 1e-3:
-        found.append("the clip is clipped: many samples are at full scale")
+        warnings.append("the clip is clipped: many samples are at full scale")
     if text is not None:
         speed = len("".join(text.split())) / seconds
         if speed > 35:
-            found.append(f"the transcript is too long for the clip ({speed:.0f} characters a second)")
+            warnings.append(f"the transcript is too long for the clip ({speed:.0f} characters per second)")
         if speed < 1 and seconds > 2:
-            found.append(f"the transcript is too short for the clip ({speed:.1f} characters a second)")
-    return tuple(found)
+            warnings.append(f"the transcript is too short for the clip ({speed:.1f} characters per second)")
+    return tuple(warnings)

@@ -1,5 +1,6 @@
-"""Audio files: formats, and that a file is whole or not there."""
+"""Audio files: formats, writers, and that a file is complete or absent."""
 
+import io
 import os
 import sys
 import threading
@@ -10,7 +11,9 @@ import pytest
 import soundfile
 
 from mlx_qwen3_tts import AudioError
-from mlx_qwen3_tts.audio.write import check_writable, write_audio
+from mlx_qwen3_tts.audio.formats import wav_header
+from mlx_qwen3_tts.audio.sinks import FileSink, Sink
+from mlx_qwen3_tts.audio.write import check_writable, open_writer, write_audio
 
 WAVE = (0.5 * np.sin(np.arange(24000) * 2 * np.pi * 440 / 24000)).astype(np.float32)
 
@@ -65,7 +68,7 @@ def test_links_and_pipes_stay_what_they_are(tmp_path):
     assert soundfile.info(target).frames == len(WAVE)
     os.mkfifo(pipe)
     got = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_audio(pipe, WAVE, 24000)
     reader.join()
@@ -101,3 +104,106 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_audio(path, WAVE, 24000)
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- writers ---
+
+
+@pytest.mark.parametrize("suffix, magic", [("wav", wav_header(24000, None)), ("flac", b"fLaC"), ("ogg", b"OggS")])
+def test_writer_to_a_pipe(tmp_path, suffix, magic):
+    pipe = tmp_path / f"pipe.{suffix}"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    writer = open_writer(pipe, 24000)
+    assert not writer.can_restart
+    writer.write(WAVE)
+    writer.close()
+    reader.join()
+    assert received[0].startswith(magic)
+    # libFLAC cannot seek in a pipe and appends its final header, at which a decoder loses the last block.
+    num_samples = len(WAVE) - 4096 if suffix == "flac" else len(WAVE)
+    audio, _ = soundfile.read(io.BytesIO(received[0]), frames=num_samples)
+    assert len(audio) == num_samples
+    if suffix != "ogg":
+        np.testing.assert_allclose(audio, WAVE[:num_samples], atol=1.01 / 32768)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no such device")
+def test_writer_to_a_full_device(tmp_path):
+    (tmp_path / "full.wav").symlink_to("/dev/full")
+    with pytest.raises(AudioError, match=r"cannot write .*full\.wav: No space left"):
+        open_writer(tmp_path / "full.wav", 24000)
+
+
+class SlowStream(io.RawIOBase):
+    """Takes a few bytes at a time."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += bytes(data[:7])
+        return len(data[:7])
+
+
+def test_stream_that_takes_a_part():
+    stream = SlowStream()
+    writer = open_writer(stream, 24000)
+    writer.write(WAVE[:100])
+    writer.close()
+    assert len(stream.data) == 44 + 200
+    assert not stream.closed
+
+
+def test_failed_write_keeps_the_audio_before(tmp_path, monkeypatch):
+    """The file is completed, an incomplete chunk is cut off, and closing or aborting it later changes nothing."""
+    path = tmp_path / "x.wav"
+    writer = open_writer(path, 24000)
+    writer.write(WAVE[:5000])
+    write = Sink.write
+
+    def full_disk(self, data):
+        if len(data) > 44:  # the header still fits
+            write(self, data[:1001])
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(Sink, "write", full_disk)
+    with pytest.raises(AudioError, match=r"No space left on device\): the first 0\.21 s were kept"):
+        writer.write(WAVE[5000:10000])
+    for finish in (writer.close, writer.abort):
+        finish()
+        assert path.stat().st_size == 44 + 2 * 5000
+        assert soundfile.info(path).frames == 5000
+    assert [p.name for p in tmp_path.iterdir()] == ["x.wav"]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_failed_close_is_an_error_of_the_package(tmp_path, monkeypatch, suffix):
+    def full_disk(self):
+        self.raw.close()
+        raise OSError(28, "No space left on device")
+
+    writer = open_writer(tmp_path / f"x.{suffix}", 24000)
+    writer.write(WAVE)
+    monkeypatch.setattr(FileSink, "commit", full_disk)
+    with pytest.raises(AudioError, match=r"cannot write .*No space left"):
+        writer.close()
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_restart_leaves_nothing(tmp_path, monkeypatch):
+    writer = open_writer(tmp_path / "x.wav", 24000)
+    writer.write(WAVE)
+
+    def full_disk(self, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileSink, "truncate", full_disk)
+    with pytest.raises(AudioError, match="No space left"):
+        writer.restart()
+    assert list(tmp_path.iterdir()) == []

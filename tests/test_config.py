@@ -9,7 +9,7 @@ import released
 from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
 from mlx_qwen3_tts.checkpoint.weights import stored_shapes
-from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.codec.codec import CodecNetwork
 from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.model import GenerationConfig, ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
@@ -23,13 +23,13 @@ def test_released_model_has_its_tensors(name):
 
 
 def test_tensor_counts():
-    """402 tensors that the 0.6B models share, 76 of the speaker encoder."""
+    """The 0.6B models share 402 tensors, and the speaker encoder has 76."""
     assert len(released.tensors("0.6B-CustomVoice")) == 402
     assert len(released.tensors("0.6B-Base")) == 402 + 76
 
 
 def test_released_codec_has_its_tensors():
-    codec = Codec(from_dict(CodecConfig, released.CODEC, "config.json"))
+    codec = CodecNetwork(from_dict(CodecConfig, released.CODEC, "config.json"))
     assert stored_shapes(codec, "pt") == released.codec_tensors()
 
 
@@ -147,7 +147,7 @@ SHAPING = {"talker_config.max_position_embeddings", "decoder_config.sliding_wind
 
 @pytest.mark.parametrize("path", fields_of(released.config("1.7B-Base")) + fields_of(released.CODEC))
 def test_every_field_is_required_or_ignored(path):
-    """No key that shapes the computation has a silent default; those that do not are not asked for."""
+    """A key that shapes the computation has no silent default; any other key is not required."""
     codec = path in fields_of(released.CODEC) and path not in ("model_type", "architectures")
     kind, config = (CodecConfig, released.CODEC) if codec else (ModelConfig, released.config("1.7B-Base"))
     config = copy.deepcopy(config)

@@ -1,9 +1,10 @@
-"""Conversion: bit-equal where nothing is quantized, what mx.quantize makes where it is, whole or not at all."""
+"""Conversion: bit-equal without quantization, equal to mx.quantize with it, and complete or not there at all."""
 
 import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,16 +21,21 @@ from safetensors import safe_open
 
 import checkpoints
 import sounds
-from conftest import spawn
+from conftest import on_mlx_thread, spawn
 from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
+from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
+from mlx_qwen3_tts.checkpoint.quantization import Affine
 from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
 from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers
 from mlx_qwen3_tts.conversion import convert as conversion
-from mlx_qwen3_tts.conversion.affine import Affine, plain, search
+from mlx_qwen3_tts.conversion.affine import plain, search
 from mlx_qwen3_tts.conversion.calibrate import mean_squares
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES, part_of
+from mlx_qwen3_tts.generation.engine import Engine
+from mlx_qwen3_tts.generation.scoring import score
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 from mlx_qwen3_tts.models.network import Network
 
 KINDS = ("custom_voice", "voice_design", "base")
@@ -38,16 +44,18 @@ SCALES_SLACK = 1e-5  # of two ways to sum squares in float32
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> dict[str, Path]:
-    """One bfloat16 checkpoint of each kind, as released ones are; tests leave them as they are."""
+    """A bfloat16 checkpoint of each kind, as released; tests do not change them."""
     root = tmp_path_factory.mktemp("sources")
     return {kind: checkpoints.write_wide(root / kind, kind, "bfloat16") for kind in KINDS}
 
 
 def parameters(directory: Path, dtype: str | None = "bfloat16") -> dict[str, mx.array]:
-    """Everything that is loaded from a checkpoint, by its path; dtype None converts nothing."""
+    """Return all parameters of a checkpoint by path. dtype: None casts nothing."""
     loaded = load_directory(directory, dtype, fused=False)
     result = {f"network.{n}": p for n, p in tree_flatten(loaded.network.parameters())}
-    return result | {f"codec.{n}": p for n, p in tree_flatten(loaded.codec.parameters())}
+    result |= {f"codec.{n}": p for n, p in tree_flatten(loaded.codec.network.parameters())}
+    MLX_THREAD.run(mx.eval, result)  # no other thread can evaluate what was loaded there
+    return result
 
 
 def assert_equal(found: dict[str, mx.array], expected: dict[str, mx.array]) -> None:
@@ -62,7 +70,7 @@ def speech(tts: Qwen3TTS, **options) -> np.ndarray:
 
 
 def requests(tts: Qwen3TTS) -> list[dict]:
-    """What a model of each kind is asked: both ways to clone, a voice preset or described."""
+    """Return requests for a model of each kind: a clone with and without text, a preset or a described voice."""
     if tts.model_type == "base":
         return [{"voice": tts.clone_voice(sounds.SOUNDS["speech"], text)} for text in (None, "hello this voice")]
     return [{"instruct": "A calm voice."}] if tts.model_type == "voice_design" else [{"voice": "chuan"}]
@@ -70,7 +78,7 @@ def requests(tts: Qwen3TTS) -> list[dict]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_bit_equal(sources, tmp_path, kind):
-    """Also when what was converted is converted again, then from MLX's layout."""
+    """A second conversion, from MLX's layout, is bit-equal as well."""
     done = convert(sources[kind], tmp_path / "out", dtype="bfloat16")
     assert_equal(parameters(tmp_path / "out"), parameters(sources[kind]))
     again = convert(tmp_path / "out", tmp_path / "again", dtype="bfloat16")
@@ -92,7 +100,7 @@ def test_a_source_may_have_any_name(tmp_path):
 
 
 def test_types_are_cast(sources, tmp_path):
-    """float32 holds every bfloat16 exactly and comes back; the speech tokenizer keeps its own type."""
+    """bfloat16 survives a round trip through float32; the speech tokenizer keeps its own type."""
     source = sources["custom_voice"]
     convert(source, tmp_path / "wide", dtype="float32")
     assert_equal(parameters(tmp_path / "wide", "float32"), parameters(source, "float32"))
@@ -108,7 +116,7 @@ def test_types_are_cast(sources, tmp_path):
 
 
 def test_files_of_the_directory(sources, tmp_path):
-    """All that the source has, which loads with nothing else to say; the target's permissions are the usual ones."""
+    """The target has all files of the source, loads without further arguments, and has the usual permissions."""
     source = sources["base"]
     convert(source, tmp_path / "out", recipe="8bit")
     names = {str(path.relative_to(source)) for path in source.rglob("*")}
@@ -125,7 +133,7 @@ def test_files_of_the_directory(sources, tmp_path):
 
 
 def linear_layers(source: Path) -> dict[str, mx.array]:
-    """Weights by path, in the source's type."""
+    """Return the weights by path, in the source's type."""
     network = Network(read_config(source))
     load_weights(network, source)
     return {p: m.weight for p, m in network.named_modules() if isinstance(m, nn.Linear | nn.Embedding)}
@@ -134,7 +142,7 @@ def linear_layers(source: Path) -> dict[str, mx.array]:
 @pytest.mark.parametrize("scales", ["plain", "search"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_quantized_parameters(sources, tmp_path, recipe, scales):
-    """Plain: exactly mx.quantize of the source, in every layer of every recipe. Searched: our own, never worse."""
+    """Every layer of every recipe is exactly that of mx.quantize (plain), or of `search`, which is never worse."""
     source = sources["custom_voice"]
     done = convert(source, tmp_path / "out", recipe=recipe, scales=scales)
     found, expected, weights = parameters(tmp_path / "out"), parameters(source), linear_layers(source)
@@ -162,10 +170,10 @@ def test_quantized_parameters(sources, tmp_path, recipe, scales):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{"recipe": "mixed-4"}, {"bits": 3, "group_size": 32}])
 def test_every_mode_speaks(sources, tmp_path, kind, options):
-    """Preset, described, cloned both ways; stacked layers give what single ones give."""
+    """Preset, described and cloned voices; fused layers give the same codes as the others."""
     convert(sources[kind], tmp_path / "out", **options)
     tts = Qwen3TTS.from_pretrained(tmp_path / "out")
-    single = Qwen3TTS("single", load_directory(tmp_path / "out", None, fused=False))
+    single = Qwen3TTS("single", Engine.load(tmp_path / "out", None, fused=False))
     assert "qkv_proj" in tts.talker.model.layers[0]
     for request in requests(tts):
         codes = speech(tts, **request)
@@ -203,7 +211,7 @@ def test_shards_are_a_source(sources, tmp_path):
 
 
 def test_files_are_valid_safetensors(tmp_path):
-    """Aligned, complete, readable by the library; a tensor that is left out or of another shape is a mistake."""
+    """Files are aligned, complete and readable by safetensors; a missing or mis-shaped tensor is an error."""
     tensors = {"a": Tensor((3,), "BF16"), "b": Tensor((2, 5), "F32"), "c": Tensor((1,), "U32"), "d": Tensor((), "F16")}
     arrays = {name: (mx.arange(int(np.prod(t.shape))) + 1).reshape(t.shape) for name, t in tensors.items()}
     types = {"a": mx.bfloat16, "b": mx.float32, "c": mx.uint32, "d": mx.float16}
@@ -224,12 +232,12 @@ def test_files_are_valid_safetensors(tmp_path):
     with pytest.raises(ValueError, match="3 tensors were not written"), ShardWriter(tmp_path, tensors, 10**9) as writer:
         writer.write("a", arrays["a"])
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="its header says"), ShardWriter(tmp_path, tensors, 10**9) as writer:
+    with pytest.raises(ValueError, match="its header declares"), ShardWriter(tmp_path, tensors, 10**9) as writer:
         writer.write("a", arrays["b"])
 
 
 def test_calibration(sources, tmp_path):
-    """The error that counts falls where the inputs of each layer are known."""
+    """With known inputs of each layer, the weighted error is smaller."""
     source = sources["base"]
     voice = requests(Qwen3TTS.from_pretrained(source))[0]["voice"]
     importance = mean_squares(source, ["Hello world", "this is a voice"], voice, max_frames=8)
@@ -246,30 +254,27 @@ def test_calibration(sources, tmp_path):
 
 
 def test_observed_inputs_are_the_layers_inputs(sources):
-    """Checked on the layer whose input is known: the first projection of the text reads the text's embeddings."""
+    """Checked on a layer whose input is known: the text projection reads the text's embeddings."""
     source = sources["custom_voice"]
-    tts = Qwen3TTS("x", load_directory(source, None))
+    tts = Qwen3TTS.from_pretrained(source)
     text = "hello world"
     importance = mean_squares(source, [text], "ada", max_frames=1)["talker.text_projection.linear_fc1"]
     seen = []
     embed = type(tts.talker).embed_text
 
     def record(self, ids):
-        seen.extend(ids)
+        seen.extend(np.array(ids).flatten().tolist())
         return embed(self, ids)
 
-    from mlx_qwen3_tts.generation.scoring import requests as asked
-    from mlx_qwen3_tts.generation.scoring import score
-
-    request = asked(tts, [text], "ada", None, 1)[0]
+    request = requests_for(tts.config, [text], "ada", None, 1)[0]
     codes = tts.synthesize(text, voice="ada", seed=0, max_frames=1).codes
     try:
         type(tts.talker).embed_text = record
-        score(tts, request, codes)
+        score(tts.engine, request, codes)
     finally:
         type(tts.talker).embed_text = embed
-    rows = tts.talker.model.text_embedding(mx.array(seen))
-    np.testing.assert_allclose(np.array(importance), np.array(mx.square(rows).mean(0)), rtol=1e-5)
+    rows = on_mlx_thread(tts, lambda: np.array(tts.talker.model.text_embedding(mx.array(seen))))
+    np.testing.assert_allclose(np.array(importance), np.square(rows).mean(0), rtol=1e-5)
 
 
 # What must be refused, before anything is written.
@@ -285,25 +290,25 @@ def refused(source, out, message, **options) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"recipe": "5bits"}, "unknown recipe '5bits'; there are 8bit, 6bit, mixed-4, 4bit"),
-        ({"bits": 7}, "no weights of 7 bits; choose from 2, 3, 4, 5, 6, 8"),
-        ({"bits": 0}, "no weights of 0 bits"),
-        ({"bits": True}, "no weights of True bits"),
-        ({"bits": 4, "group_size": 48}, "no groups of 48; choose from 32, 64, 128"),
-        ({"recipe": "4bit", "group_size": 16}, "no groups of 16"),
+        ({"recipe": "5bits"}, "unknown recipe '5bits'; choose from 8bit, 6bit, mixed-4, 4bit"),
+        ({"bits": 7}, "bits is 7; choose from 2, 3, 4, 5, 6, 8"),
+        ({"bits": 0}, "bits is 0;"),
+        ({"bits": True}, "bits is True;"),
+        ({"bits": 4, "group_size": 48}, "group_size is 48; choose from 32, 64, 128"),
+        ({"recipe": "4bit", "group_size": 16}, "group_size is 16;"),
         ({"bits": 4, "group_size": 128}, r"groups of 128 do not divide the width 64 of talker\."),
         ({"recipe": "mixed-4", "group_size": 128}, r"groups of 128 do not divide"),
         ({"recipe": "4bit", "bits": 4}, "exclude each other"),
-        ({"group_size": 64}, "group size needs"),
+        ({"group_size": 64}, "group_size has no effect"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"bits": 4, "scales": "best"}, "unknown scales 'best'"),
-        ({"dtype": "bfloat16", "scales": "plain"}, "scales are of quantized weights"),
+        ({"dtype": "bfloat16", "scales": "plain"}, "scales has no effect"),
         ({"dtype": "float32", "shard_size": 0}, "shard_size is 0"),
         ({"dtype": "float32", "importance": dict}, "calibration"),
         ({"bits": 4, "scales": "plain", "importance": dict}, "calibration"),
     ],
 )
-def test_options_that_are_none(sources, tmp_path, options, message):
+def test_invalid_options(sources, tmp_path, options, message):
     refused(sources["custom_voice"], tmp_path / "out", message, **options)
 
 
@@ -316,7 +321,7 @@ def test_quantized_source(sources, tmp_path):
     refused(tmp_path / "small", tmp_path / "out", r"already quantized \(talker.*scales\)", bits=8)
 
 
-def test_numbers_that_do_not_fit(tmp_path):
+def test_values_that_are_not_finite(tmp_path):
     name = "talker.model.layers.1.mlp.up_proj.weight"
     for number, options in (
         (1e6, {"dtype": "float16"}),
@@ -328,7 +333,7 @@ def test_numbers_that_do_not_fit(tmp_path):
         tensors[name][3, 5] = number
         mx.eval(tensors)
         mx.save_safetensors(str(source / "model.safetensors"), tensors, {"format": "pt"})
-        refused(source, tmp_path / "out", f"{name} holds numbers", **options)
+        refused(source, tmp_path / "out", f"{name} has values", **options)
 
 
 def test_damaged_source(sources, tmp_path):
@@ -344,24 +349,24 @@ def test_existing_target(sources, tmp_path):
     source, out = sources["custom_voice"], tmp_path / "out"
     convert(source, out, dtype="bfloat16")
     before = parameters(out)
-    refused(source, out, "exists; --force replaces", bits=4)
-    refused(source, out, "no groups of 5", bits=4, group_size=5, force=True)
+    refused(source, out, "exists; pass force=True to replace", bits=4)
+    refused(source, out, "group_size is 5;", bits=4, group_size=5, force=True)
     assert_equal(parameters(out), before)
     convert(source, out, bits=4, force=True)
     assert "network.talker.codec_head.scales" in parameters(out)
     (out / "notes.txt").write_text("mine")
-    refused(source, out, r"notes\.txt is in it", dtype="bfloat16", force=True)
+    refused(source, out, r"notes\.txt in it is not part", dtype="bfloat16", force=True)
     (tmp_path / "file").write_text("mine")
-    refused(source, tmp_path / "file", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "file", "is not a directory and is not replaced", dtype="bfloat16", force=True)
     os.mkfifo(tmp_path / "pipe")  # as /dev/null is neither a file nor a directory
-    with pytest.raises(ConversionError, match="has no name"):  # not the current directory
+    with pytest.raises(ConversionError, match="is empty"):  # not the current directory
         convert(source, "", dtype="bfloat16", force=True)
-    refused(source, tmp_path / "pipe", "is no directory, and is not replaced", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "pipe", "is not a directory and is not replaced", dtype="bfloat16", force=True)
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "home" / "work").mkdir(parents=True)
     (tmp_path / "home" / "work" / "model.safetensors").write_text("mine")
-    refused(source, tmp_path / "home", r"work/model\.safetensors is in it", dtype="bfloat16", force=True)
-    refused(source, tmp_path / "no" / "out", "no directory", dtype="bfloat16")
+    refused(source, tmp_path / "home", r"work/model\.safetensors in it is not part", dtype="bfloat16", force=True)
+    refused(source, tmp_path / "no" / "out", "not a writable directory", dtype="bfloat16")
     (tmp_path / "link").symlink_to(out)
     (out / "notes.txt").unlink()
     convert(source, tmp_path / "link", dtype="bfloat16", force=True)
@@ -385,7 +390,7 @@ def test_source_is_target(tmp_path, monkeypatch):
 
 
 def test_full_disk(sources, tmp_path, monkeypatch):
-    """No room from the start, and none on the way; an existing checkpoint stays what it was."""
+    """The disk is full from the start, or during the conversion; an existing checkpoint is unchanged."""
     source, out = sources["custom_voice"], tmp_path / "out"
     convert(source, out, dtype="bfloat16")
     before = parameters(out)
@@ -404,13 +409,13 @@ def test_full_disk(sources, tmp_path, monkeypatch):
             refused(source, target, "No space left on device; nothing is left behind", bits=4, force=True)
     assert_equal(parameters(out), before)
     with monkeypatch.context() as patch:
-        patch.setattr(conversion.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         refused(source, tmp_path / "new", "0.0 GB free", bits=4)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits")
-def test_write_that_fails_in_the_system(sources, tmp_path):
-    """A real failing write, in a process of its own that may not write files above 200 kB."""
+def test_real_failing_write(sources, tmp_path):
+    """In a process that may not write files above 200 kB."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -433,9 +438,11 @@ def test_interruption(sources, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    for place in ("write_config", "_copy_files", "_convert_tensor"):
+    for owner, name in (
+        (conversion, "write_config"), (conversion, "copy_files"), (conversion.TensorConverter, "convert"),
+    ):  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(conversion, place, interrupt)
+            patch.setattr(owner, name, interrupt)
             convert(source, out, bits=4, force=True)
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
     rename, count = Path.rename, []
@@ -455,7 +462,7 @@ def test_interruption(sources, tmp_path, monkeypatch):
 
 
 def test_killed(sources, tmp_path):
-    """SIGKILL in the middle leaves nothing that loads."""
+    """SIGKILL during the conversion leaves nothing that loads."""
     code = (
         "import sys, time; import mlx_qwen3_tts.conversion.convert as c\n"
         "from mlx_qwen3_tts.checkpoint.shards import ShardWriter as W\n"
@@ -475,15 +482,15 @@ def test_killed(sources, tmp_path):
     assert left[0].name.startswith(".")
     with pytest.raises(CheckpointError):
         Qwen3TTS.from_pretrained(left[0])
-    convert(sources["custom_voice"], tmp_path / "out", bits=8)  # and is no hindrance
+    convert(sources["custom_voice"], tmp_path / "out", bits=8)  # and does not disturb the next one
 
 
 def test_ctrl_c(sources, tmp_path):
-    """A real one: exit code 130, nothing is left."""
+    """A real interrupt: exit code 130, nothing is left."""
     code = (
         "import sys, time; import mlx_qwen3_tts.conversion.convert as c; from mlx_qwen3_tts.cli import main\n"
-        "def slow(*args): print('now', flush=True); time.sleep(60)\n"
-        "c._convert_tensor = slow; sys.exit(main(sys.argv[1:]))"
+        "def slow(*args): print('now', flush=True); time.sleep(3)\n"
+        "c.TensorConverter.convert = slow; sys.exit(main(sys.argv[1:]))"
     )
     argv = ["convert", "--model", sources["custom_voice"], "--bits", "8", "--out", tmp_path / "out"]
     child = subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, text=True)
@@ -523,8 +530,8 @@ def test_memory_is_that_of_a_few_tensors(tmp_path):
     size = sum(tensor.nbytes for tensor in shapes.values())
     assert size > 300e6
     (source / "model.safetensors").unlink()
-    with ShardWriter(source, shapes, 10**12) as writer:
-        writer._left.clear()
+    with pytest.raises(KeyboardInterrupt), ShardWriter(source, shapes, 10**12):
+        raise KeyboardInterrupt  # leaves a file with a header only
     os.truncate(source / "model.safetensors", (source / "model.safetensors").stat().st_size + size)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, source, tmp_path / "out"], check=True, capture_output=True, text=True

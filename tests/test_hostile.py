@@ -1,6 +1,6 @@
 """Files from strangers: whatever they hold, it is our own error or a model that works, soon and in little memory.
 
-FUZZ=5000 tries so many cases of each kind, other ones each time; without it a few, always the same.
+FUZZ=5000 tries that many cases of each kind, new ones each time. Without it there are a few, always the same.
 """
 
 import io
@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from safetensors.numpy import save
 
 import checkpoints
 import hostile
 from mlx_qwen3_tts import AudioError, CheckpointError, Qwen3TTS, Qwen3TTSError, VoiceClonePrompt, VoiceError
 from mlx_qwen3_tts.audio.read import check_clip_file, read_audio, resample
-from mlx_qwen3_tts.voice import FORMAT, VERSION, _digest, check_clip
+from mlx_qwen3_tts.voice import VOICE_FORMAT, VOICE_VERSION, check_clip, checksum
 
 CASES = int(os.environ.get("FUZZ", "0"))
-SOON, LITTLE = 1.0, 256 * 2**20  # seconds of computing, bytes
+MAX_SECONDS = 1.0  # of computing
+MAX_BYTES = 256 * 2**20
 short = settings(
     max_examples=CASES or 25,
     deadline=None,
@@ -40,13 +40,13 @@ tried: dict[str, list[int]] = {}  # cases, and those that ended in an error
 
 
 def most_memory() -> int:
-    """Bytes that this process held at most so far."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager
 def hostile_case(kind: str, *errors: type[Qwen3TTSError]):
-    """One case: it may end in one of these errors and in no other, in one line, soon, and in little memory."""
+    """Run one case, which may raise only these errors, in one line, and must be quick and take little memory."""
     counts, began, held = tried.setdefault(kind, [0, 0]), time.process_time(), most_memory()
     counts[0] += 1
     try:
@@ -57,13 +57,13 @@ def hostile_case(kind: str, *errors: type[Qwen3TTSError]):
         counts[1] += 1
         assert len(str(error).splitlines()) == 1
         assert len(str(error)) < 1000
-    assert time.process_time() - began < SOON
-    assert most_memory() - held < LITTLE
+    assert time.process_time() - began < MAX_SECONDS
+    assert most_memory() - held < MAX_BYTES
 
 
 @pytest.fixture(scope="module", autouse=True)
 def figures():
-    """What was tried, for RELIABILITY.md: pytest -s shows it."""
+    """Print the numbers of cases for RELIABILITY.md, which pytest -s shows."""
     yield
     print()
     for kind, (cases, refused) in sorted(tried.items()):
@@ -78,7 +78,7 @@ def directory(tmp_path_factory) -> Path:
 
 @contextmanager
 def replaced(path: Path, data: bytes):
-    """The file holds `data` meanwhile."""
+    """Replace the content of a file inside the block."""
     kept = path.read_bytes() if path.exists() else None
     path.write_bytes(data)
     try:
@@ -88,7 +88,7 @@ def replaced(path: Path, data: bytes):
 
 
 def load(directory: Path) -> None:
-    """Load a checkpoint, and let it speak if that can be done."""
+    """Load a checkpoint, and synthesize with it if it loads."""
     tts = Qwen3TTS.from_pretrained(directory)
     voice = VoiceClonePrompt(np.zeros(tts.config.talker_config.hidden_size, np.float32))
     tts.synthesize("Hello", voice=voice, seed=1, max_frames=1)
@@ -132,14 +132,14 @@ SIZES = [
 
 @pytest.mark.parametrize("name, part, values", SIZES)
 def test_sizes_that_multiply(directory, name, part, values):
-    """Numbers that are possible each and too much together, or that leave nothing of a width."""
+    """Values that are valid one by one, but too large together, or that leave a width of 0."""
     config = json.loads((directory / name).read_bytes())
     data = json.dumps(config | {part: config[part] | values}).encode()
     with replaced(directory / name, data), hostile_case(name, CheckpointError), pytest.raises(CheckpointError):
         load(directory)
 
 
-def test_tokens_that_are_no_text(directory):
+def test_tokens_that_are_not_unicode(directory):
     vocab = json.loads((directory / "vocab.json").read_bytes()) | {"\ud800": 300}
     with (
         replaced(directory / "vocab.json", json.dumps(vocab).encode()),
@@ -149,8 +149,8 @@ def test_tokens_that_are_no_text(directory):
 
 
 @pytest.mark.parametrize("name", [*JSON_FILES, "merges.txt"])
-def test_checkpoint_files_that_are_no_files(directory, tmp_path, name):
-    """A pipe would be waited for, and a device or a file of gigabytes read until the memory is full."""
+def test_checkpoint_files_that_are_not_regular(directory, tmp_path, name):
+    """A pipe would block, and a device or a file of gigabytes would fill the memory."""
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "long", "wb") as file:
         file.truncate(2**40)
@@ -173,7 +173,7 @@ def test_a_shard_that_is_a_pipe(directory):
     try:
         with (
             replaced(directory / "model.safetensors.index.json", b'{"weight_map": {"a": "model-1.safetensors"}}'),
-            pytest.raises(CheckpointError, match="no file"),
+            pytest.raises(CheckpointError, match="not a regular file"),
         ):
             load(directory)
     finally:
@@ -207,7 +207,7 @@ def test_weights(directory, name):
 
 
 def test_index_of_shards(directory):
-    """Names in an index lead nowhere but to files beside it."""
+    """The names in an index must be those of files next to it."""
     weights = directory / "model.safetensors"
     hidden = weights.rename(directory / "hidden")
     index = b'{"metadata": {"total_size": 5}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
@@ -230,7 +230,7 @@ def test_index_of_shards(directory):
 
 
 VOICE = {"speaker_embedding": np.zeros(32, np.float32), "ref_codes": np.zeros((3, 16), np.int32)}
-ABOUT = {"format": FORMAT, "version": str(VERSION), "ref_text": "hello", "provenance": '{"model": "x"}'}
+ABOUT = {"format": VOICE_FORMAT, "version": str(VOICE_VERSION), "ref_text": "hello", "provenance": '{"model": "x"}'}
 
 
 def use_voice(path: Path, data: bytes, tts: Qwen3TTS) -> None:
@@ -244,17 +244,17 @@ def base(directory) -> Qwen3TTS:
     return Qwen3TTS.from_pretrained(directory)
 
 
-def test_voice_files_that_are_damaged(tmp_path, base):
+def test_damaged_voice_files(tmp_path, base):
     @short
-    @given(hostile.safetensors_files(save(VOICE, ABOUT | {"sha256": _digest(VOICE, ABOUT)})))
+    @given(hostile.safetensors_files(save(VOICE, ABOUT | {"sha256": checksum(VOICE, ABOUT)})))
     def run(data):
         use_voice(tmp_path / "voice.safetensors", data, base)
 
     run()
 
 
-def test_voice_files_that_were_made_to_deceive(tmp_path, base):
-    """With a right checksum: any tensors, and any words about them."""
+def test_forged_voice_files(tmp_path, base):
+    """With a correct checksum: any tensors and any metadata."""
     dtypes = st.sampled_from([np.float32, np.int32, np.float64, np.int64, np.uint8, np.bool_, np.float16])
     shapes = st.lists(st.integers(0, 40), max_size=4) | st.sampled_from([[32], [3, 16], [0, 16], [3, 15], [3000, 16]])
     numbers = st.sampled_from([0, 1, -1, 5, 2**31 - 1, 1e30, np.nan, np.inf])
@@ -272,7 +272,7 @@ def test_voice_files_that_were_made_to_deceive(tmp_path, base):
             warnings.simplefilter("ignore")
             tensors |= {name: np.full(shape, number).astype(kind) for name, (shape, kind, number) in changes.items()}
         about = {key: value.encode("utf-8", "replace").decode() for key, value in (ABOUT | about).items()}
-        data = save(tensors, about | {"sha256": _digest(tensors, about)})
+        data = save(tensors, about | {"sha256": checksum(tensors, about)})
         use_voice(tmp_path / "voice.safetensors", data, base)
 
     run()
@@ -309,7 +309,7 @@ def test_audio_files(tmp_path, name):
 
 
 def test_headers_that_claim_hours(tmp_path):
-    """A FLAC of a few bytes that claims the longest that passes, and eight channels of it."""
+    """A FLAC file of a few bytes that claims the greatest allowed length and eight channels."""
     data = bytearray(sound("FLAC", "PCM_16"))
     rate, channels, bits, samples = 655350, 8, 24, 119 * 655350
     packed = (rate << 44) | ((channels - 1) << 41) | ((bits - 1) << 36) | samples
@@ -320,7 +320,7 @@ def test_headers_that_claim_hours(tmp_path):
         read_audio(path, 120)
 
 
-def test_voices_and_clips_that_are_no_files(tmp_path):
+def test_voices_and_clips_that_are_not_regular_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", "/dev/null", "/dev/zero", "a\0b"):
         with pytest.raises(VoiceError):

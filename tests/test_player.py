@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import PlaybackError
-from mlx_qwen3_tts.audio.player import Player, open_device, wait_for
+from mlx_qwen3_tts.audio.player import Player, open_device, prebuffer_seconds
 
 RATE, BLOCK, FRAME = 24000, 480, 1920
 SCHEDULE = [FRAME / RATE * count for count in (1, 1, 2, 4, 8)]
@@ -36,7 +36,7 @@ class Device:
             self.callback(out, BLOCK, None, None)
             self.times.append(time.monotonic())
             self.heard.append(out)
-            # A block that came late is not made up for, so that a busy machine slows the device as well as the writer.
+            # A late block is not caught up on, so that a busy machine slows the device as well as the writer.
             due = max(due + BLOCK / self.samplerate, time.monotonic())
             time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
 
@@ -58,14 +58,14 @@ class Device:
 
 
 def speech(seconds: float) -> np.ndarray:
-    """Samples that are all different, none of them zero."""
+    """Return samples that are all different and not zero."""
     return np.linspace(0.2, 0.9, int(seconds * RATE), dtype=np.float32)
 
 
 def play(
     audio: np.ndarray, sizes: list[int], delays: list[float], remaining=None, **device
 ) -> tuple[Player, np.ndarray]:
-    """Write `audio` in pieces of `sizes` samples, each after its delay, and drain; what the device heard."""
+    """Write `audio` in pieces of `sizes` samples, each after its delay, drain, and return what the device heard."""
     opened = []
     player = Player(RATE, lambda *args: (opened.append(Device(*args, **device)), opened[0])[1], SCHEDULE)
     start, player.late = 0, 0.0
@@ -82,7 +82,7 @@ def play(
 
 
 def pieces(seconds: float) -> list[int]:
-    """The lengths of the chunks that a stream of that many seconds comes in."""
+    """Return the lengths of the chunks of a stream of that many seconds."""
     sizes, left, counts = [], int(seconds * RATE), [1, 1, 2, 4]
     while left > 0:
         size = min(left, FRAME * (counts.pop(0) if counts else 8))
@@ -92,7 +92,7 @@ def pieces(seconds: float) -> list[int]:
 
 
 def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
-    """The same, once more where the machine was too busy to wake the writer in time: that tells nothing."""
+    """As `play`, repeated if the machine was too busy to wake the writer in time, which proves nothing."""
     for _ in range(5):
         player, sound = play(*args, **options)
         if player.late < 0.02:
@@ -101,7 +101,7 @@ def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
 
 
 def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
-    """Every sample in order, and nothing beside them but silence and ramps."""
+    """Assert that every sample was heard in order, with nothing else but silence and ramps."""
     found = 0
     for sample in sound[:, 0]:
         found += found < len(audio) and sample == audio[found]
@@ -113,7 +113,7 @@ def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("factor", [0.02, 0.3, 0.55, 0.8])
 def test_faster_than_real_time(factor):
-    """Making takes `factor` of the time of hearing: no run goes dry, and fast ones begin at once."""
+    """Generation takes `factor` of the audio's time: no run underruns, and fast ones start at once."""
     audio, sizes = speech(2.4), pieces(2.4)
     player, sound = play_undisturbed(audio, sizes, [factor * size / RATE for size in sizes])
     assert player.underruns == 0
@@ -134,7 +134,7 @@ def test_slower_than_real_time_waits_just_long_enough():
 
 
 def test_bursts_and_jitter():
-    """Twice as fast on average, in bursts."""
+    """Twice real time on average, in bursts."""
     audio, sizes = speech(2.4), pieces(2.4)
     rng = np.random.RandomState(0)
     delays = [0.5 * size / RATE * rng.uniform(0.6, 1.4) for size in sizes]
@@ -153,7 +153,7 @@ def test_stall_is_counted_and_loses_nothing():
 
 
 def test_no_clicks():
-    """From silence to the sound and back there are ramps, also around a dry spell; and none inside."""
+    """Ramps lead from silence to the sound and back, also around an underrun, and there are none inside."""
     audio, sizes = speech(1.2), pieces(1.2)
     delays = [0.01] * len(sizes)
     delays[-1] = 1.5
@@ -164,13 +164,14 @@ def test_no_clicks():
 
 @pytest.mark.parametrize("offset", [0, 1, 5, 100, 359, 360, 361, 479])
 def test_no_clicks_wherever_a_block_ends(offset):
-    """The sound runs dry at every place in a block, also where there is no room for the ramp, and goes on at once."""
+    """An underrun may start at any place in a block, also if the ramp has no room there; playback resumes at once."""
     heard = []
-    player = Player(RATE, lambda rate, callback: Silent(callback), SCHEDULE)
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
 
     def block() -> None:
         out = np.zeros((BLOCK, 1), np.float32)
-        player._callback(out, BLOCK)
+        device.callback(out, BLOCK, None, None)
         heard.append(out[:, 0])
 
     ramp = int(0.005 * RATE) - 1
@@ -186,10 +187,13 @@ def test_no_clicks_wherever_a_block_ends(offset):
 
 
 class Silent:
-    """A device that never asks for anything by itself."""
+    """A device that calls back only when the test does."""
 
-    def __init__(self, callback=None):
+    samplerate = RATE
+
+    def open(self, sample_rate, callback):
         self.callback = callback
+        return self
 
     def start(self):
         pass
@@ -198,26 +202,26 @@ class Silent:
 
 
 def test_device_that_dies_is_given_up(monkeypatch):
-    monkeypatch.setattr("mlx_qwen3_tts.audio.player.PATIENCE", 0.3)
-    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
+    monkeypatch.setattr("mlx_qwen3_tts.audio.player.MAX_STALL_SECONDS", 0.3)
+    player = Player(RATE, Silent().open, SCHEDULE)
     player.write(speech(0.5), 0.01, pause=True)
-    with pytest.raises(PlaybackError, match="still there"):
+    with pytest.raises(PlaybackError, match="still connected"):
         player.drain()
-    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
-    with pytest.raises(PlaybackError, match="still there"):
+    player = Player(RATE, Silent().open, SCHEDULE)
+    with pytest.raises(PlaybackError, match="still connected"):
         for _ in range(70):
             player.write(speech(1.0), 0.01, pause=True)
 
 
-def test_samples_that_are_no_numbers_do_not_hang():
+def test_nan_samples_do_not_hang():
     audio = np.full(4000, np.nan, np.float32)
     _, sound = play(audio, [4000], [0])
     assert not sound.any()
 
 
 @pytest.mark.parametrize("speed", [0.02, 1.5])
-def test_where_the_text_pauses_the_sound_does_not_wait_for_it(speed):
-    """What is in hand when the text runs dry is heard at once, before and after a long pause; no fault is counted."""
+def test_playback_does_not_wait_for_a_pausing_text(speed):
+    """The queue is played at once if the text pauses, before and after the pause, and no underrun is counted."""
     opened = []
     player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
     began = time.monotonic()
@@ -235,8 +239,9 @@ def test_where_the_text_pauses_the_sound_does_not_wait_for_it(speed):
 
 
 def test_underflow_of_the_device_is_counted():
-    player = Player(RATE, lambda *args: Silent(), SCHEDULE)
-    player._callback(np.zeros((BLOCK, 1), np.float32), BLOCK, None, SimpleNamespace(output_underflow=True))
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
+    device.callback(np.zeros((BLOCK, 1), np.float32), BLOCK, None, SimpleNamespace(output_underflow=True))
     assert player.underruns == 1
 
 
@@ -247,7 +252,7 @@ def test_one_short_piece_is_played():
     assert player.underruns == 0
 
 
-def test_nothing_at_all():
+def test_no_audio():
     player, sound = play(np.zeros(0, np.float32), [0], [0])
     assert not sound.any()
     assert player.underruns == 0
@@ -290,12 +295,12 @@ def test_abort_and_mute_are_silent_within_100_ms():
     assert time.monotonic() - began < 0.1
 
 
-def test_wait_for():
+def test_prebuffer_seconds():
     forever = [0.1] * 1000
-    assert wait_for(1e9, forever, 10) < 1e-6
-    assert wait_for(1.0, forever, 10) == pytest.approx(0.1)
-    assert wait_for(0.5, forever, 10) == pytest.approx(10 * (1 / 0.5 - 1) + 0.1, rel=0.02)
-    assert wait_for(1.25, [0.1, 0.2, 0.4, 0.8], 99) == pytest.approx(1.5 / 1.25 - 0.7)
+    assert prebuffer_seconds(1e9, forever, 10) < 1e-6
+    assert prebuffer_seconds(1.0, forever, 10) == pytest.approx(0.1)
+    assert prebuffer_seconds(0.5, forever, 10) == pytest.approx(10 * (1 / 0.5 - 1) + 0.1, rel=0.02)
+    assert prebuffer_seconds(1.25, [0.1, 0.2, 0.4, 0.8], 99) == pytest.approx(1.5 / 1.25 - 0.7)
 
 
 # --- the real sound system ---
@@ -314,7 +319,7 @@ def test_without_portaudio(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Refuses(), *sys.meta_path])
-    with pytest.raises(PlaybackError, match=r"PortAudio.*-o"):
+    with pytest.raises(PlaybackError, match=r"install PortAudio"):
         open_device()
 
 
@@ -338,11 +343,11 @@ player = Player(24000, open_device(), [0.08])
 for _ in range(10):
     player.write(np.full(1920, 0.1, np.float32), 0.01)
 player.drain()
-assert player._played == 19200
+assert player.played == 0.8
 try:
     open_device("no such device")
 except PlaybackError as error:
-    assert "no output device 'no such device'; there are: 0 default" in str(error), error
+    assert "no output device 'no such device'; choose from: 0 default" in str(error), error
 else:
     raise AssertionError
 """

@@ -1,4 +1,4 @@
-"""The command `convert` end to end, the model card, and pushing it, with the hub's client replaced at its boundary."""
+"""The command `convert` end to end, the model card, and the upload, with a fake client of the hub."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ def source(tmp_path):
 
 
 class Hub:
-    """What is asked of HfApi."""
+    """The methods of HfApi that an upload uses."""
 
     calls: list = []
     signed_in, full = True, False
@@ -59,10 +59,10 @@ def test_upload(source, tmp_path, hub, run_cli):
     assert upload[1] == "me/tts-8bit"
     assert {"README.md", "config.json", "model.safetensors", "speech_tokenizer"} <= set(upload[2])
     card = (tmp_path / "out" / "README.md").read_text()
-    assert str(source) not in card, "a local path is nobody's business"
+    assert str(source) not in card, "a local path is private"
     assert "base_model" not in card
     code, _, err = run_cli("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out", "--force")
-    assert code == 0, err  # a card is part of a checkpoint
+    assert code == 0, err  # the card counts as a part of a checkpoint
 
 
 def test_card(source, tmp_path):
@@ -74,18 +74,18 @@ def test_card(source, tmp_path):
     )
     for part in done.parts:
         assert f"| {part.name} | {part.stored} |" in text
-    for words in ("mixed-4", RECIPES["mixed-4"].about, "--model me/base-mixed-4", "Apache-2.0", "GB before"):
+    for words in ("mixed-4", RECIPES["mixed-4"].description, "--model me/base-mixed-4", "Apache-2.0", "GB before"):
         assert words in text
     assert huggingface_hub.ModelCard(card).data.base_model == "Qwen/Qwen3-TTS-12Hz-1.7B-Base"
 
 
-def test_upload_that_cannot_be(source, tmp_path, hub, monkeypatch, run_cli):
-    """Nobody signed in, or no such name: told before the work. A push that fails keeps the result."""
+def test_failed_upload(source, tmp_path, hub, monkeypatch, run_cli):
+    """An invalid name or a missing login is an error before the conversion. A failed upload keeps the result."""
     argv = ("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out", "--upload-repo")
     for repo in ("no-owner", "a/b/c", "../x"):
         code, _, err = run_cli(*argv, repo)
         assert code == 1
-        assert "no hub id" in err
+        assert "not a hub id" in err
     monkeypatch.setattr(hub, "signed_in", False)
     code, _, err = run_cli(*argv, "me/tts")
     assert code == 1
@@ -97,22 +97,22 @@ def test_upload_that_cannot_be(source, tmp_path, hub, monkeypatch, run_cli):
     assert code == 1
     assert "was not uploaded (connection lost)" in err.splitlines()[-1]
     assert (tmp_path / "out" / "model.safetensors").exists()
-    with pytest.raises(ConversionError, match="no hub id"):
+    with pytest.raises(ConversionError, match="not a hub id"):
         publish.check_repo("x")
 
 
 def test_command_line(source, tmp_path, run_cli):
-    """Sizes and what was stored how on standard error; the list of recipes is a result, on standard output."""
+    """The report goes to standard error, the list of recipes, which is a result, to standard output."""
     code, out, err = run_cli("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out")
     assert (code, out) == (0, "")
-    assert "%|" not in err, "no bar where standard error is no terminal"
+    assert "%|" not in err, "a bar is for terminals only"
     lines = err.splitlines()
     assert any(line.startswith("talker MLP") and "4 bits, groups of 64, squared error -" in line for line in lines)
     assert any(line.startswith("codec embeddings") and line.endswith("bfloat16") for line in lines)
     assert " MB -> " in lines[-1]
     code, out, err = run_cli("convert", "--recipe", "list")
     assert (code, err) == (0, "")
-    assert all(f"{recipe.name}: {recipe.about}" in out for recipe in RECIPES.values())
+    assert all(f"{recipe.name}: {recipe.description}" in out for recipe in RECIPES.values())
     for argv, message in (
         (("--bits", 4, "--out", tmp_path / "x"), "--model"),
         (("--model", source, "--out", tmp_path / "x"), "--recipe list"),
@@ -146,7 +146,7 @@ def test_calibrated(source, tmp_path, run_cli):
 
 
 def test_convert_py(source, tmp_path):
-    """The file at the root is the same command."""
+    """convert.py at the root is the same command."""
     root = Path(__file__).parents[1]
     command = [spawn()[0], "convert.py", "--model", source, "--dtype", "float32", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)

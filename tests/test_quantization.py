@@ -1,4 +1,4 @@
-"""Loading quantized checkpoints: what mlx-audio writes, layers that differ, and entries that are none."""
+"""Quantized checkpoints: those of mlx-audio, layers with settings of their own, and invalid entries."""
 
 import json
 import zlib
@@ -12,13 +12,15 @@ from mlx.utils import tree_flatten
 
 import checkpoints
 import sounds
+from conftest import on_mlx_thread
 from mlx_qwen3_tts import CheckpointError, Qwen3TTS
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.weights import load_weights
+from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.models.network import Network
 
-COMMITTED = Path(__file__).with_name("golden")  # also where GOLDEN names fresh data of the official package
-ABOUT = json.loads((COMMITTED / "mlx-audio.json").read_text())
+COMMITTED = Path(__file__).with_name("golden")  # even if GOLDEN names fresh data of the official package
+MLX_AUDIO = json.loads((COMMITTED / "mlx-audio.json").read_text())
 AFFINE = {"group_size": 64, "bits": 4, "mode": "affine"}
 
 
@@ -32,7 +34,7 @@ def codes(tts: Qwen3TTS, **options) -> np.ndarray:
 
 
 def write_quantized(source, quantization: dict, names=None) -> None:
-    """Replace a checkpoint's weights by quantized ones, with MLX's own functions. names: entries of config.json."""
+    """Quantize a checkpoint in place with MLX's own functions. names: `quantization` of config.json, if it differs."""
     network = Network(read_config(source))
     load_weights(network, source)
 
@@ -51,25 +53,30 @@ def edit(directory, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
 
 
+def quantize_linear_layers(network: nn.Module) -> None:
+    """Quantize by mx.quantize, and compute in float32 from the bfloat16 scales."""
+    nn.quantize(network, 64, 4, class_predicate=lambda _, module: isinstance(module, nn.Linear))
+    network.set_dtype(mx.float32)
+
+
 def test_mlx_audio_4_bit(source):
-    """The file that mlx-audio's converter wrote gives the codes of the same weights under mx.quantize."""
+    """A file from mlx-audio's converter gives the same codes as the same weights under mx.quantize."""
     expected = Qwen3TTS.from_pretrained(source, dtype="bfloat16")
-    nn.quantize(expected.network, 64, 4, class_predicate=lambda _, module: isinstance(module, nn.Linear))
-    expected.network.set_dtype(mx.float32)
+    on_mlx_thread(expected, quantize_linear_layers, expected.network)
     unquantized = codes(Qwen3TTS.from_pretrained(source))
     (source / "model.safetensors").write_bytes((COMMITTED / "mlx-audio-4bit.safetensors").read_bytes())
-    (source / "config.json").write_text(json.dumps(ABOUT["config"]))
+    (source / "config.json").write_text(json.dumps(MLX_AUDIO["config"]))
     tts = Qwen3TTS.from_pretrained(source)
     assert isinstance(tts.talker.codec_head, nn.QuantizedLinear)
     assert isinstance(tts.talker.model.text_embedding, nn.Embedding)
     np.testing.assert_array_equal(codes(tts), codes(expected))
     assert (codes(tts) != unquantized).any()
-    edit(source, quantization=None)  # `quantization_config` alone says the same
+    edit(source, quantization=None)  # `quantization_config` alone means the same
     np.testing.assert_array_equal(codes(Qwen3TTS.from_pretrained(source)), codes(expected))
 
 
 def test_mlx_audio_unquantized(tmp_path):
-    """Names, types and layouts are those that mlx-audio's converter writes for a Base model; it speaks the same."""
+    """A Base model with the names, types and layouts of mlx-audio's converter gives the same codes."""
     source = checkpoints.write_wide(tmp_path / "source", "base", "bfloat16")
     expected = Qwen3TTS.from_pretrained(source)
     parts = dict(expected.network.named_modules())
@@ -81,13 +88,13 @@ def test_mlx_audio_unquantized(tmp_path):
         name: [list(tensor.shape), str(tensor.dtype), zlib.crc32(memoryview(tensor.view(mx.uint8)))]
         for name, tensor in tensors.items()
     }
-    assert found == ABOUT["base"]
+    assert found == MLX_AUDIO["base"]
     (source / "model.safetensors").unlink()
     mx.save_safetensors(str(source / "model.safetensors"), tensors, {"format": "mlx"})
     names = dict.fromkeys(tensors, "model.safetensors")
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    assert {path.name for path in source.iterdir()} == set(ABOUT["files"])
-    assert {path.name for path in (source / "speech_tokenizer").iterdir()} == set(ABOUT["speech_tokenizer"])
+    assert {path.name for path in source.iterdir()} == set(MLX_AUDIO["files"])
+    assert {path.name for path in (source / "speech_tokenizer").iterdir()} == set(MLX_AUDIO["speech_tokenizer"])
     again = Qwen3TTS.from_pretrained(source)
     for text in (None, "hello this voice"):
         voices = [tts.clone_voice(sounds.SOUNDS["speech"], text) for tts in (expected, again)]
@@ -98,8 +105,8 @@ def test_mlx_audio_unquantized(tmp_path):
 LAYER = "talker.model.layers.1."
 
 
-def test_layers_that_differ(source):
-    """Bits and group sizes of their own, also within what is otherwise one matrix; such layers are not stacked."""
+def test_layers_with_their_own_settings(source):
+    """Projections of different bits or group sizes are not fused."""
     eight, small = AFFINE | {"bits": 8}, AFFINE | {"group_size": 32}
     others = {f"{LAYER}self_attn.q_proj": eight, f"{LAYER}mlp.up_proj": False, f"{LAYER}self_attn.o_proj": small}
     write_quantized(source, AFFINE | others)
@@ -131,14 +138,14 @@ def test_layers_that_differ(source):
 
 @pytest.mark.parametrize("mode, bits, group_size", [("mxfp4", 4, 32), ("nvfp4", 4, 16), ("mxfp8", 8, 32)])
 def test_other_modes_of_mlx(source, mode, bits, group_size):
-    """Their scales are bytes and biases there are none; stacked or not, they speak the same."""
+    """Their scales are bytes, and there are no biases. Fused or not, the codes are the same."""
     unquantized = codes(Qwen3TTS.from_pretrained(source))
     write_quantized(source, {"group_size": group_size, "bits": bits, "mode": mode})
     tts = Qwen3TTS.from_pretrained(source)
     assert tts.talker.model.layers[0].qkv_proj.mode == mode
     found = codes(tts)
     assert (found != unquantized).any()
-    plain = Qwen3TTS("plain", load_directory(source, None, fused=False))
+    plain = Qwen3TTS("plain", Engine.load(source, None, fused=False))
     assert "q_proj" in plain.talker.model.layers[0].self_attn
     np.testing.assert_array_equal(found, codes(plain))
 
@@ -146,8 +153,8 @@ def test_other_modes_of_mlx(source, mode, bits, group_size):
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ("4bit", "not of MLX"),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "not of MLX"),
+        ("4bit", "not in MLX's format"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "not in MLX's format"),
         ({}, r"quantization\.bits is 'None'"),
         ({"bits": 4}, r"quantization\.group_size is 'None'"),
         ({"bits": 4.0, "group_size": 32}, r"quantization\.bits is '4.0'"),
@@ -168,21 +175,21 @@ def test_other_modes_of_mlx(source, mode, bits, group_size):
         (AFFINE | {"talker.model.codec_embedding": AFFINE}, r"codec_embedding\.biases is missing"),
     ],
 )
-def test_entries_that_are_none(source, entry, message):
+def test_invalid_entries(source, entry, message):
     write_quantized(source, AFFINE, entry)
     with pytest.raises(CheckpointError, match=message):
         Qwen3TTS.from_pretrained(source)
 
 
-def test_files_that_do_not_fit(source):
+def test_files_that_do_not_match_the_entry(source):
     write_quantized(source, AFFINE)
     path = source / "model.safetensors"
     tensors = mx.load(str(path))
     mx.eval(tensors)
     name = "talker.codec_head"
     for change, message in [
-        ({f"{name}.weight": tensors[f"{name}.weight"].view(mx.float32)}, r"weight is of type F32; it can be U32"),
-        ({f"{name}.scales": tensors[f"{name}.scales"].view(mx.uint16)}, r"scales is of type U16; it can be F32"),
+        ({f"{name}.weight": tensors[f"{name}.weight"].view(mx.float32)}, r"weight is of type F32; it must be U32"),
+        ({f"{name}.scales": tensors[f"{name}.scales"].view(mx.uint16)}, r"scales is of type U16; it must be F32"),
         ({f"{name}.biases": None}, r"codec_head\.biases is missing"),
         ({f"{name}.scales": None}, r"unknown tensor talker\.codec_head\.biases"),
     ]:
@@ -214,9 +221,9 @@ def test_newer_format_is_refused(source, number):
         Qwen3TTS.from_pretrained(source)
 
 
-@pytest.mark.parametrize("about", [{}, {"format": "1"}, {"format": 0}, {"format": True}, [1], "1", 1.5])
-def test_format_that_is_none(source, about):
-    edit(source, mlx_qwen3_tts=about)
+@pytest.mark.parametrize("metadata", [{}, {"format": "1"}, {"format": 0}, {"format": True}, [1], "1", 1.5])
+def test_invalid_format(source, metadata):
+    edit(source, mlx_qwen3_tts=metadata)
     with pytest.raises(CheckpointError, match=r"mlx_qwen3_tts\.format"):
         Qwen3TTS.from_pretrained(source)
 

@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts.conversion.affine import BITS, GROUP_SIZES, Affine, Quantized, pack, plain, search
+from mlx_qwen3_tts.checkpoint.quantization import BITS, GROUP_SIZES, Affine
+from mlx_qwen3_tts.conversion.affine import Quantized, pack, plain, search
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (1024, 1024)  # k_proj and v_proj of the released 0.6B models
@@ -13,13 +14,13 @@ MATRICES = {
     "heavy tails": RANDOM.standard_t(3, size=SHAPE),
     "outlying columns": RANDOM.normal(size=SHAPE) * np.where(np.arange(SHAPE[1]) % 97, 1, 10),
 }
-# Squared error against mx.quantize, at most, for bfloat16 weights in groups of 64: what is measured and a little more.
-# At 8 bits mx.quantize loses most by rounding scale and bias to bfloat16 behind its own back.
+# The highest squared error relative to mx.quantize, for bfloat16 weights in groups of 64: slightly above the measured
+# values. At 8 bits mx.quantize loses most by rounding scale and bias to bfloat16 after it has chosen the integers.
 GAIN = {3: 0.82, 4: 0.88, 6: 0.90, 8: 0.61}
 
 
 def error(quantized: Quantized, affine: Affine, weight: mx.array, importance=1.0) -> float:
-    """Weighted squared error as MLX's kernels see the matrix: scale and bias as stored, computed in float32."""
+    """Return the weighted squared error with scale and bias as stored, computed in float32 as by MLX's kernels."""
     words, *scales = quantized
     values = mx.dequantize(words, *(s.astype(mx.float32) for s in scales), affine.group_size, affine.bits)
     return (np.square(np.array(values - weight.astype(mx.float32), dtype=np.float64)) * importance).sum()
@@ -31,7 +32,7 @@ def matrix(name: str, rows: int = SHAPE[0], dtype=mx.bfloat16) -> mx.array:
 
 @pytest.mark.parametrize("bits", BITS)
 def test_packed_as_mlx_packs(bits):
-    """Integers come back as they were where scales are 1 and biases 0."""
+    """With scales of 1 and biases of 0, the integers come back."""
     values = RANDOM.integers(0, 2**bits, size=(5, 256))
     words = pack(mx.array(values, mx.uint32), bits)
     ones, zeros = mx.ones((5, 4)), mx.zeros((5, 4))
@@ -60,14 +61,14 @@ def test_never_worse_in_any_group(bits, group_size, dtype):
 
 @pytest.mark.parametrize("bits", GAIN)
 @pytest.mark.parametrize("name", MATRICES)
-def test_error_falls_by_the_stated_factor(name, bits):
+def test_error_is_below_the_stated_share(name, bits):
     _, found, usual = search(matrix(name), Affine(bits))
     assert found / usual < GAIN[bits], found / usual
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_importance_counts(bits):
-    """Columns that count more get a smaller error, at the others' expense."""
+    """Columns of more importance get a smaller error, at the expense of the others."""
     weight, affine = matrix("normal", 64), Affine(bits)
     importance = mx.array(np.exp(1.5 * RANDOM.normal(size=SHAPE[1])), mx.float32)
     weighted, claimed, usual = search(weight, affine, importance)
@@ -80,8 +81,8 @@ def test_importance_counts(bits):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_groups_that_are_odd(bits):
-    """Constant, zero, tiny, one outlier, one-sided: finite, and not worse."""
+def test_degenerate_groups(bits):
+    """Zero, constant, tiny, one outlier, one-sided: the result is finite, and not worse."""
     rows = [np.zeros(64), np.full(64, 0.3), np.full(64, -1e-30), np.eye(64)[3] * 100, np.linspace(5, 6, 64)]
     for dtype in (mx.float32, mx.bfloat16, mx.float16):
         weight = mx.array(np.array(rows), mx.float32).astype(dtype)
@@ -95,11 +96,10 @@ def test_groups_that_are_odd(bits):
     assert mx.isfinite(unused.scales).all().item()
 
 
-def test_rows_in_blocks(monkeypatch):
-    """However the rows are cut into blocks, the matrix is the same."""
+def test_block_size_does_not_affect_the_matrix(monkeypatch):
     weight = matrix("normal", 50)
     whole, *errors = search(weight, Affine(4))
-    monkeypatch.setattr("mlx_qwen3_tts.conversion.affine.BLOCK", 7 * SHAPE[1])
+    monkeypatch.setattr("mlx_qwen3_tts.conversion.affine.BLOCK_SIZE", 7 * SHAPE[1])
     cut, *again = search(weight, Affine(4))
     for a, b in zip(whole, cut, strict=True):
         assert mx.array_equal(a, b).item()

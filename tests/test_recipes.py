@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import released
+from mlx_qwen3_tts.checkpoint.quantization import Affine
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
-from mlx_qwen3_tts.conversion.affine import Affine
-from mlx_qwen3_tts.conversion.recipes import PARTS, RECIPES, entry, find, part_of, plan
+from mlx_qwen3_tts.conversion.recipes import PARTS, RECIPES, config_entry, find, part_of, plan
 from mlx_qwen3_tts.models.network import Network
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,7 +21,7 @@ def network(name: str) -> Network:
 
 
 def stored_bytes(name: str, shape: tuple[int, ...], size: int, layers: dict[str, Affine]) -> int:
-    """Bytes that the tensor `name` takes, of items of `size` bytes, where `layers` is a plan."""
+    """Return the bytes of the tensor `name`. size: of one item that is not quantized. layers: from `plan`."""
     count, affine = prod(shape), layers.get(name.removesuffix(".weight"))
     if affine is None or not name.endswith(".weight"):
         return count * size
@@ -29,7 +29,7 @@ def stored_bytes(name: str, shape: tuple[int, ...], size: int, layers: dict[str,
 
 
 def gigabytes(name: str, recipe: str | None) -> float:
-    """Weights of a released model as a recipe stores them, the codec's among them, from the shapes alone."""
+    """Return the size of a released model's weights under a recipe, with the codec's, from the shapes alone."""
     layers = plan(network(name), RECIPES.get(recipe))
     size = sum(stored_bytes(tensor, shape, 2, layers) for tensor, shape in released.tensors(name).items())
     return (size + sum(stored_bytes(tensor, shape, 4, {}) for tensor, shape in released.codec_tensors().items())) / 1e9
@@ -46,8 +46,8 @@ def test_readme_sizes():
         assert cells == [f"{gigabytes(name, recipe):.2f}" for name in released.MODELS], recipe
 
 
-def test_every_tensor_has_its_part():
-    """All parts have tensors, and what is left is norms."""
+def test_every_tensor_has_a_part():
+    """Every part has tensors, and the rest are norms."""
     names = released.tensors("1.7B-Base")
     assert {part_of(name) for name in names} == {*PARTS, "norms"}
     assert all("norm" in name for name in names if part_of(name) == "norms")
@@ -61,7 +61,7 @@ def test_every_tensor_has_its_part():
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", ["0.6B-Base", "1.7B-VoiceDesign"])
 def test_plan_of_released_models(name, recipe):
-    """Stacked layers have the same bits, and the sensitive parts more than the others."""
+    """Layers that are fused at load time have the same bits; embeddings and the speaker encoder are as planned."""
     model = network(name)
     layers = plan(model, RECIPES[recipe])
     for path in layers:
@@ -72,7 +72,7 @@ def test_plan_of_released_models(name, recipe):
     assert not any("codec_embedding" in path or "speaker_encoder" in path for path in layers)
     linear = 28 * 7 + 5 * 7 + 15 + 2 + 1 + (name.startswith("1.7B"))
     assert len(layers) == linear + 1
-    data = entry(layers)
+    data = config_entry(layers)
     for path, affine in layers.items():
         settings = data.get(path, data)
         assert Affine(settings["bits"], settings["group_size"]) == affine

@@ -1,9 +1,16 @@
-"""Audio files: written whole, or while the audio is made."""
+"""Audio files: written whole, or while the audio is generated.
 
-import io
+    write_audio:  audio ─ encode_audio ─ a complete file
+    open_writer:  chunks ─ AudioWriter ─┬─ WavFile       a WAV that grows
+                                        ├─ WavPipe       a WAV of unknown length, for standard output or a pipe
+                                        └─ EncodedFile   FLAC, OGG, MP3
+
+A file appears under its name only when it is complete.
+"""
+
 import os
-import struct
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,15 +18,13 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError
-from ..files import write_whole
-
-FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
-MOST_PADDING = 4096  # samples that a lossy format may add
-WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+from ..files import PartialPath, is_regular, write_file
+from .formats import FORMATS, WAV_HEADER_SIZE, encode_audio, pcm16, wav_header
+from .sinks import FileSink, PipeSink, Sink
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raise AudioError if audio cannot be written to `path`: found before the work, not after."""
+    """Raise AudioError if audio cannot be written to `path`; call it before the work."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise AudioError(f"cannot write {path}: its name must end in {', '.join(FORMATS)}")
@@ -28,20 +33,17 @@ def check_writable(path: str | os.PathLike) -> None:
             raise AudioError(f"cannot write {path}: it is a directory")
         if path.exists() and not os.access(path, os.W_OK):
             raise AudioError(f"cannot write {path}: it is write-protected")
-        if not path.exists() or path.is_file():
-            with tempfile.TemporaryFile(dir=path.resolve().parent):
+        if is_regular(path):
+            resolved = path.resolve()
+            with tempfile.TemporaryFile(dir=resolved.parent):
                 pass
-            (path.resolve().parent / f".{path.name}.part").exists()  # a name too long, or with a zero in it, shows here
+            PartialPath(resolved).path.exists()  # raises if the name is too long, or contains a zero
     except (OSError, ValueError) as error:
-        raise AudioError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise _write_error(path, error) from None
 
 
-def encode_audio(audio: np.ndarray, sample_rate: int, suffix: str) -> bytes:
-    """The bytes of a file of float audio [samples] in -1 .. 1, in the format of `suffix` (".wav", ".mp3", ...)."""
-    container, subtype = FORMATS[suffix.lower()]
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format=container, subtype=subtype)
-    return buffer.getvalue()
+def _write_error(name: str | os.PathLike, error: Exception) -> AudioError:
+    return AudioError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}")
 
 
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) -> None:
@@ -49,147 +51,187 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
     path = Path(path)
     check_writable(path)
     try:
-        write_whole(path, encode_audio(audio, sample_rate, path.suffix))
+        write_file(path, encode_audio(audio, sample_rate, path.suffix))
     except (OSError, soundfile.SoundFileError) as error:
-        raise AudioError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise _write_error(path, error) from None
 
 
-class AudioWriter:
-    """A file that grows while the audio is made, under its name only at the end.
+class AudioWriter(ABC):
+    """Writes audio while it is generated. `open_writer` makes one.
 
-    WAV goes to a file or to a pipe (whose header leaves the length open), the other formats to a file. On an error of
-    the disk what was written stays under its name if it can be read again, as a WAV always can.
+    If the disk fails, what was written keeps its place if it can be read, as a WAV always can. After `close` or `abort`
+    both do nothing.
     """
 
-    def __init__(self, target: str | os.PathLike | BinaryIO, sample_rate: int) -> None:
-        """target: a path, or a binary stream for WAV. Raises AudioError for a path that cannot be written."""
-        self._sample_rate, self._samples = sample_rate, 0
-        self._ours, self._open = not hasattr(target, "write"), True
-        self._final = self._partial = self._encoder = None
-        self._completed = False
-        if self._ours:
-            self.name, path = str(target), Path(target)
-            check_writable(path)
-            if path.is_file() or not path.exists():
-                self._final = path.resolve()
-                self._partial = self._final.with_name(f".{self._final.name}.{os.getpid()}.part")
-            self._suffix = path.suffix.lower()
-            self._file = open(self._partial or path, "wb", buffering=0)  # noqa: SIM115  (closed by close or abort)
-        else:
-            self.name, self._suffix, self._file = "standard output", ".wav", target
-        self._begin()
-
-    def _begin(self) -> None:
-        """What a format asks for at its beginning."""
+    def __init__(self, name: str, sink: Sink, sample_rate: int) -> None:
+        """name: of the target, for error messages. Raises AudioError."""
+        self.name = name
+        self._sink = sink
+        self._sample_rate = sample_rate
+        self._num_samples = 0
+        self._is_open = True
         try:
-            if self._suffix == ".wav":
-                self._write_all(wav_header(self._sample_rate, None))
-            else:
-                container, subtype = FORMATS[self._suffix]
-                descriptor = self._file.fileno()
-                self._encoder = soundfile.SoundFile(
-                    descriptor, "w", self._sample_rate, 1, subtype, None, container, closefd=False
-                )
+            self._begin()
         except BrokenPipeError:
             raise
         except (OSError, soundfile.SoundFileError) as error:
             self.abort()
-            raise AudioError(f"cannot write {self.name}: {getattr(error, 'strerror', None) or error}") from None
-
-    @property
-    def can_start_over(self) -> bool:
-        """What was written can be taken back: not from a pipe."""
-        return self._partial is not None
-
-    def start_over(self) -> None:
-        """Take back what was written, and begin anew. Raises AudioError."""
-        if self._encoder:
-            self._encoder.close()
-        self._file.seek(0)
-        self._file.truncate()
-        self._samples = 0
-        self._begin()
-
-    def _write_all(self, data: bytes) -> None:
-        while data:  # a raw file may take a part
-            data = data[self._file.write(data) :]
-
-    def write(self, audio: np.ndarray) -> None:
-        """Append float audio [samples] in -1 .. 1. Raises AudioError; what was written before is kept then."""
-        try:
-            if self._encoder:
-                self._encoder.write(audio)
-            else:
-                self._write_all(pcm16(audio))
-                if not self._ours:
-                    self._file.flush()
-        except BrokenPipeError:
-            raise
-        except (OSError, soundfile.SoundFileError) as error:
-            reason = getattr(error, "strerror", None) or "the disk takes no more"
-            kept = f"it holds the first {self.seconds:.2f} s" if self._keep() else "nothing was kept"
-            raise AudioError(f"cannot write on to {self.name} ({reason}): {kept}") from None
-        self._samples += len(audio)
+            raise _write_error(name, error) from None
 
     @property
     def seconds(self) -> float:
         """Seconds of audio written."""
-        return self._samples / self._sample_rate
+        return self._num_samples / self._sample_rate
 
-    def _keep(self) -> bool:
-        """After an error: complete the file if that gives a readable one, else remove it."""
+    @property
+    def can_restart(self) -> bool:
+        """True if `restart` is possible: not for a pipe."""
+        return isinstance(self._sink, FileSink)
+
+    def restart(self) -> None:
+        """Drop everything that was written. Raises AudioError."""
+        assert isinstance(self._sink, FileSink)
         try:
-            self._complete()
-            # A FLAC whose head could not be completed claims to be endless.
-            frames = self._samples if self._partial is None else soundfile.info(str(self._partial)).frames
-            whole = 0 < frames <= self._samples + MOST_PADDING
-        except (OSError, soundfile.SoundFileError):
-            whole = False
-        if whole:
-            self.close()
-        else:
+            self._end()
+            self._sink.truncate(0)
+            self._num_samples = 0
+            self._begin()
+        except (OSError, soundfile.SoundFileError) as error:
             self.abort()
-        return whole
+            raise _write_error(self.name, error) from None
 
-    def _complete(self) -> None:
-        """What a format asks for at its end, once."""
-        if self._completed:
-            return
-        self._completed = True
-        if self._encoder:
-            self._encoder.close()
-        elif self._partial:
-            self._file.seek(0)
-            self._write_all(wav_header(self._sample_rate, self._samples))
-            self._file.truncate(WAV_HEADER.size + 2 * self._samples)
+    def write(self, audio: np.ndarray) -> None:
+        """Append float audio [samples] in -1 .. 1. Raises AudioError; the audio before is kept if possible."""
+        try:
+            self._append(audio)
+        except BrokenPipeError:
+            raise
+        except (OSError, soundfile.SoundFileError) as error:
+            raise self._failure(error) from None
+        self._num_samples += len(audio)
 
     def close(self) -> None:
-        """Complete the file and give it its name. Once closed or aborted, nothing more happens."""
-        if not self._open:
+        """Complete the file and give it its name. Raises AudioError."""
+        if not self._is_open:
             return
-        self._complete()
-        self._open = False
-        if self._ours:
-            self._file.close()
-        if self._partial:
-            os.replace(self._partial, self._final)
+        try:
+            self._end()
+        except BrokenPipeError:
+            raise
+        except (OSError, soundfile.SoundFileError) as error:
+            raise self._failure(error) from None
+        self._commit()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        if self._open and self._ours:
-            self._open = False
-            self._file.close()
-            if self._partial:
-                self._partial.unlink(missing_ok=True)
+        if self._is_open:
+            self._is_open = False
+            self._sink.discard()
+
+    def _commit(self) -> None:
+        self._is_open = False
+        try:
+            self._sink.commit()
+        except OSError as error:
+            self._sink.discard()
+            raise _write_error(self.name, error) from None
+
+    def _failure(self, error: Exception) -> AudioError:
+        """Close the writer after an error, keeping what can be read, and return the error to raise."""
+        try:
+            self._end()
+            is_kept = self._sink.has_audio(self._num_samples)
+        except (OSError, soundfile.SoundFileError):
+            is_kept = False
+        if is_kept:
+            self._commit()
+        else:
+            self.abort()
+        reason = getattr(error, "strerror", None) or "the disk is full or failing"
+        outcome = f"the first {self.seconds:.2f} s were kept" if is_kept else "nothing was kept"
+        return AudioError(f"cannot write {self.name} to its end ({reason}): {outcome}")
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Write what precedes the audio. Raises OSError and SoundFileError."""
+
+    @abstractmethod
+    def _append(self, audio: np.ndarray) -> None:
+        """Write audio. Raises OSError and SoundFileError."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Write what follows the audio, so that the file can be read; may be repeated. Raises as `_append`."""
 
 
-def pcm16(audio: np.ndarray) -> bytes:
-    """Float audio in -1 .. 1 as 16-bit samples."""
-    return np.rint(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+class WavPipe(AudioWriter):
+    """A WAV whose header leaves the length open."""
+
+    def _begin(self) -> None:
+        self._sink.write(wav_header(self._sample_rate, None))
+
+    def _append(self, audio: np.ndarray) -> None:
+        self._sink.write(pcm16(audio))
+
+    def _end(self) -> None:
+        pass
 
 
-def wav_header(sample_rate: int, samples: int | None) -> bytes:
-    """The header of a mono 16-bit WAV; None leaves the length open, as a stream must."""
-    size = 0xFFFFFFFF if samples is None else 2 * samples
-    about = (16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return WAV_HEADER.pack(b"RIFF", min(size + 36, 0xFFFFFFFF), b"WAVE", b"fmt ", *about, b"data", size)
+class WavFile(AudioWriter):
+    """A WAV file. While it grows, its header leaves the length open."""
+
+    def __init__(self, name: str, sink: FileSink, sample_rate: int) -> None:
+        self._file = sink
+        super().__init__(name, sink, sample_rate)
+
+    def _begin(self) -> None:
+        self._file.write(wav_header(self._sample_rate, None))
+
+    def _append(self, audio: np.ndarray) -> None:
+        self._file.write(pcm16(audio))
+
+    def _end(self) -> None:
+        self._file.raw.seek(0)
+        self._file.write(wav_header(self._sample_rate, self._num_samples))
+        self._file.truncate(WAV_HEADER_SIZE + 2 * self._num_samples)  # drops an incomplete chunk
+
+
+class EncodedFile(AudioWriter):
+    """A FLAC, OGG or MP3 file."""
+
+    def __init__(self, name: str, sink: Sink, sample_rate: int, suffix: str) -> None:
+        self._format = FORMATS[suffix]
+        super().__init__(name, sink, sample_rate)
+
+    def _begin(self) -> None:
+        container, subtype = self._format
+        self._encoder = soundfile.SoundFile(
+            self._sink.raw.fileno(), "w", self._sample_rate, 1, subtype, None, container, closefd=False
+        )
+
+    def _append(self, audio: np.ndarray) -> None:
+        self._encoder.write(audio)
+
+    def _end(self) -> None:
+        self._encoder.close()  # does nothing the second time
+
+
+def open_writer(target: str | os.PathLike | BinaryIO, sample_rate: int) -> AudioWriter:
+    """Return a writer for a path, by its suffix, or for standard output, which gets a WAV.
+
+    Raises AudioError if the target cannot be written.
+    """
+    if not isinstance(target, str | os.PathLike):
+        return WavPipe("standard output", PipeSink(target, close=False), sample_rate)
+    check_writable(target)
+    path = Path(target)
+    suffix = path.suffix.lower()
+    try:
+        sink = FileSink(path) if is_regular(path) else PipeSink.open(path)
+    except OSError as error:
+        raise _write_error(path, error) from None
+    if suffix != ".wav":
+        return EncodedFile(str(target), sink, sample_rate, suffix)
+    if isinstance(sink, FileSink):
+        return WavFile(str(target), sink, sample_rate)
+    return WavPipe(str(target), sink, sample_rate)

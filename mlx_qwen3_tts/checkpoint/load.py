@@ -1,6 +1,6 @@
-"""A path or a hub id to everything that a model is made of.
+"""A checkpoint directory to a checkpoint in memory.
 
-"demo" | directory | hub id ─ resolve ─ directory ─ config.json, tokenizer, weights ─► Qwen3TTS
+directory ─ config.json, generation_config.json, tokenizer, weights ─► Checkpoint
 """
 
 from dataclasses import fields
@@ -9,20 +9,22 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..codec.codec import Codec
+from ..codec.codec import Codec, CodecNetwork
 from ..config.codec import CodecConfig
 from ..config.model import GenerationConfig, ModelConfig
-from ..config.schema import from_dict, read_json
+from ..config.schema import from_dict, quoted, read_json
 from ..errors import CheckpointError, RequestError
-from ..generation.sampling import DEFAULTS
+from ..mlx_thread import Worker
 from ..models.fused import fuse
 from ..models.network import Network
+from ..request import check_defaults
 from ..text.tokenizer import TextTokenizer
 from .quantization import read_quantization
 from .weights import load_weights
 
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-FORMAT = 1  # of the checkpoints that convert.py writes: `mlx_qwen3_tts.format` in their config.json
+DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+CHECKPOINT_FORMAT = 1  # version of what conversion/ writes: `mlx_qwen3_tts.format` in config.json
+SPEECH_TOKENIZER = "speech_tokenizer"
 
 
 class Checkpoint(NamedTuple):
@@ -36,61 +38,96 @@ class Checkpoint(NamedTuple):
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """config.json of a checkpoint directory. Raises CheckpointError, also for what a newer version has written."""
+    """Read config.json. Raises CheckpointError, also for a checkpoint that a newer version has written."""
     data = read_json(directory / "config.json")
-    about = data.get("mlx_qwen3_tts", {"format": FORMAT})
-    number = about.get("format") if isinstance(about, dict) else None
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise CheckpointError(f"{directory}/config.json: mlx_qwen3_tts.format is {str(number)[:60]!r}, which is none")
-    if number > FORMAT:
+    metadata = data.get("mlx_qwen3_tts", {"format": CHECKPOINT_FORMAT})
+    version = metadata.get("format") if isinstance(metadata, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise CheckpointError(
-            f"{directory} was written by a newer version of mlx-qwen3-tts (format {number}; this one reads up to "
-            f"{FORMAT}): upgrade with `pip install -U mlx-qwen3-tts`, or convert the model again with this one"
+            f"{directory}/config.json: invalid mlx_qwen3_tts.format {quoted(version)}: expected a whole number from 1"
+        )
+    if version > CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{directory} was written by a newer version of mlx-qwen3-tts (format {version}; this one reads up to "
+            f"{CHECKPOINT_FORMAT}): upgrade with `pip install -U mlx-qwen3-tts`, or convert the model again"
         )
     return from_dict(ModelConfig, data, "config.json")
 
 
+def read_codec_config(directory: Path) -> CodecConfig:
+    """Read speech_tokenizer/config.json. Raises CheckpointError."""
+    name = f"{SPEECH_TOKENIZER}/config.json"
+    return from_dict(CodecConfig, read_json(directory / name), name)
+
+
 def _read_generation_config(path: Path) -> GenerationConfig:
-    """generation_config.json, which may be absent; keys that are not ours are left alone."""
+    """Read generation_config.json, which is optional and has keys that are not for speech."""
     if not path.exists():
         return GenerationConfig()
-    known, data = {field.name for field in fields(GenerationConfig)}, read_json(path)
-    config = from_dict(GenerationConfig, {k: v for k, v in data.items() if k in known and v is not None}, path.name)
+    names = {field.name for field in fields(GenerationConfig)}
+    data = {key: value for key, value in read_json(path).items() if key in names and value is not None}
+    config = from_dict(GenerationConfig, data, path.name)
     try:
-        DEFAULTS.resolve(config)
+        check_defaults(config)
     except RequestError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return config
 
 
-def load_directory(directory: Path, dtype: str | None, fused: bool = True) -> Checkpoint:
+def load_directory(
+    directory: Path, dtype: str | None = None, fused: bool = True, worker: Worker | None = None
+) -> Checkpoint:
     """Load a checkpoint directory.
 
-    dtype: "float32", "bfloat16", "float16"; None takes float32 on the CPU and the file's own elsewhere. The codec
-    is always float32. fused: False keeps the parameters that the files name. Raises CheckpointError, and RequestError
-    for an unknown dtype.
+    dtype: "float32", "bfloat16" or "float16"; None means float32 on the CPU and the files' own type on a GPU. The codec
+    is always float32. fused: False keeps the parameters of the files. worker: the MLX thread, with the device to load
+    for; None takes MLX's current default device. Raises CheckpointError, and RequestError for an unknown dtype.
     """
+    worker = worker or Worker()
     if dtype is not None and dtype not in tuple(DTYPES):
         raise RequestError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    if dtype is None and worker.device.type == mx.cpu:
+        dtype = "float32"
     config = read_config(directory)
-    where = "speech_tokenizer/config.json"
-    codec_config = from_dict(CodecConfig, read_json(directory / where), where)
-    groups, quantizers = config.talker_config.num_code_groups, codec_config.decoder_config.num_quantizers
-    if (groups, config.talker_config.num_codes) != (quantizers, codec_config.decoder_config.codebook_size):
-        raise CheckpointError(f"{directory}: the talker and the speech tokenizer do not belong together")
+    codec_config = read_codec_config(directory)
+    _check_match(directory, config, codec_config)
     generation_config = _read_generation_config(directory / "generation_config.json")
     tokenizer = TextTokenizer.from_directory(directory, config)
-    network, codec = Network(config), Codec(codec_config)
-    if dtype is None and mx.default_device().type == mx.cpu:
-        dtype = "float32"
     quantization = read_quantization(read_json(directory / "config.json"))
-    load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
-    load_weights(codec, directory / "speech_tokenizer", mx.float32)
-    if fused:
+
+    def build() -> tuple[Network, CodecNetwork]:
+        network = Network(config)
+        codec = CodecNetwork(codec_config)
+        load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
+        load_weights(codec, directory / SPEECH_TOKENIZER, mx.float32)
+        return network, codec
+
+    network, codec = worker.run(build)
+    prepare(network, codec, worker, fused)
+    return Checkpoint(config, generation_config, network, Codec(codec_config, codec, worker), tokenizer)
+
+
+def _check_match(directory: Path, config: ModelConfig, codec_config: CodecConfig) -> None:
+    """Raise CheckpointError if the talker and the codec have different codebooks."""
+    talker = config.talker_config
+    decoder = codec_config.decoder_config
+    if (talker.num_code_groups, talker.num_codes) != (decoder.num_quantizers, decoder.codebook_size):
+        raise CheckpointError(f"{directory}: the talker and the speech tokenizer do not belong together")
+
+
+def prepare(network: Network, codec: CodecNetwork, worker: Worker, fused: bool = True) -> None:
+    """Fuse the layers of loaded networks, and read from disk what every request needs.
+
+    The tensors are read part by part, so that Ctrl-C is heard. The encoders are read when they are first used.
+    """
+
+    def fuse_all() -> None:
         fuse(network.talker.model)
         fuse(network.talker.code_predictor.model)
         codec.decoder.fuse()
-    # Read now what every request needs, piece by piece so that Ctrl-C is heard; the encoders wait for their first use.
+
+    if fused:
+        worker.run(fuse_all)
     for part in (*network.talker.model.layers, network.talker, codec.decoder):
-        mx.eval(part.parameters())
-    return Checkpoint(config, generation_config, network, codec, tokenizer)
+        worker.run(mx.eval, part.parameters())
+    worker.run(mx.clear_cache)

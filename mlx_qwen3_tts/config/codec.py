@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from .schema import LARGEST, check_attention, require, require_positive
+from .schema import MAX_INTEGER, check_attention, require, require_positive
 
-LONGEST_WINDOW = 1024  # positions that the codec's decoder may look back, 82 s; its state holds room for all of them
+MAX_WINDOW = 1024  # positions, 82 s of audio; the codec's decoder reserves memory for all of them
 
 
 @dataclass(frozen=True)
 class CodecDecoderConfig:
     """`decoder_config` of speech_tokenizer/config.json: codes to waveform."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "hidden_act": "silu",
         "attention_bias": False,
         "num_semantic_quantizers": 1,
@@ -38,26 +38,26 @@ class CodecDecoderConfig:
 
     @property
     def samples_per_frame(self) -> int:
-        """Audio samples that one frame of codes becomes."""
+        """Audio samples per frame of codes."""
         return prod(self.upsample_rates) * prod(self.upsampling_ratios)
 
     def __post_init__(self) -> None:
-        where = "speech_tokenizer decoder_config"
-        require_positive(self, where)
-        check_attention(self, where)
-        require(self.codebook_dim % 2 == 0, f"{where}.codebook_dim is {self.codebook_dim}; it must be even")
+        key = "speech_tokenizer decoder_config"
+        require_positive(self, key)
+        check_attention(self, key)
+        require(self.codebook_dim % 2 == 0, f"{key}.codebook_dim is {self.codebook_dim}; it must be even")
         require(
-            self.sliding_window <= LONGEST_WINDOW,
-            f"{where}.sliding_window is {self.sliding_window}; at most {LONGEST_WINDOW} are possible",
+            self.sliding_window <= MAX_WINDOW,
+            f"{key}.sliding_window is {self.sliding_window}; the limit is {MAX_WINDOW}",
         )
         halvings = 2 ** len(self.upsample_rates)
         require(
             self.decoder_dim % halvings == 0,
-            f"{where}.decoder_dim is {self.decoder_dim}, not divisible by {halvings}",
+            f"{key}.decoder_dim is {self.decoder_dim}; it must be divisible by {halvings}",
         )
         require(
             self.num_quantizers >= 2,
-            f"{where}.num_quantizers is {self.num_quantizers}; at least 2 are needed",
+            f"{key}.num_quantizers is {self.num_quantizers}; it must be at least 2",
         )
 
 
@@ -65,10 +65,10 @@ class CodecDecoderConfig:
 class CodecEncoderConfig:
     """`encoder_config` of speech_tokenizer/config.json: waveform to codes (a Mimi encoder).
 
-    `sliding_window` is not read: the official run attends to all earlier frames (see codec/encoder.py).
+    `sliding_window` is ignored, because the official code attends to all earlier frames (see codec/encoder.py).
     """
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "hidden_act": "gelu",
         "attention_bias": False,
         "audio_channels": 1,
@@ -103,28 +103,28 @@ class CodecEncoderConfig:
     _frame_rate: float
 
     def __post_init__(self) -> None:
-        where = "speech_tokenizer encoder_config"
-        require_positive(self, where)
-        check_attention(self, where)
+        key = "speech_tokenizer encoder_config"
+        require_positive(self, key)
+        check_attention(self, key)
         require(
             self.codebook_dim == self.vector_quantization_hidden_dimension,
-            f"{where}.codebook_dim must equal vector_quantization_hidden_dimension",
+            f"{key}.codebook_dim must equal vector_quantization_hidden_dimension",
         )
         require(
             self.num_filters % self.compress == 0,
-            f"{where}.compress is {self.compress}, which does not divide num_filters {self.num_filters}",
+            f"{key}.compress is {self.compress}; it must divide num_filters, {self.num_filters}",
         )
         width = self.num_filters * 2 ** len(self.upsampling_ratios)
-        require(width <= LARGEST, f"{where}: num_filters and upsampling_ratios make it {width:.0e} wide")
+        require(width <= MAX_INTEGER, f"{key}: num_filters and upsampling_ratios give a width of {width:.0e}")
         ratio = self.sampling_rate / prod(self.upsampling_ratios) / self._frame_rate
-        require(ratio == 2, f"{where}: the frame rate is {ratio:g} times too high; this port implements 2")
+        require(ratio == 2, f"{key}: the encoder runs at {ratio:g} times _frame_rate; this port implements only 2")
 
 
 @dataclass(frozen=True)
 class CodecConfig:
     """speech_tokenizer/config.json."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "model_type": "qwen3_tts_tokenizer_12hz",
         "input_sample_rate": 24000,
         "output_sample_rate": 24000,
@@ -139,24 +139,26 @@ class CodecConfig:
     encoder_config: CodecEncoderConfig
 
     def __post_init__(self) -> None:
-        where = "speech_tokenizer/config.json"
-        decoder, encoder = self.decoder_config, self.encoder_config
+        key = "speech_tokenizer/config.json"
+        decoder = self.decoder_config
+        encoder = self.encoder_config
         require(
             decoder.samples_per_frame == self.decode_upsample_rate,
-            f"{where}: decode_upsample_rate is {self.decode_upsample_rate}, but the decoder's rates multiply to "
+            f"{key}: decode_upsample_rate is {self.decode_upsample_rate}, but the decoder's rates multiply to "
             f"{decoder.samples_per_frame}",
         )
+        encoder_rate = 2 * prod(encoder.upsampling_ratios)
         require(
-            2 * prod(encoder.upsampling_ratios) == self.encode_downsample_rate,
-            f"{where}: encode_downsample_rate is {self.encode_downsample_rate}, but the encoder's rates multiply to "
-            f"{2 * prod(encoder.upsampling_ratios)}",
+            encoder_rate == self.encode_downsample_rate,
+            f"{key}: encode_downsample_rate is {self.encode_downsample_rate}, but the encoder's rates multiply to "
+            f"{encoder_rate}",
         )
         require(
             self.encoder_valid_num_quantizers == decoder.num_quantizers <= encoder.num_quantizers,
-            f"{where}: encoder_valid_num_quantizers is {self.encoder_valid_num_quantizers}, the decoder has "
+            f"{key}: encoder_valid_num_quantizers is {self.encoder_valid_num_quantizers}, but the decoder has "
             f"{decoder.num_quantizers} quantizers and the encoder {encoder.num_quantizers}",
         )
         require(
             decoder.codebook_size == encoder.codebook_size,
-            f"{where}: encoder and decoder differ in codebook_size",
+            f"{key}: codebook_size is {encoder.codebook_size} in the encoder, {decoder.codebook_size} in the decoder",
         )

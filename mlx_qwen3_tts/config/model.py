@@ -4,26 +4,28 @@
     generation_config.json           -> GenerationConfig
     speech_tokenizer/config.json     -> CodecConfig (decoder_config, encoder_config)
 
-A field that shapes the computation is required. A value that this port does not implement is an error that names
-the key (`IMPLEMENTED` lists the one value each such key may have). Keys that mean nothing to inference are ignored:
+Every field that shapes the computation is required. A value that this port does not implement raises an error naming
+the key; `IMPLEMENTED` lists the only value of each such key. Keys without meaning for inference are ignored, because
 every version of transformers writes a different set of them.
 """
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from ..errors import CheckpointError
 from .schema import check_attention, require, require_positive
 
-# Ids 0 .. vocab_size - 1025 of the talker's vocabulary are codes; the last 1,024 are control ids and speakers, which
-# may never be generated (but for the end). The official generate() has this number as a literal.
+# The last 1,024 ids of the talker's vocabulary are control ids and speakers. Except EOS they may never be generated.
+# The official generate() has this number as a literal.
 CONTROL_IDS = 1024
+MODEL_TYPES = ("custom_voice", "voice_design", "base")
 
 
 @dataclass(frozen=True)
 class CodePredictorConfig:
     """`talker_config.code_predictor_config`: the 5-layer transformer over the residual codebooks of one frame."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "hidden_act": "silu",
         "attention_bias": False,
         "rope_scaling": None,
@@ -44,17 +46,17 @@ class CodePredictorConfig:
     layer_types: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        where = "code_predictor_config"
-        require_positive(self, where)
-        check_attention(self, where)
+        key = "code_predictor_config"
+        require_positive(self, key)
+        check_attention(self, key)
         require(
             len(self.layer_types) == self.num_hidden_layers,
-            f"{where}.layer_types names {len(self.layer_types)} layers, num_hidden_layers is {self.num_hidden_layers}",
+            f"{key}.layer_types has {len(self.layer_types)} entries, but num_hidden_layers is {self.num_hidden_layers}",
         )
         for kind in self.layer_types:
             require(
                 kind == "full_attention",
-                f"{where}.layer_types has {kind!r}; this port implements 'full_attention'",
+                f"{key}.layer_types has {kind!r}; this port implements only 'full_attention'",
             )
 
 
@@ -62,7 +64,7 @@ class CodePredictorConfig:
 class TalkerConfig:
     """`talker_config`: the 28-layer transformer that predicts codebook 0, and the ids of its prompt."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "hidden_act": "silu",
         "attention_bias": False,
         "use_sliding_window": False,
@@ -96,48 +98,51 @@ class TalkerConfig:
 
     @property
     def num_codes(self) -> int:
-        """How many ids of `vocab_size` are codes of codebook 0."""
+        """Number of ids that are codes of codebook 0; they come first in the vocabulary."""
         return self.vocab_size - CONTROL_IDS
 
     def __post_init__(self) -> None:
-        where = "talker_config"
-        require_positive(self, where)
-        check_attention(self, where)
-        # The three rows of M-RoPE positions are always equal in this model, so its sections and their interleaving
-        # change nothing and plain RoPE computes the same. Any other kind of scaling would change it.
-        for key in ("rope_type", "type"):
-            kind = self.rope_scaling.get(key, "default")
+        key = "talker_config"
+        require_positive(self, key)
+        check_attention(self, key)
+        # The three rows of M-RoPE positions are always equal in this model, so the sections and their interleaving have
+        # no effect, and plain RoPE computes the same. Any other kind of scaling would differ.
+        for name in ("rope_type", "type"):
+            kind = self.rope_scaling.get(name, "default")
             require(
                 kind == "default",
-                f"{where}.rope_scaling.{key} is {kind!r}; this port implements 'default' only",
+                f"{key}.rope_scaling.{name} is {kind!r}; this port implements only 'default'",
             )
         predictor = self.code_predictor_config
         require(
             predictor.num_code_groups == self.num_code_groups,
-            f"{where}.num_code_groups is {self.num_code_groups}, the code predictor's {predictor.num_code_groups}",
+            f"{key}.num_code_groups is {self.num_code_groups}, but the code predictor's is {predictor.num_code_groups}",
         )
         require(
             predictor.vocab_size == self.num_codes,
-            f"{where}.vocab_size {self.vocab_size} leaves {self.num_codes} codes, the code predictor has "
+            f"{key}.vocab_size {self.vocab_size} leaves {self.num_codes} codes, but the code predictor has "
             f"{predictor.vocab_size}",
         )
+        self._check_ids(key)
+        for speaker in self.spk_id:
+            require(speaker in self.spk_is_dialect, f"{key}.spk_is_dialect.{speaker} is missing")
+        for speaker, dialect in self.spk_is_dialect.items():
+            known = dialect is False or dialect in self.codec_language_id
+            require(known, f"{key}.spk_is_dialect.{speaker} is {dialect!r}, which is not a language of this model")
+
+    def _check_ids(self, key: str) -> None:
         ids = {f"codec_language_id.{name}": id_ for name, id_ in self.codec_language_id.items()}
         ids |= {f"spk_id.{name}": id_ for name, id_ in self.spk_id.items()}
         ids |= {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("codec_") and f.type is int}
         for name, id_ in ids.items():
-            require(id_ < self.vocab_size, f"{where}.{name} is {id_}, outside the vocabulary of {self.vocab_size}")
-        for speaker, dialect in self.spk_is_dialect.items():
-            known = dialect is False or dialect in self.codec_language_id
-            require(known, f"{where}.spk_is_dialect.{speaker} is {dialect!r}, which is no language of this model")
-        for speaker in self.spk_id:
-            require(speaker in self.spk_is_dialect, f"{where}.spk_is_dialect.{speaker} is missing")
+            require(id_ < self.vocab_size, f"{key}.{name} is {id_}, outside the vocabulary of {self.vocab_size}")
 
 
 @dataclass(frozen=True)
 class SpeakerEncoderConfig:
-    """`speaker_encoder_config` of the Base models; released files name the first two keys, the rest are defaults."""
+    """`speaker_encoder_config` of the Base models. Released files have only the keys without a default."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {"sample_rate": 24000}
+    IMPLEMENTED: ClassVar[dict[str, object]] = {"sample_rate": 24000}
 
     enc_dim: int
     sample_rate: int
@@ -150,21 +155,21 @@ class SpeakerEncoderConfig:
     enc_se_channels: int = 128
 
     def __post_init__(self) -> None:
-        where = "speaker_encoder_config"
-        require_positive(self, where)
+        key = "speaker_encoder_config"
+        require_positive(self, key)
         sizes = {len(self.enc_channels), len(self.enc_kernel_sizes), len(self.enc_dilations)}
         require(
             len(sizes) == 1 and len(self.enc_channels) >= 3,
-            f"{where}: enc_channels, enc_kernel_sizes and enc_dilations must have one length of at least 3",
+            f"{key}: enc_channels, enc_kernel_sizes and enc_dilations must have the same length, at least 3",
         )
         # The aggregation layer reads the concatenated outputs of the blocks between the first and the last.
         require(
             sum(self.enc_channels[1:-1]) == self.enc_channels[-1],
-            f"{where}.enc_channels: the last must be the sum of those between the first and the last",
+            f"{key}.enc_channels: the last value must be the sum of the values between the first and the last",
         )
         require(
-            all(c % self.enc_res2net_scale == 0 for c in self.enc_channels[1:-1]),
-            f"{where}.enc_channels must be divisible by enc_res2net_scale {self.enc_res2net_scale}",
+            all(channels % self.enc_res2net_scale == 0 for channels in self.enc_channels[1:-1]),
+            f"{key}.enc_channels must be divisible by enc_res2net_scale {self.enc_res2net_scale}",
         )
 
 
@@ -172,7 +177,7 @@ class SpeakerEncoderConfig:
 class ModelConfig:
     """config.json."""
 
-    IMPLEMENTED: ClassVar[dict[str, Any]] = {
+    IMPLEMENTED: ClassVar[dict[str, object]] = {
         "model_type": "qwen3_tts",
         "tokenizer_type": "qwen3_tts_tokenizer_12hz",
     }
@@ -189,27 +194,36 @@ class ModelConfig:
     speaker_encoder_config: SpeakerEncoderConfig | None = None
 
     def __post_init__(self) -> None:
-        kinds = ("custom_voice", "voice_design", "base")
         require(
-            self.tts_model_type in kinds,
-            f"config.json: tts_model_type is {self.tts_model_type!r}; this port implements {', '.join(kinds)}",
+            self.tts_model_type in MODEL_TYPES,
+            f"config.json: tts_model_type is {self.tts_model_type!r}; this port implements {', '.join(MODEL_TYPES)}",
         )
         if self.tts_model_type == "base":
-            require(self.speaker_encoder_config is not None, "config.json: speaker_encoder_config is missing")
-            require(
-                self.speaker_encoder_config.enc_dim == self.talker_config.hidden_size,
-                f"config.json: speaker_encoder_config.enc_dim is {self.speaker_encoder_config.enc_dim}, "
-                f"the talker's hidden_size {self.talker_config.hidden_size}",
-            )
+            self._check_speaker_encoder()
+        vocab_size = self.talker_config.text_vocab_size
         for field in fields(self):
             if field.type is int:
-                id_, size = getattr(self, field.name), self.talker_config.text_vocab_size
-                require(id_ < size, f"config.json: {field.name} is {id_}, outside the text vocabulary of {size}")
+                id_ = getattr(self, field.name)
+                require(
+                    id_ < vocab_size,
+                    f"config.json: {field.name} is {id_}, outside the text vocabulary of {vocab_size}",
+                )
+
+    def _check_speaker_encoder(self) -> None:
+        encoder = self.speaker_encoder_config
+        if encoder is None:
+            raise CheckpointError("config.json: speaker_encoder_config is missing")
+        hidden_size = self.talker_config.hidden_size
+        require(
+            encoder.enc_dim == hidden_size,
+            f"config.json: speaker_encoder_config.enc_dim is {encoder.enc_dim}, but the talker's hidden_size is "
+            f"{hidden_size}",
+        )
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """generation_config.json; the defaults are the official code's own for a checkpoint without the key."""
+    """generation_config.json. The defaults are those of the official code for missing keys."""
 
     do_sample: bool = True
     temperature: float = 0.9
@@ -223,4 +237,7 @@ class GenerationConfig:
     max_new_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        require(self.max_new_tokens >= 2, f"generation_config.json.max_new_tokens is {self.max_new_tokens}")
+        require(
+            self.max_new_tokens >= 2,
+            f"generation_config.json.max_new_tokens is {self.max_new_tokens}; it must be at least 2",
+        )

@@ -1,9 +1,9 @@
-"""How much each input of each layer counts: the mean square of what goes in while the model speaks some texts.
+"""Activation statistics for calibration: the mean squared input of each linear layer.
 
-    texts ─ the source speaks them ─ codes ─ teacher_forcing.score, with every linear layer observed ─ {path: [columns]}
+    texts ─ the source speaks them ─ codes ─ scoring.score, with statistics of every linear layer ─ {path: [columns]}
 
-An error in a weight is multiplied by the layer's input, so its square counts as much as the input's does. This loads
-the whole model, which conversion otherwise does not.
+The layer's input multiplies an error in a weight, so the squared error counts in proportion to the squared input. This
+loads the whole model, which conversion otherwise does not.
 """
 
 from collections.abc import Sequence
@@ -13,31 +13,34 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
-from ..checkpoint.load import load_directory
-from ..generation.scoring import requests, score, speak
+from ..capabilities import requests_for
+from ..generation.engine import Engine
+from ..generation.scoring import score
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 
-MAX_FRAMES = 250  # 20 s of speech for each text
+MAX_FRAMES = 250  # of each text: 20 s of speech
 
 
-class Observed(nn.Module):
-    """A linear layer that sums the squares of its inputs."""
+class InputStatistics(nn.Module):
+    """A linear layer that adds up the squares of its inputs."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.layer = layer
-        self._sum, self._count = mx.zeros(layer.weight.shape[1]), 0
+        self._sum = mx.zeros(layer.weight.shape[1])
+        self._count = 0
 
     def __call__(self, x: mx.array) -> mx.array:
         rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
-        self._sum, self._count = self._sum + mx.square(rows).sum(0), self._count + len(rows)
+        self._sum = self._sum + mx.square(rows).sum(0)
+        self._count += len(rows)
         mx.eval(self._sum)
         return self.layer(x)
 
     @property
     def mean_square(self) -> mx.array:
-        """float32 [columns]."""
+        """Mean square of each input, float32 [columns]."""
         return self._sum / max(1, self._count)
 
 
@@ -48,17 +51,31 @@ def mean_squares(
     instruct: str | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> dict[str, mx.array]:
-    """The mean square of the input of each linear layer of a checkpoint, by the layer's path; float32 [columns].
+    """Return the mean squared input of each linear layer of a checkpoint by the layer's path, float32 [columns].
 
-    voice, instruct: as in Qwen3TTS.synthesize. Raises RequestError, and what loading raises.
+    voice, instruct: as in Qwen3TTS.synthesize. max_frames: of each text.
+    Raises RequestError, and the errors of Qwen3TTS.from_pretrained.
     """
-    tts = Qwen3TTS(str(directory), load_directory(directory, None, fused=False))
-    asked = requests(tts, texts, voice, instruct, max_frames)
-    spoken = [speak(tts, request).codes for request in asked]
-    linear = {path: part for path, part in tts.network.named_modules() if isinstance(part, nn.Linear)}
-    observed = {path: Observed(layer) for path, layer in linear.items()}
-    tts.network.update_modules(tree_unflatten(list(observed.items())))
-    for request, codes in zip(asked, spoken, strict=True):
-        if len(codes):
-            mx.eval(*score(tts, request, codes))
-    return {path: layer.mean_square for path, layer in observed.items()}
+    engine = Engine.load(directory, fused=False)
+    tts = Qwen3TTS(str(directory), engine)
+    requests = requests_for(tts.config, texts, voice, instruct, max_frames)
+    codes = [tts.run(request).codes for request in requests]
+    statistics = engine.worker.run(observe, engine.network)
+    for request, spoken in zip(requests, codes, strict=True):
+        if len(spoken):
+            score(engine, request, spoken)
+    return engine.worker.run(collect, statistics)
+
+
+def collect(statistics: dict[str, InputStatistics]) -> dict[str, mx.array]:
+    """Return the mean squares, evaluated, so that any thread can use them."""
+    squares = {path: layer.mean_square for path, layer in statistics.items()}
+    mx.eval(squares)
+    return squares
+
+
+def observe(network: nn.Module) -> dict[str, InputStatistics]:
+    """Wrap every linear layer of a network in InputStatistics, in place, and return them by the layer's path."""
+    statistics = {path: InputStatistics(part) for path, part in network.named_modules() if isinstance(part, nn.Linear)}
+    network.update_modules(tree_unflatten(list(statistics.items())))
+    return statistics

@@ -1,50 +1,85 @@
-"""A checkpoint to another of other types: unquantized MLX weights, or quantized by a recipe.
+"""Conversion of a checkpoint: to other types, or quantized by a recipe.
 
-    source ─ headers ─ recipe ─ plan ─┬─ one tensor after the other: read, cast, quantize, write ─┐
-                                      └─ tokenizer, configurations: copied ───────────────────────┴─ rename
+    source ─ headers ─ recipe ─ plan ─┬─ tensor by tensor: read, cast, quantize, write ─┐
+                                      └─ tokenizer, configurations: copied ─────────────┴─ rename
 
-Nothing is loaded whole. All checks come before the first byte is written, everything goes into a directory beside the
-target which takes its name when it is complete, and config.json, without which nothing loads, is written last. The
-speech tokenizer keeps its type; convolutions are stored in MLX's layout.
+No file is loaded as a whole. All checks precede the first write, everything is written to a hidden directory that is
+renamed to the target at the end, and config.json, without which nothing loads, is written last. The speech tokenizer
+keeps its type; convolutions are stored in MLX's layout.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 from tqdm import tqdm
 
 from .. import __version__
-from ..checkpoint.load import DTYPES, FORMAT, read_config
-from ..checkpoint.shards import TYPES, ShardWriter, Tensor
-from ..checkpoint.weights import check_tensors, mlx_layout, read_headers
-from ..codec.codec import Codec
-from ..config.codec import CodecConfig
-from ..config.schema import from_dict, read_json
+from ..checkpoint.load import CHECKPOINT_FORMAT, DTYPES, SPEECH_TOKENIZER
+from ..checkpoint.quantization import Affine
+from ..checkpoint.shards import ShardWriter
+from ..checkpoint.weights import mlx_layout, read_tensors
+from ..config.schema import read_json
 from ..errors import ConversionError
-from ..files import check_target, written_whole
-from ..hub import FILES, resolve
-from ..models.network import Network
+from ..hub import resolve
+from ..mlx_thread import Worker
 from . import recipes
-from .affine import Affine, Quantized, plain, search
+from .affine import SearchResult, plain, search
+from .plan import Plan, check_space, plan_conversion
 from .recipes import Recipe, part_of
+from .target import COPIED_FILES, SOURCE_FILES, check_apart, check_target, new_directory
 
 SHARD_SIZE = 5_000_000_000  # bytes; the hub's own convention
-SPEECH = "speech_tokenizer"
-COPIED = [
-    "generation_config.json", "tokenizer_config.json", "vocab.json", "merges.txt", "preprocessor_config.json",
-    f"{SPEECH}/config.json", f"{SPEECH}/configuration.json", f"{SPEECH}/preprocessor_config.json",
-]  # fmt: skip
-KINDS = {dtype: kind for kind, dtype in TYPES.items()}
 SCALES = ("search", "plain")
+CODEC_PART = "speech tokenizer"
 
 Importance = dict[str, mx.array]  # by a layer's path: the mean square of its input, float32 [columns]
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What becomes of the weights; see `convert`. Raises ConversionError for invalid options."""
+
+    recipe: str | None = None
+    bits: int | None = None
+    group_size: int | None = None
+    dtype: str | None = None
+    scales: str | None = None
+    importance: Callable[[Path], Importance] | None = None
+    shard_size: int = SHARD_SIZE
+
+    def __post_init__(self) -> None:
+        is_quantized = self.chosen_recipe is not None
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConversionError(f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        if self.scales is not None and self.scales not in SCALES:
+            raise ConversionError(f"unknown scales {self.scales!r}; choose from {', '.join(SCALES)}")
+        if self.scales is not None and not is_quantized:
+            raise ConversionError("scales has no effect without recipe or bits; leave it out")
+        if self.importance is not None and not (is_quantized and self.searches):
+            raise ConversionError("calibration requires recipe or bits, and scales='search'")
+        if self.shard_size < 1:
+            raise ConversionError(f"shard_size is {self.shard_size} bytes; it must be above 0")
+
+    @property
+    def chosen_recipe(self) -> Recipe | None:
+        """The recipe of `recipe` or `bits`; None if the weights are not quantized."""
+        return recipes.find(self.recipe, self.bits, self.group_size)
+
+    @property
+    def mlx_dtype(self) -> mx.Dtype | None:
+        """The type to cast to; None keeps the source's."""
+        return None if self.dtype is None else DTYPES[self.dtype]
+
+    @property
+    def searches(self) -> bool:
+        """True if scales and biases are searched, which is the default."""
+        return self.scales in (None, "search")
 
 
 class PartSummary(NamedTuple):
@@ -54,33 +89,23 @@ class PartSummary(NamedTuple):
     stored: str  # "4 bits, groups of 64", "bfloat16"
     before: int  # bytes
     after: int
-    gain: float | None  # squared error of the weights against that of mx.quantize; None where it was not searched
+    gain: float | None  # squared error of the weights relative to mx.quantize's; None if scales were not searched
 
 
 class Conversion(NamedTuple):
-    """What `convert` did."""
+    """The result of `convert`."""
 
     path: Path
     recipe: Recipe | None
-    before: int  # bytes of weights, the speech tokenizer's among them
+    before: int  # bytes of weights, including the speech tokenizer's
     after: int
     parts: list[PartSummary]
-
-
-class Plan(NamedTuple):
-    """What is done with one directory's weights."""
-
-    place: str  # below the checkpoint: "" or SPEECH
-    files: dict[Path, list[str]]  # the names of each file's tensors
-    convolutions: dict[str, nn.Module]  # by path; those whose weights are turned into MLX's layout
-    layers: dict[str, Affine]  # those that are quantized
-    dtype: mx.Dtype | None
-    outputs: dict[str, dict[str, Tensor]]  # for each tensor that is read those that are written
 
 
 def convert(
     model: str | Path,
     out: str | Path,
+    *,
     recipe: str | None = None,
     bits: int | None = None,
     group_size: int | None = None,
@@ -92,199 +117,60 @@ def convert(
     progress: bool = False,
     revision: str | None = None,
 ) -> Conversion:
-    """Write a converted copy of a checkpoint, which loads wherever a model is named.
+    """Write a converted copy of a checkpoint, which loads like any other.
 
     model: a directory or hub id, not quantized. out: the directory to write.
-    recipe: a name of recipes.RECIPES; bits: the same number for all linear layers (2, 3, 4, 5, 6 or 8); with neither
-    the weights are not quantized. group_size: 32, 64 or 128 weights for each scale; None takes the recipe's.
-    dtype: "float32", "bfloat16" or "float16" for everything but the speech tokenizer; None keeps the source's types.
-    scales: "search" for the scales and biases of quantize.search, "plain" for those of mx.quantize; None
-    takes the first.
-    importance: given the source's directory, how much each input of each layer counts (see calibrate.py).
-    force: replace the checkpoint at `out`. shard_size: bytes in a file, above which there are several and an index.
-    progress: show progress on stderr where that is a terminal. revision: as in Qwen3TTS.from_pretrained.
-    Raises ConversionError, and what `from_pretrained` raises; then nothing is left behind and nothing is lost.
+    recipe: a name in recipes.RECIPES. bits: the same number of bits for all linear layers: 2, 3, 4, 5, 6 or 8. If both
+    are None, the weights are not quantized. group_size: weights per scale: 32, 64 or 128; None takes the recipe's.
+    dtype: "float32", "bfloat16" or "float16", for everything but the speech tokenizer; None keeps the source's types.
+    scales: "search" for the scales and biases of affine.search (None means this), "plain" for those of mx.quantize.
+    importance: a function from the source's directory to the mean squared input of each layer; see calibrate.py.
+    force: replace the checkpoint at `out`. shard_size: bytes per weight file; more weights give several and an index.
+    progress: show progress on stderr if that is a terminal. revision: as in Qwen3TTS.from_pretrained.
+    Raises ConversionError, and the errors of `from_pretrained`; then nothing is left behind and nothing is lost.
     """
-    chosen = recipes.find(recipe, bits, group_size)
-    if dtype is not None and dtype not in DTYPES:
-        raise ConversionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
-    if scales is not None and chosen is None:
-        raise ConversionError("scales are of quantized weights: they need a recipe or bits")
-    scales = SCALES[0] if scales is None else scales
-    if scales not in SCALES:
-        raise ConversionError(f"unknown scales {scales!r}; choose from {', '.join(SCALES)}")
-    if shard_size < 1:
-        raise ConversionError(f"shard_size is {shard_size} bytes; it must be above 0")
-    if importance and (chosen is None or scales != "search"):
-        raise ConversionError(
-            "a calibration text serves the search for scales: it needs a recipe or bits, and no plain"
-        )
-    target = check_target(out, force, {"config.json", "README.md", *COPIED})
-    with resolve(model, progress, [*FILES, *COPIED], revision) as source:
-        if target.exists() and os.path.samefile(source, target):
-            raise ConversionError(f"{out} is the source itself; name another directory")
-        if source.resolve() in target.parents or target in source.resolve().parents:
-            raise ConversionError(f"{out} and the source are inside each other; name another directory")
-        plans = plan_conversion(source, chosen, DTYPES[dtype] if dtype else None)
+    options = ConversionOptions(recipe, bits, group_size, dtype, scales, importance, shard_size)
+    worker = Worker()
+    target = check_target(out, force)
+    with resolve(model, progress, SOURCE_FILES, revision) as source:
+        check_apart(source, target)
+        plans = worker.run(plan_conversion, source, options.chosen_recipe, options.mlx_dtype)
         check_space(target, plans)
-        weigh = importance(source) if importance else {}
-        about = {"recipe": chosen and chosen.name, "scales": scales if chosen else None, "calibrated": bool(weigh)}
-        with written_whole(target) as directory:
-            _copy_files(source, directory)
-            quantizer = _quantizer(scales, weigh)
-            parts = _write_weights(plans, directory, quantizer, shard_size, progress)
-            write_config(source, directory, plans[0].layers, about)
-    before, after = (sum(getattr(part, side) for part in parts) for side in ("before", "after"))
-    return Conversion(target, chosen, before, after, parts)
+        quantizer = Quantizer(options.searches, options.importance(source) if options.importance else {})
+        with new_directory(target) as directory:
+            copy_files(source, directory)
+            parts = write_weights(plans, directory, quantizer, options.shard_size, worker, progress)
+            write_config(source, directory, plans[0].layers, format_entry(options, quantizer))
+    before = sum(part.before for part in parts)
+    after = sum(part.after for part in parts)
+    return Conversion(target, options.chosen_recipe, before, after, parts)
 
 
-def plan_conversion(source: Path, recipe: Recipe | None, dtype: mx.Dtype | None) -> list[Plan]:
-    """What is done with the weights of a checkpoint and of its speech tokenizer. Raises ConversionError."""
-    config = read_config(source)
-    data = read_json(source / "config.json")
-    if data.get("quantization") or data.get("quantization_config"):
-        raise ConversionError(f"{source} is already quantized; convert the checkpoint that it was made from")
-    codec_config = from_dict(CodecConfig, read_json(source / SPEECH / "config.json"), f"{SPEECH}/config.json")
-    network = Network(config)
-    layers = recipes.plan(network, recipe)
-    return [_plan(source, "", network, layers, dtype), _plan(source, SPEECH, Codec(codec_config), {}, None)]
-
-
-def _plan(source: Path, place: str, module: nn.Module, layers: dict[str, Affine], dtype: mx.Dtype | None) -> Plan:
-    directory = source / place
-    headers, layout = read_headers(directory)
-    tensors = {name: what for header in headers.values() for name, what in header.items()}
-    packed = next((name for name in sorted(tensors) if name.endswith(".scales")), None)
-    if packed:
-        raise ConversionError(f"{directory} is already quantized ({packed}); convert what it was made from")
-    check_tensors(directory, tensors, module, layout)
-    shapes = {}  # in MLX's layout
-    convolutions = {}
-    for path, part in module.named_modules():
-        if isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
-            shapes[f"{path}.weight"] = tuple(part.weight.shape)
-            convolutions |= {path: part} if layout == "pt" else {}
-    outputs = {
-        name: _outputs(name, shapes.get(name, shape), KINDS[dtype] if dtype else kind, layers)
-        for name, (shape, kind) in tensors.items()
-    }
-    return Plan(place, {path: list(h) for path, h in headers.items()}, convolutions, layers, dtype, outputs)
-
-
-def _outputs(name: str, shape: tuple[int, ...], kind: str, layers: dict[str, Affine]) -> dict[str, Tensor]:
-    """The tensors that one tensor becomes, in the order of Quantized."""
-    path = name.removesuffix(".weight")
-    if path == name or path not in layers:
-        return {name: Tensor(shape, kind)}
-    (rows, columns), (bits, group_size) = shape, layers[path]
-    groups = Tensor((rows, columns // group_size), kind)
-    return {name: Tensor((rows, columns * bits // 32), "U32"), f"{path}.scales": groups, f"{path}.biases": groups}
-
-
-def check_space(target: Path, plans: list[Plan]) -> None:
-    """Raise ConversionError where the disk has less room than the weights will take."""
-    needed = sum(tensor.nbytes for plan in plans for made in plan.outputs.values() for tensor in made.values())
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise ConversionError(
-            f"{target.parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are to be written"
-        )
-
-
-def _copy_files(source: Path, directory: Path) -> None:
-    (directory / SPEECH).mkdir()
-    for name in COPIED:
+def copy_files(source: Path, directory: Path) -> None:
+    """Copy the files that conversion does not change, as far as the source has them."""
+    (directory / SPEECH_TOKENIZER).mkdir()
+    for name in COPIED_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
 
 
-def write_config(source: Path, directory: Path, layers: dict[str, Affine], about: dict[str, object]) -> None:
-    """config.json: the source's, what is quantized how, and the version of the format."""
-    config = read_json(source / "config.json")
-    if layers:
-        config["quantization"] = recipes.entry(layers)
-    config["mlx_qwen3_tts"] = {"format": FORMAT, "version": __version__, **about}
-    with (directory / "config.json").open("x", encoding="utf-8") as file:
-        json.dump(config, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
+@dataclass(frozen=True)
+class Quantizer:
+    """Quantizes matrices, with searched scales and biases or with those of mx.quantize."""
 
+    searches: bool
+    importance: Importance
 
-Quantizer = Callable[[str, mx.array, Affine], tuple[Quantized, float, float]]
-
-
-def _quantizer(scales: str, importance: Importance) -> Quantizer:
-    """(path, weight, affine) -> the matrix, its error and that of mx.quantize; errors of 0 where none is measured."""
-    if scales == "plain":
-        return lambda _, weight, affine: (plain(weight, affine), 0.0, 0.0)
-    return lambda path, weight, affine: search(weight, affine, importance.get(path))
-
-
-def _write_weights(
-    plans: list[Plan], directory: Path, quantizer: Quantizer, shard_size: int, progress: bool
-) -> list[PartSummary]:
-    """Write all weights, tensor by tensor."""
-    totals: dict[str, _Totals] = {name: _Totals() for name in (*recipes.PARTS, recipes.REST, "speech tokenizer")}
-    size = sum(tensor.nbytes for plan in plans for made in plan.outputs.values() for tensor in made.values())
-    with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None if progress else True) as bar:
-        for plan in plans:
-            tensors = {name: tensor for made in plan.outputs.values() for name, tensor in made.items()}
-            with ShardWriter(directory / plan.place, tensors, shard_size) as writer:
-                for name, tensor in _read(plan):
-                    part = totals["speech tokenizer" if plan.place else part_of(name)]
-                    _convert_tensor(plan, name, tensor, quantizer, writer, part)
-                    bar.update(sum(made.nbytes for made in plan.outputs[name].values()))
-                    del tensor
-                    mx.clear_cache()  # a buffer of one size seldom serves a tensor of another
-    return [total.summary(name) for name, total in totals.items() if total.before]
-
-
-def _read(plan: Plan) -> Iterator[tuple[str, mx.array]]:
-    """One tensor after the other, in MLX's layout; each is on disk until it is used."""
-    for file, names in plan.files.items():
-        lazy = mx.load(str(file))
-        for name in names:
-            part = plan.convolutions.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-            tensor = lazy.pop(name)
-            yield name, tensor if part is None else mlx_layout(tensor, part)
-            del tensor
-
-
-def _convert_tensor(
-    plan: Plan, name: str, tensor: mx.array, quantizer: Quantizer, writer: ShardWriter, total: "_Totals"
-) -> None:
-    """Cast one tensor, quantize it where the plan says so, write it, and count it."""
-    made, path = plan.outputs[name], name.removesuffix(".weight")
-    total.before += tensor.nbytes
-    total.after += sum(part.nbytes for part in made.values())
-    tensor = tensor if plan.dtype is None else tensor.astype(plan.dtype)
-    if len(made) == 1:
-        if plan.dtype is not None and plan.dtype == mx.float16:
-            check_finite(name, tensor)
-        if path != name:
-            total.stored.add(str(tensor.dtype).removeprefix("mlx.core."))
-        writer.write(name, tensor)
-        return
-    check_finite(name, tensor)
-    matrix, error, plain_error = quantizer(path, tensor, plan.layers[path])
-    total.stored.add(str(plan.layers[path]))
-    total.error, total.plain_error = total.error + error, total.plain_error + plain_error
-    for part, array in zip(made, matrix, strict=True):
-        writer.write(part, array)
-
-
-def check_finite(name: str, tensor: mx.array) -> None:
-    """Raise ConversionError for infinity and what is no number."""
-    if not mx.isfinite(tensor).all().item():
-        raise ConversionError(
-            f"the tensor {name} holds numbers that are not finite, or too large for the type asked for: fetch the "
-            "checkpoint again, or choose another dtype"
-        )
+    def quantize(self, path: str, weight: mx.array, affine: Affine) -> SearchResult:
+        """Quantize the weight of the layer at `path`; both errors are 0 without a search."""
+        if self.searches:
+            return search(weight, affine, self.importance.get(path))
+        return SearchResult(plain(weight, affine), 0.0, 0.0)
 
 
 @dataclass
-class _Totals:
-    """What is counted of one part."""
+class PartTotals:
+    """Sums over the tensors of one part."""
 
     stored: set[str] = field(default_factory=set)
     before: int = 0
@@ -293,5 +179,102 @@ class _Totals:
     plain_error: float = 0.0
 
     def summary(self, name: str) -> PartSummary:
+        """Return the sums of the part `name` as a result."""
         gain = self.error / self.plain_error if self.plain_error else None
         return PartSummary(name, ", ".join(sorted(self.stored)), self.before, self.after, gain)
+
+
+def write_weights(
+    plans: list[Plan], directory: Path, quantizer: Quantizer, shard_size: int, worker: Worker, progress: bool
+) -> list[PartSummary]:
+    """Convert and write all weights, tensor by tensor."""
+    totals = {name: PartTotals() for name in (*recipes.PARTS, recipes.REST, CODEC_PART)}
+    size = sum(plan.nbytes for plan in plans)
+    with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None if progress else True) as bar:
+        for plan in plans:
+            with ShardWriter(directory / plan.folder, plan.tensors, shard_size) as writer:
+                converter = TensorConverter(plan, quantizer, writer, totals)
+                for file, names in plan.files.items():
+                    tensors = worker.run(read_tensors, file)
+                    for name in names:
+                        worker.run(converter.convert, name, tensors)
+                        bar.update(sum(output.nbytes for output in plan.outputs[name].values()))
+    return [total.summary(name) for name, total in totals.items() if total.before]
+
+
+class TensorConverter:
+    """Casts, quantizes and writes the tensors of one plan, and adds up the sizes and errors."""
+
+    def __init__(self, plan: Plan, quantizer: Quantizer, writer: ShardWriter, totals: dict[str, PartTotals]) -> None:
+        self._plan = plan
+        self._quantizer = quantizer
+        self._writer = writer
+        self._totals = totals
+
+    def convert(self, name: str, tensors: dict[str, mx.array]) -> None:
+        """Take the tensor `name` out of `tensors` and write what it becomes. Raises ConversionError and OSError."""
+        try:
+            self._convert(name, tensors.pop(name))
+        finally:
+            mx.clear_cache()  # a buffer of one size seldom fits a tensor of another
+
+    def _convert(self, name: str, tensor: mx.array) -> None:
+        plan = self._plan
+        path = name.removesuffix(".weight")
+        is_weight = path != name
+        totals = self._totals[CODEC_PART if plan.folder else part_of(name)]
+        totals.before += tensor.nbytes
+        totals.after += sum(output.nbytes for output in plan.outputs[name].values())
+        if is_weight and path in plan.convolutions:
+            tensor = mlx_layout(tensor, plan.convolutions[path])
+        if plan.dtype is not None:
+            tensor = tensor.astype(plan.dtype)
+        if is_weight and path in plan.layers:
+            self._write_quantized(name, path, tensor, totals)
+            return
+        if tensor.dtype == mx.float16 and plan.dtype is not None:
+            check_finite(name, tensor)
+        if is_weight:
+            totals.stored.add(str(tensor.dtype).removeprefix("mlx.core."))
+        self._writer.write(name, tensor)
+
+    def _write_quantized(self, name: str, path: str, weight: mx.array, totals: PartTotals) -> None:
+        affine = self._plan.layers[path]
+        check_finite(name, weight)
+        result = self._quantizer.quantize(path, weight, affine)
+        totals.stored.add(str(affine))
+        totals.error += result.error
+        totals.plain_error += result.plain_error
+        for output, array in zip(self._plan.outputs[name], result.matrix, strict=True):
+            self._writer.write(output, array)
+
+
+def check_finite(name: str, tensor: mx.array) -> None:
+    """Raise ConversionError for a tensor with NaN or infinity."""
+    if not mx.isfinite(tensor).all().item():
+        raise ConversionError(
+            f"the tensor {name} has values that are not finite, or too large for the requested dtype: download the "
+            "checkpoint again, or choose another dtype"
+        )
+
+
+def format_entry(options: ConversionOptions, quantizer: Quantizer) -> dict[str, object]:
+    """Return `mlx_qwen3_tts` of config.json: the format, and how the weights were converted."""
+    entry: dict[str, object] = {"format": CHECKPOINT_FORMAT, "version": __version__}
+    recipe = options.chosen_recipe
+    if recipe is None:
+        return entry | {"recipe": None, "scales": None, "calibrated": False}
+    scales = "search" if options.searches else "plain"
+    return entry | {"recipe": recipe.name, "scales": scales, "calibrated": bool(quantizer.importance)}
+
+
+def write_config(source: Path, directory: Path, layers: dict[str, Affine], entry: dict[str, object]) -> None:
+    """Write config.json: the source's, with the quantization and `entry`."""
+    config = read_json(source / "config.json")
+    if layers:
+        config["quantization"] = recipes.config_entry(layers)
+    config["mlx_qwen3_tts"] = entry
+    with (directory / "config.json").open("x", encoding="utf-8") as file:
+        json.dump(config, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())

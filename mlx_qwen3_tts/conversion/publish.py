@@ -1,4 +1,4 @@
-"""A converted checkpoint to the hub, with a model card.
+"""Upload of a converted checkpoint to the Hugging Face Hub, with a model card.
 
 Conversion ─ card ─ README.md in the directory ─ create_repo, upload_folder
 """
@@ -19,7 +19,7 @@ tags:
 
 # {name}
 
-Weights of Qwen3-TTS{source}, converted to [MLX](https://github.com/ml-explore/mlx) with mlx_qwen3_tts.
+Qwen3-TTS{source} converted to [MLX](https://github.com/ml-explore/mlx) with mlx_qwen3_tts.
 
 Recipe: {recipe}. Size: {before:.2f} GB before, {after:.2f} GB after.
 
@@ -31,51 +31,61 @@ Recipe: {recipe}. Size: {before:.2f} GB before, {after:.2f} GB after.
 mlx-qwen3-tts say "Hello." --model {repo} -o hello.wav
 ```
 
-Licence: Apache-2.0, as the original's.
+License: Apache-2.0, like the original.
 """
 
 
 def check_repo(repo: str) -> None:
-    """Raise ConversionError where `repo` is no hub id, or nobody is signed in: before the work, not after."""
+    """Raise ConversionError if `repo` is not a hub id, or no user is logged in; call it before the conversion."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     if not HUB_ID.fullmatch(repo):
-        raise ConversionError(f"{repo!r} is no hub id of the form owner/name")
+        raise ConversionError(f"{repo!r} is not a hub id of the form owner/name")
     try:
         HfApi().whoami()
     except (LocalTokenNotFoundError, HfHubHTTPError, OSError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise ConversionError(f"the hub does not know you ({why}): sign in with `hf auth login`") from None
+        reason = _one_line(error)
+        raise ConversionError(f"not logged in to the Hugging Face Hub ({reason}): run `hf auth login`") from None
 
 
-def card(done: Conversion, model: str, repo: str) -> str:
-    """The text of README.md. model: what was converted; a local directory is not named."""
-    hub = HUB_ID.fullmatch(model) is not None
-    rows = (f"| {p.name} | {p.stored} | {p.before / 1e6:.1f} MB | {p.after / 1e6:.1f} MB |" for p in done.parts)
+def card(conversion: Conversion, model: str, repo: str) -> str:
+    """Return the text of README.md. model: the source, which is not named if it is a local directory."""
+    is_hub_id = HUB_ID.fullmatch(model) is not None
+    rows = (
+        f"| {part.name} | {part.stored} | {part.before / 1e6:.1f} MB | {part.after / 1e6:.1f} MB |"
+        for part in conversion.parts
+    )
+    recipe = conversion.recipe
     return CARD.format(
-        base=f"base_model: {model}\n" if hub else "",
+        base=f"base_model: {model}\n" if is_hub_id else "",
         name=repo.split("/")[1],
-        source=f", from [{model}](https://huggingface.co/{model})" if hub else "",
-        recipe=f"{done.recipe.name} ({done.recipe.about})" if done.recipe else "none, the weights are not quantized",
-        before=done.before / 1e9,
-        after=done.after / 1e9,
+        source=f" ([{model}](https://huggingface.co/{model}))" if is_hub_id else "",
+        recipe=f"{recipe.name} ({recipe.description})" if recipe else "none, the weights are not quantized",
+        before=conversion.before / 1e9,
+        after=conversion.after / 1e9,
         rows="\n".join(rows),
         repo=repo,
     )
 
 
-def upload(done: Conversion, model: str, repo: str) -> str:
-    """Write the card and push the directory; returns the repository's address. Raises ConversionError."""
+def upload(conversion: Conversion, model: str, repo: str) -> str:
+    """Write the card, upload the directory, and return the repository's URL. Raises ConversionError."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    (done.path / "README.md").write_text(card(done, model, repo), encoding="utf-8")
+    directory = conversion.path
     try:
+        (directory / "README.md").write_text(card(conversion, model, repo), encoding="utf-8")
         api = HfApi()
-        address = api.create_repo(repo, repo_type="model", exist_ok=True)
-        api.upload_folder(folder_path=done.path, repo_id=repo, repo_type="model", commit_message="Add MLX weights")
+        url = api.create_repo(repo, repo_type="model", exist_ok=True)
+        api.upload_folder(folder_path=directory, repo_id=repo, repo_type="model", commit_message="Add MLX weights")
     except (HfHubHTTPError, OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise ConversionError(f"{repo} was not uploaded ({why}); {done.path} is complete and stays") from None
-    return str(address)
+        raise ConversionError(
+            f"{repo} was not uploaded ({_one_line(error)}); the converted model is complete in {directory}"
+        ) from None
+    return str(url)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,4 +1,4 @@
-"""The sentences that the speaking demo can say: times of day and numbers."""
+"""The sentences that the demo can say: times of day and numbers."""
 
 NUMBERS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -8,15 +8,23 @@ TENS = ["twenty", "thirty", "forty", "fifty"]
 
 
 def time_of_day(hour: int, minute: int) -> str:
-    """0 .. 23 and 0 .. 59 as a sentence that the demo can say: "It is eleven twenty-six." """
-    spoken = NUMBERS[(hour - 1) % 12 + 1]
+    """Return the time as a sentence: "It is eleven twenty-six."
+
+    hour: 0 .. 23. minute: 0 .. 59.
+    """
+    hour_name = NUMBERS[(hour - 1) % 12 + 1]
     if minute == 0:
-        return f"It is {spoken} o'clock."
-    return f"It is {spoken} {'zero ' * (minute < 10)}{number(minute)}."
+        return f"It is {hour_name} o'clock."
+    if minute < 10:
+        return f"It is {hour_name} zero {number(minute)}."
+    return f"It is {hour_name} {number(minute)}."
 
 
 def number(value: int) -> str:
-    """0 .. 59 in words."""
+    """Return a number from 0 to 59 in words."""
     if value < 20:
         return NUMBERS[value]
-    return TENS[value // 10 - 2] + (f"-{NUMBERS[value % 10]}" if value % 10 else "")
+    tens = TENS[value // 10 - 2]
+    if value % 10 == 0:
+        return tens
+    return f"{tens}-{NUMBERS[value % 10]}"

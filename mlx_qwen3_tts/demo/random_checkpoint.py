@@ -1,8 +1,8 @@
-"""Random checkpoints of any size, in the released layout: what the tests compare with the official package.
+"""Random checkpoints of any size in the released layout, on which the tests compare with the official package.
 
-    config.json ─ names and shapes of our own modules ─ draw ─ model.safetensors, ...
+    config.json ─ names and shapes of our own modules ─ init_tensor ─ model.safetensors, ...
 
-`draw` leaves no branch near zero: with the usual initial values (layer scales of 0.01, ConvNeXt gammas of 1e-6,
+`init_tensor` leaves no branch near zero: with the usual initial values (layer scales of 0.01, ConvNeXt gammas of 1e-6,
 codebooks of 0) half of the network could be missing unnoticed.
 """
 
@@ -12,41 +12,27 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import mlx.nn as nn
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from ..checkpoint.weights import stored_shapes
-from ..codec.codec import Codec
+from ..codec.codec import CodecNetwork
 from ..config.codec import CodecConfig
 from ..config.model import ModelConfig
 from ..config.schema import from_dict
+from ..mlx_thread import MLX_THREAD
 from ..models.network import Network
 
 WORDS = [
-    "assistant",
-    "user",
-    "the",
-    "and",
-    "hello",
-    "is",
-    "it",
-    "to",
-    "of",
-    "in",
-    "that",
-    "world",
-    "voice",
-    "speech",
-    "a",
+    "assistant", "user", "the", "and", "hello", "is", "it", "to", "of", "in", "that", "world", "voice", "speech", "a",
     "this",
-]
+]  # fmt: skip
 CONTROL_TOKENS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>",
     "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>", "<tts_text_bos_single>", "<|audio_pad|>",
 ]  # fmt: skip
-CODES = 256  # codes in each codebook
+CODES = 256  # per codebook
 TRANSFORMER = {
     "hidden_act": "silu", "attention_bias": False, "num_attention_heads": 4, "num_key_value_heads": 2,
     "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 1000000, "use_sliding_window": False, "num_code_groups": 16,
@@ -72,7 +58,8 @@ MODEL = {
     "architectures": ["Qwen3TTSForConditionalGeneration"], "model_type": "qwen3_tts",
     "tokenizer_type": "qwen3_tts_tokenizer_12hz", "tts_model_type": "custom_voice", "tts_model_size": "1b7",
     "talker_config": TALKER,
-    # Not the released 4.57.3: from there on transformers swaps the pre-tokenizer of a local model (see tokenizer.py).
+    # Not the released 4.57.3: from that version on transformers replaces the pre-tokenizer of a local model (see
+    # text/tokenizer.py).
     "transformers_version": "4.57.1",
 }  # fmt: skip
 CODEC = {
@@ -116,24 +103,25 @@ BASE = MODEL | {
 def write_checkpoint(directory: Path, model: dict[str, Any], codec: dict[str, Any], seed: int) -> None:
     """Write a random checkpoint in the released directory layout.
 
-    model, codec: config.json (the text control ids are filled in here) and speech_tokenizer/config.json.
+    model, codec: config.json, in which the text control ids are filled in here, and speech_tokenizer/config.json.
     seed: every weight is a function of its name, its shape and this number, on every platform.
     """
-
-    tokens = [form for word in WORDS for form in (word, "Ġ" + word)]
+    tokens = [token for word in WORDS for token in (word, "Ġ" + word)]
     model = write_configs(directory, model, codec, tokens, GENERATION)
-    network = Network(from_dict(ModelConfig, model, "config.json"))
-    _save(network, directory / "model.safetensors", seed)
-    speech = directory / "speech_tokenizer"
-    _save(Codec(from_dict(CodecConfig, codec, "config.json")), speech / "model.safetensors", seed)
+    config = from_dict(ModelConfig, model, "config.json")
+    codec_config = from_dict(CodecConfig, codec, "config.json")
+    shapes, codec_shapes = MLX_THREAD.run(_stored_shapes, config, codec_config)
+    _save(shapes, directory / "model.safetensors", seed)
+    _save(codec_shapes, directory / "speech_tokenizer" / "model.safetensors", seed)
 
 
 def write_configs(
     directory: Path, model: dict[str, Any], codec: dict[str, Any], tokens: list[str], generation: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write everything of a checkpoint but the weights, and return config.json with the text control ids filled in.
+    """Write a checkpoint except its weights, and return config.json with the text control ids filled in.
 
-    tokens: what the vocabulary has beside the 256 bytes. generation: generation_config.json. The rest as above.
+    model, codec: as in `write_checkpoint`. tokens: of the vocabulary, in addition to the 256 bytes. generation:
+    generation_config.json.
     """
     vocab, merges = byte_level_vocabulary(tokens)
     control = {token: len(vocab) + i for i, token in enumerate(CONTROL_TOKENS)}
@@ -173,7 +161,10 @@ def write_configs(
 
 
 def byte_level_vocabulary(tokens: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """A BPE vocabulary of the 256 bytes and of `tokens` (Ġ is a space), built letter by letter."""
+    """Return the ids and merges of a BPE vocabulary of the 256 bytes and `tokens`, which grow letter by letter.
+
+    Ġ stands for a space.
+    """
     known = sorted(ByteLevel.alphabet())
     merges = []
     for token in tokens:
@@ -184,16 +175,23 @@ def byte_level_vocabulary(tokens: list[str]) -> tuple[dict[str, int], list[tuple
     return {token: id_ for id_, token in enumerate(known)}, merges
 
 
-def _save(module: nn.Module, path: Path, seed: int) -> None:
-
-    shapes = stored_shapes(module, "pt")
-    save_file({name: draw(name, shape, seed) for name, shape in shapes.items()}, path, {"format": "pt"})
+Shapes = dict[str, tuple[int, ...]]
 
 
-def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Random float32 values for the tensor `name` in PyTorch layout, of a size that keeps every branch alive."""
-    # RandomState's uniform numbers are the same bits on every platform and in every version of numpy.
-    noise = 2 * np.random.RandomState(zlib.crc32(f"{seed} {name}".encode())).random_sample(shape) - 1
+def _stored_shapes(config: ModelConfig, codec_config: CodecConfig) -> tuple[Shapes, Shapes]:
+    return stored_shapes(Network(config), "pt"), stored_shapes(CodecNetwork(codec_config), "pt")
+
+
+def _save(shapes: Shapes, path: Path, seed: int) -> None:
+    tensors = {name: init_tensor(name, shape, seed) for name, shape in shapes.items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
+def init_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return random float32 values for a tensor in PyTorch layout, of a size that keeps every branch alive."""
+    # RandomState's uniform numbers have the same bits on every platform and in every version of numpy.
+    random = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode()))
+    noise = 2 * random.random_sample(shape) - 1
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "initialized":
         values = np.ones(shape)
@@ -203,26 +201,33 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     elif leaf in ("embedding_sum", "embed_sum"):
         values = 1.7 * noise
         values[3::7] *= 1e-5
-    elif leaf in ("scale", "gamma"):
-        values = 0.5 + 0.2 * noise
-    elif leaf in ("alpha", "beta"):
-        values = 0.5 * noise
-    elif leaf == "bias":
-        values = 0.1 * noise
+    elif leaf in LEAF_RANGES:
+        center, spread = LEAF_RANGES[leaf]
+        values = center + spread * noise
     elif len(shape) == 1:  # norms
         values = 1 + 0.4 * noise
     elif "embedding" in name:
         values = 1.7 * noise
     else:
-        transposed = name.startswith("decoder.upsample") and name.endswith(".0.conv.weight")
-        transposed = transposed or (name.startswith("decoder.decoder") and ".block.1.conv." in name)
-        fan_in = shape[0] if transposed else prod(shape[1:])
-        gains = {
-            "head": 4.0,
-            ".conv2.conv.": 0.4,
-        }  # logits that lie apart, and residual units that do not blow up
-        gain = next((gain for part, gain in gains.items() if part in name), 0.7 if transposed else 1.0)
-        if name.startswith("decoder.decoder") and shape[0] == 1:
-            gain = 0.05  # the last convolution: hardly a sample meets the clamp
-        values = gain * np.sqrt(3 / fan_in) * noise
+        values = _matrix_scale(name, shape) * noise
     return values.astype(np.float32)
+
+
+LEAF_RANGES = {"scale": (0.5, 0.2), "gamma": (0.5, 0.2), "alpha": (0.0, 0.5), "beta": (0.0, 0.5), "bias": (0.0, 0.1)}
+
+
+def _matrix_scale(name: str, shape: tuple[int, ...]) -> float:
+    """Return the bound of a weight's values: by its fan-in, and by its place in the network."""
+    is_decoder = name.startswith("decoder.decoder")
+    is_transposed = is_decoder and ".block.1.conv." in name
+    is_transposed |= name.startswith("decoder.upsample") and name.endswith(".0.conv.weight")
+    fan_in = shape[0] if is_transposed else prod(shape[1:])
+    if is_decoder and shape[0] == 1:
+        gain = 0.05  # the last convolution: hardly any sample is clamped
+    elif "head" in name:
+        gain = 4.0  # logits that differ
+    elif ".conv2.conv." in name:
+        gain = 0.4  # residual units that do not explode
+    else:
+        gain = 0.7 if is_transposed else 1.0
+    return gain * np.sqrt(3 / fan_in)

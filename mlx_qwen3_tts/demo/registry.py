@@ -1,9 +1,9 @@
-"""The built-in checkpoints, for trying things without a download: one that speaks, and random miniatures.
+"""The built-in checkpoints, for use without a download: one that speaks, and random miniatures.
 
-    "demo"                       demo/data, trained by tools/train_demo.py: it says the time of day and numbers
-    "demo-random", "demo-base"   random miniatures, written anew by random_checkpoint.py
+    "demo"                       demo/data, trained by tools/train_demo.py: says the time of day and numbers
+    "demo-random", "demo-base"   random miniatures, written by random_checkpoint.py when they are loaded
 
-All go through the real loader and every stage.
+All of them go through the real loader and every stage.
 """
 
 import tempfile
@@ -17,19 +17,23 @@ from ..errors import CheckpointError
 from .random_checkpoint import BASE, CODEC, MODEL, write_checkpoint
 
 SEED = 20260205
-
 RANDOM = {"demo-random": MODEL, "demo-base": BASE}
 SPEAKING = {"demo": Path(__file__).parent / "data"}
 NAMES = (*SPEAKING, *RANDOM)
 NOTES = {
-    "demo": "the demo knows only times and numbers, in English words; its voices are no measure of Qwen3-TTS's",
-    **dict.fromkeys(RANDOM, "this miniature's weights are random: it babbles, and is no measure of Qwen3-TTS's voices"),
+    "demo": "the demo knows only times and numbers in English; its voices do not show the quality of Qwen3-TTS",
+    **dict.fromkeys(
+        RANDOM, "this miniature has random weights: it babbles, and does not show the quality of Qwen3-TTS"
+    ),
 }
 
 
 @contextmanager
 def checkpoint(name: str) -> Iterator[Path]:
-    """The directory of the built-in checkpoint `name`; a random one is written anew, and lives as long as the block."""
+    """Yield the directory of a built-in checkpoint; that of a random one exists only inside the block.
+
+    Raises CheckpointError if a random one cannot be written.
+    """
     if name in SPEAKING:
         yield SPEAKING[name]
         return
@@ -37,5 +41,5 @@ def checkpoint(name: str) -> Iterator[Path]:
         try:
             write_checkpoint(Path(directory), RANDOM[name], CODEC, SEED)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"the demo cannot be written to {directory}: {error}") from None
+            raise CheckpointError(f"cannot write {name} to {directory}: {error}") from None
         yield Path(directory)
