@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.models.cache import STEP
+from mlx_qwen3_tts.models.cache import capacity_for
 
 TESTS = Path(__file__).parents[1] / "tests"
 LENGTHS = (200, 2000)
@@ -30,9 +30,10 @@ AROUND = 12  # chunks on either side of a frame whose median time is that frame'
 def measure(model: str, frames: int) -> dict[str, float]:
     """Stream `frames` frames: the codec's milliseconds per frame around frames 100 and 2,000, and memory in MB."""
     tts = Qwen3TTS.from_pretrained(model)
-    decode, times = tts.codec.queue_next, []
+    decode = tts.codec.decode_async
+    times: list[float] = []
 
-    def timed(codes: np.ndarray, state: object) -> tuple:
+    def timed(codes: np.ndarray, state: object = None) -> tuple:
         mx.synchronize()
         began = time.process_time()
         audio, state = decode(codes, state)
@@ -40,17 +41,16 @@ def measure(model: str, frames: int) -> dict[str, float]:
         times.append(1000 * (time.process_time() - began) / max(1, len(codes)))
         return lambda: samples, state
 
-    tts.codec.queue_next = timed
-    list(
-        tts.stream("Hello", seed=1, max_frames=8, stop_runaway=False, chunk_frames=[CHUNK])
-    )  # compile, and fill MLX's own caches
+    tts.codec.decode_async = timed
+    # Compile, and fill MLX's own caches.
+    list(tts.stream("Hello", seed=1, max_frames=8, stop_runaway=False, chunk_frames=[CHUNK]))
     times.clear()
     mx.clear_cache()
     *_, last = tts.stream("Hello", seed=1, max_frames=frames, stop_runaway=False, chunk_frames=[CHUNK])
     config = tts.config.talker_config
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    # Of the talker's keys and values: the prompt has some 30 positions here, and the buffers grow in steps.
-    reserved = -(-(frames + 30) // STEP) * STEP * width * tts.talker.codec_head.weight.dtype.size
+    # Of the talker's keys and values: the prompt has some 30 positions here, and the buffers grow by doubling.
+    reserved = capacity_for(frames + 30) * width * tts.talker.dtype.size
     at = {frame: times[max(0, frame // CHUNK - AROUND) : frame // CHUNK + AROUND] for frame in (100, frames)}
     return {
         "codec_ms_early": median(at[100]),

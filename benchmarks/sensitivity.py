@@ -16,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 import released
+from mlx_qwen3_tts.checkpoint.quantization import Affine
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
-from mlx_qwen3_tts.conversion.affine import Affine, plain
+from mlx_qwen3_tts.conversion.affine import plain
 from mlx_qwen3_tts.conversion.recipes import PARTS, part_of
-from mlx_qwen3_tts.evaluation.evaluate import _kl
-from mlx_qwen3_tts.generation.scoring import _log_softmax, _predictor_logits, _talker_hidden
+from mlx_qwen3_tts.evaluation.evaluate import kl_divergence
+from mlx_qwen3_tts.generation.scoring import log_softmax, predictor_logits, talker_hidden_states
 from mlx_qwen3_tts.models.network import Network
 from mlx_qwen3_tts.models.talker import Talker
 
@@ -53,14 +55,14 @@ def random_network(seed: int) -> Network:
     return network
 
 
-def outputs(talker: Talker, ids: mx.array, codes: mx.array) -> tuple[mx.array, mx.array]:
+def outputs(talker: Talker, ids: mx.array, codes: mx.array) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of codebook 0 [frames, vocab] and of the others [frames, 15, codes]."""
-    text = talker.text_projection(talker.model.text_embedding(ids))
+    text = talker.embed_text(ids)
     spoken = talker.embed_frames(codes) + text[:, -1:]
-    hidden = _talker_hidden(talker, mx.concatenate([text, spoken[:, :-1]], axis=1))[0, -codes.shape[1] :]
-    result = _log_softmax(talker.codec_head(hidden)), _log_softmax(_predictor_logits(talker, hidden, codes[0]))
-    mx.eval(*result)
-    return result
+    hidden = talker_hidden_states(talker, mx.concatenate([text, spoken[:, :-1]], axis=1))[0, -codes.shape[1] :]
+    first = log_softmax(talker.codec_head(hidden))
+    others = log_softmax(predictor_logits(talker, hidden, codes[0]))
+    return np.array(first), np.array(others)
 
 
 def main() -> None:
@@ -84,8 +86,9 @@ def main() -> None:
             found = outputs(network.talker, ids, codes)
             for layer, weight in zip(layers, weights, strict=True):
                 layer.weight = weight
-            kl = [_kl(*pair).mean().item() for pair in zip(expected, found, strict=True)]
-            same = [(mx.argmax(a, -1) == mx.argmax(b, -1)).mean().item() for a, b in zip(expected, found, strict=True)]
+            pairs = list(zip(expected, found, strict=True))
+            kl = [float(kl_divergence(*pair).mean()) for pair in pairs]
+            same = [float((a.argmax(-1) == b.argmax(-1)).mean()) for a, b in pairs]
             megabytes = sum(weight.size for weight in weights) * (bits + 0.5) / 8e6
             rows.append({"part": part, "bits": bits, "MB": round(megabytes, 1), "kl": kl, "agreement": same})
             print(

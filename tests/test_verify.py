@@ -11,7 +11,10 @@ from safetensors.numpy import load_file, save_file
 
 import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.evaluation.verify import KNOWN, SEED, TEXT, Fingerprints, buzz, fingerprints, verify
+from mlx_qwen3_tts.evaluation.fingerprints import KNOWN, Fingerprints, fingerprints
+from mlx_qwen3_tts.evaluation.samples import buzz
+from mlx_qwen3_tts.evaluation.verify import SEED, TEXT, verify
+from mlx_qwen3_tts.models.cache import KVCache
 
 LIKE = Fingerprints(
     vocabulary=512, pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),)
@@ -33,9 +36,10 @@ def outcomes(directory, **options) -> dict[str, tuple[str, str]]:
 def test_whole_checkpoints_pass(tmp_path, kind, modes):
     found = outcomes(checkpoints.write(tmp_path / "c", "projected", kind))
     assert {name for name, (outcome, _) in found.items() if outcome == "fail"} == set()
-    assert {name.split(":")[0] for name in found} == {"tensors", "values", "fingerprints", "speed", *modes}
+    names = {name.split(":")[0] for name in found}
+    assert names == {"tensors", "values", "fingerprints", "speed", "GPU and CPU", *modes}
     assert {name for name, (outcome, _) in found.items() if outcome == "skip"} == {
-        "fingerprints", *(f"{mode}: ends" for mode in modes)
+        "fingerprints", "GPU and CPU", *(f"{mode}: ends" for mode in modes)
     }  # fmt: skip
 
 
@@ -99,17 +103,16 @@ def test_silence_fails(checkpoint):
 def test_a_stream_that_differs_fails(checkpoint, monkeypatch):
     stream = Qwen3TTS.stream
     monkeypatch.setattr(Qwen3TTS, "stream", lambda tts, text, **o: stream(tts, text, **o | {"seed": 1}))
-    assert outcomes(checkpoint)["preset voice: streamed"] == ("fail", "other codes than at once")
+    found = outcomes(checkpoint)["preset voice: streamed"]
+    assert found == ("fail", "the codes differ from those generated at once")
 
 
 def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
     """The same numbers by way of the talker's own forward, one id at a time, as a request takes it."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
-    found = fingerprints(checkpoint, tts, LIKE)
-    from mlx_qwen3_tts.models.cache import KVCache
-
+    found = fingerprints(checkpoint, tts.config, LIKE)
     caches = [KVCache() for _ in tts.talker.model.layers]
-    steps = [tts.talker(tts.talker.embed_text([id_]), caches) for id_ in LIKE.ids]
+    steps = [tts.talker(tts.talker.embed_text(mx.array([[id_]])), caches) for id_ in LIKE.ids]
     assert found.codes == tuple(mx.argmax(logits).item() for _, logits in steps)
     first = []
 
@@ -117,10 +120,10 @@ def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
         first.append(mx.argmax(logits, axis=-1).item())
         return mx.argmax(logits, axis=-1)
 
-    tts.talker.code_predictor(steps[-1][0], tts.talker.embed_codec([found.codes[-1]])[0], choose)
+    tts.talker.code_predictor(steps[-1][0], tts.talker.model.codec_embedding(mx.array([found.codes[-1]])), choose)
     assert found.residual_codes[0] == first[0]
     assert len(found.residual_codes) == 15
-    pad = tts.talker.embed_text([tts.config.tts_pad_token_id])[0, 0, :3].tolist()
+    pad = tts.talker.embed_text(mx.array([tts.config.tts_pad_token_id]))[0, :3].tolist()
     np.testing.assert_allclose(found.pad, pad, atol=1e-6)
     assert [i for i, _ in found.layers] == [0, 1]
 
@@ -129,7 +132,7 @@ def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
 def test_fingerprints_decide(checkpoint, field):
     """Of the weights they were taken of they pass; with one number of each field moved they fail."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
-    right, kind = fingerprints(checkpoint, tts, LIKE), ("custom_voice", tts.config.tts_model_size)
+    right, kind = fingerprints(checkpoint, tts.config, LIKE), ("custom_voice", tts.config.tts_model_size)
     assert outcomes(checkpoint, known={kind: right})["fingerprints"][0] == "pass"
     value = list(getattr(right, field))
     value[-1] = (value[-1][0], value[-1][1] + 0.01) if isinstance(value[-1], tuple) else value[-1] + 0.01

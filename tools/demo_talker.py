@@ -1,22 +1,22 @@
 """Text to codes: the demo's talker and code predictor, trained by teacher forcing.
 
-    sentence ─ PromptBuilder over ids instead of embeddings ─ rows (text id, codec id) ─┐
-    its clips ─ frames of 16 codes, each with the text id that comes beside it ─────────┴─ one sequence
+    sentence ─ PromptBuilder ─ a text id and a row of codes for each position ──┐
+    its clips ─ frames of 16 codes, each with the text id that it is fed with ──┴─ one sequence
     sequences ─ embeddings ─ talker ─ hidden ─┬─ codec_head ─ code 0 of the next frame, or the end
                                               └─ code predictor, on a few of the frames ─ codes 1..15
 
-While it trains, two linear layers read off the talker's second layer how many words have been written, and spoken, so
-far: with that as a goal of its own the talker learns in minutes to find its place in the text. They are not kept.
-The last codebook says nothing of the sound: it counts the words begun so far, so that the talker can read in its own
+While it trains, two linear layers predict from the talker's second layer how many words have been written, and spoken,
+so far. With that as a goal of its own the talker learns in minutes to find its place in the text. They are not kept.
+The last codebook does not describe the sound: it counts the words begun so far, so that the talker can read in its own
 codes how far it has come in the text. A model of this size finds its place in no other way in some minutes.
-The prompt is what prompt.py makes of a request, by construction. Some of the codes that the model is shown are wrong,
-so that it learns to go on after a slip, and at the end weights are rounded to 4 bits in some steps, so that they stand
-being quantized.
+The prompt is that of a request, from the same code. Some of the codes that the model is shown are wrong, so that it
+learns to continue after a slip. At the end, weights are rounded to 4 bits in some steps, so that they can be quantized.
 """
 
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -27,9 +27,11 @@ from mlx.utils import tree_map
 
 from demo_speech import PAUSE, VOICES, Key, Utterance
 from mlx_qwen3_tts.config.model import ModelConfig
-from mlx_qwen3_tts.generation.prompt import PromptBuilder, Request
-from mlx_qwen3_tts.models.qwen3 import DecoderLayer, Rotation
-from mlx_qwen3_tts.models.talker import Talker
+from mlx_qwen3_tts.generation.prompt import PromptBuilder
+from mlx_qwen3_tts.generation.scoring import predictor_logits
+from mlx_qwen3_tts.models.qwen3 import DecoderLayer, RotaryEmbedding
+from mlx_qwen3_tts.models.talker import NO_CODE, Talker
+from mlx_qwen3_tts.request import Request
 from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 PREDICTED = 64  # frames of a batch that the code predictor is trained on
@@ -39,46 +41,30 @@ PARTS = ("code 0", "codes 1-15", "code 15", "counting", "following")
 GROUP = 64  # weights that share a scale when quantized
 
 
-class Ids:
-    """Stands in for the talker when prompts are built: an embedding is a row of (text id, codec id), both plus one."""
-
-    def embed_text(self, ids: list[int]) -> mx.array:
-        return mx.array([[(id_ + 1, 0) for id_ in ids]])
-
-    def embed_codec(self, ids: list[int]) -> mx.array:
-        return mx.array([[(0, id_ + 1) for id_ in ids]])
-
-
-class Whole:
-    """Stands in for a KVCache where whole sequences are run."""
-
-    offset = 0
-
-    def append(self, new: mx.array) -> tuple[mx.array, mx.array, str]:
-        keys, values = mx.split(new, 2, axis=1)
-        return keys, values, "causal"
-
-
-class Sequence_(NamedTuple):
+@dataclass(frozen=True)
+class Sequence_:
     """One utterance as the talker sees it."""
 
-    prompt: np.ndarray  # int [positions, 2]: text id and codec id, plus one; 0 is none
-    text: list[int]  # the text id beside each frame, plus one
+    prompt_text: np.ndarray  # int [positions]
+    prompt_codes: np.ndarray  # int [positions, 16]
+    text: list[int]  # the text id that each frame is fed with
     codes: np.ndarray  # int [frames, 16]
     written: list[int]  # which word of the text each of its ids is, from 1; 0 for none; one more at its end
     spoken: list[int]  # how many words have begun when a frame is over; one more at the end
 
+    def __len__(self) -> int:
+        return len(self.prompt_text) + len(self.codes)
+
 
 class Batch(NamedTuple):
-    """Sequences, filled up on the right."""
+    """Sequences, padded on the right."""
 
-    rows: mx.array  # int [batch, time, 2], plus one; 0 is none
-    codes: mx.array  # int [batch, time, 16]; 0 where there is no frame
-    is_frame: mx.array  # float [batch, time, 1]
+    text: mx.array  # int [batch, time]
+    codes: mx.array  # int [batch, time, 16]; NO_CODE adds nothing
     target: mx.array  # int [batch, time]: code 0 that is to follow; num_codes for the end
-    weight: mx.array  # float [batch, time]: 1 where there is a target
+    weight: mx.array  # float [batch, time]: 1 if there is a target
     spoken: mx.array  # int [batch, time]: the words begun with the target
-    written: mx.array  # int [batch, time]: the words written; 0 where there is no text
+    written: mx.array  # int [batch, time]: the words written; 0 if there is no text
     picked: mx.array  # int [PREDICTED, 2]: sequence and position whose hidden state the code predictor completes
     picked_codes: mx.array  # int [PREDICTED, 16]
 
@@ -89,7 +75,7 @@ class Sequences:
     def __init__(self, config: ModelConfig, tokenizer: TextTokenizer, codes: dict[tuple[str, Key], np.ndarray]) -> None:
         self.config, self.codes = config, codes
         self._tokenizer = tokenizer
-        self._builder = PromptBuilder(config, Ids(), tokenizer)
+        self._builder = PromptBuilder(config, tokenizer)
 
     def make(self, utterance: Utterance, voice: str, language: str, whole_first: bool) -> Sequence_:
         """The sequence of an utterance: `whole_first` is non_streaming_mode."""
@@ -100,9 +86,13 @@ class Sequences:
         words = np.cumsum([word_count(key) for key in utterance.keys])
         spoken = [count for count, part in zip(words, parts, strict=True) for _ in part]
         codes[:, -1] = spoken
-        text = [id_ + 1 for _ in codes for id_ in prompt.text.take(1)]
         return Sequence_(
-            np.array(prompt.embeddings[0]), text, codes, self._written(utterance.text), [*spoken, words[-1] + 1]
+            prompt_text=prompt.text,
+            prompt_codes=prompt.codes,
+            text=prompt.feed.take(len(codes)),
+            codes=codes,
+            written=self._written(utterance.text),
+            spoken=[*spoken, words[-1] + 1],
         )
 
     def _written(self, text: str) -> list[int]:
@@ -117,35 +107,48 @@ class Sequences:
         return self.make(sentence(rng), rng.choice(VOICES), language, rng.random() < 0.5)
 
     def batch(self, sequences: Sequence[Sequence_], rng: np.random.RandomState) -> Batch:
-        """Put sequences side by side."""
-        time = max(len(one.prompt) + len(one.codes) for one in sequences)
+        """Put sequences into one array, one in each row."""
+        num_codes = self.config.talker_config.num_codes
+        time = max(map(len, sequences))
         time += -time % 8
         shape = (len(sequences), time)
-        rows, codes = np.zeros((*shape, 2), int), np.zeros((*shape, 16), int)
-        is_frame, weight = np.zeros((*shape, 1)), np.zeros(shape)
-        target, spoken, written = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape, int)
+        text = np.zeros(shape, int)
+        codes = np.full((*shape, 16), NO_CODE)
+        is_frame = np.zeros((*shape, 1), bool)
+        weight = np.zeros(shape)
+        target = np.zeros(shape, int)
+        spoken = np.zeros(shape, int)
+        written = np.zeros(shape, int)
         places = []
-        for i, (prompt, text, frames, words, begun) in enumerate(sequences):
-            start, end = len(prompt), len(prompt) + len(frames)
-            rows[i, :start], rows[i, start:end, 0] = prompt, text
-            codes[i, start:end], is_frame[i, start:end] = frames, 1
-            target[i, start - 1 : end - 1] = frames[:, 0]
-            target[i, end - 1] = self.config.talker_config.num_codes  # the end, after the codes
+        for i, one in enumerate(sequences):
+            start = len(one.prompt_text)
+            end = len(one)
+            text[i, :start] = one.prompt_text
+            text[i, start:end] = one.text
+            codes[i, :start] = one.prompt_codes
+            codes[i, start:end] = one.codes
+            is_frame[i, start:end] = True
+            target[i, start - 1 : end - 1] = one.codes[:, 0]
+            target[i, end - 1] = num_codes  # the end, after the codes
             weight[i, start - 1 : end] = 1
-            spoken[i, start - 1 : end] = begun
-            first = list(prompt[:, 0]).index(self.config.tts_bos_token_id + 1) + 1  # the text follows, in both layouts
-            written[i, first : first + len(words)] = words[: end - first]
-            places += [(i, start - 1 + k, frame) for k, frame in enumerate(frames)]
+            spoken[i, start - 1 : end] = one.spoken
+            first = list(one.prompt_text).index(self.config.tts_bos_token_id) + 1  # the text follows, in both layouts
+            written[i, first : first + len(one.written)] = one.written[: end - first]
+            places += [(i, start - 1 + k, frame) for k, frame in enumerate(one.codes)]
         picked = [places[k] for k in rng.randint(0, len(places), PREDICTED)]
-        slips = (rng.random_sample(codes.shape) < SLIPS) * (rng.random_sample((*shape, 1)) < 0.5)
-        slips[..., -1] = 0
-        codes = np.where(slips, rng.randint(0, self.config.talker_config.num_codes, codes.shape), codes)
+        slips = (rng.random_sample(codes.shape) < SLIPS) & (rng.random_sample((*shape, 1)) < 0.5) & is_frame
+        slips[..., -1] = False
+        codes = np.where(slips, rng.randint(0, num_codes, codes.shape), codes)
         return Batch(
-            mx.array(rows), mx.array(codes), mx.array(is_frame.astype(np.float32)), mx.array(target),
-            mx.array(weight.astype(np.float32)), mx.array(spoken), mx.array(written),
-            mx.array([pick[:2] for pick in picked]),
-            mx.array(np.stack([pick[2] for pick in picked])),
-        )  # fmt: skip
+            text=mx.array(text),
+            codes=mx.array(codes),
+            target=mx.array(target),
+            weight=mx.array(weight.astype(np.float32)),
+            spoken=mx.array(spoken),
+            written=mx.array(written),
+            picked=mx.array([pick[:2] for pick in picked]),
+            picked_codes=mx.array(np.stack([pick[2] for pick in picked])),
+        )
 
 
 def word_count(key: Key) -> int:
@@ -169,25 +172,27 @@ class Lesson(nn.Module):
         talker = self.talker
         if bits:
             round_weights(talker, bits)
-        x = embed(talker, batch)
-        shape, rotation = x.shape, talker.model.rotation(0, x.shape[1])
-        rows = x.reshape(-1, shape[-1])  # [batch * time, hidden]
-        for i, layer in enumerate(talker.model.layers):
-            rows = layer(rows, Whole(), rotation)
-            if i == 1:
-                x = rows.reshape(shape)
-                guided = follow(talker.model.layers[2], x, rotation, batch)
-                is_text = (batch.written > 0).astype(mx.float32)
-                counting = mean_loss(self.spoken(x), batch.spoken, batch.weight)
-                counting = counting + mean_loss(self.written(x), batch.written, is_text)
-        hidden = talker.model.norm(rows.reshape(shape))
+        second: list[mx.array] = []  # what the second layer returns
+
+        def keep_second(number: int, rows: mx.array) -> None:
+            if number == 1:
+                second.append(rows)
+
+        x = talker.embed_text(batch.text) + talker.embed_frames(batch.codes)
+        hidden = talker.model.norm(talker.model.run_layers(x, after_layer=keep_second))
+        x = second[0].reshape(x.shape)
+        rotation = talker.model.rotary_embedding(np.arange(x.shape[1]))
+        guided = follow(talker.model.layers[2], x, rotation, batch)
+        is_text = (batch.written > 0).astype(mx.float32)
+        counting = mean_loss(self.spoken(x), batch.spoken, batch.weight)
+        counting = counting + mean_loss(self.written(x), batch.written, is_text)
         first = mean_loss(hidden @ talker.codec_head.weight[self._ids].T, batch.target, batch.weight)
         picked = hidden[batch.picked[:, 0], batch.picked[:, 1]]
         rest, last = predict(talker, picked, batch.picked_codes)
         return first, rest, last, counting, guided
 
 
-def follow(layer: DecoderLayer, x: mx.array, rotation: Rotation, batch: Batch) -> mx.array:
+def follow(layer: DecoderLayer, x: mx.array, rotation: RotaryEmbedding, batch: Batch) -> mx.array:
     """How little two heads of a layer that reads `x` look at the word that is spoken, and at the one after it."""
     attention, x = layer.self_attn, layer.input_layernorm(x)
 
@@ -207,29 +212,15 @@ def follow(layer: DecoderLayer, x: mx.array, rotation: Rotation, batch: Batch) -
 
 
 def mean_loss(logits: mx.array, target: mx.array, weight: mx.array) -> mx.array:
-    """Cross entropy, averaged over where there is something to tell."""
+    """Mean cross entropy of the positions that have a weight."""
     return (nn.losses.cross_entropy(logits, target) * weight).sum() / weight.sum()
-
-
-def embed(talker: Talker, batch: Batch) -> mx.array:
-    """What the talker reads: [batch, time, hidden]."""
-    text, codec = batch.rows[..., 0], batch.rows[..., 1]
-    x = talker.text_projection(talker.model.text_embedding(mx.maximum(text - 1, 0))) * (text > 0)[..., None]
-    x = x + talker.model.codec_embedding(mx.maximum(codec - 1, 0)) * (codec > 0)[..., None]
-    return x + talker.embed_frames(batch.codes) * batch.is_frame
 
 
 def predict(talker: Talker, hidden: mx.array, codes: mx.array) -> tuple[mx.array, mx.array]:
     """hidden [frames, hidden] and codes [frames, 16] -> the losses of all of the predictor's codes, and of the last."""
-    predictor = talker.code_predictor
-    tables = [talker.model.codec_embedding, *predictor.model.codec_embedding[:-1]]
-    inputs = [hidden, *(table(codes[:, g]) for g, table in enumerate(tables))]
-    x = predictor._project(mx.stack(inputs, axis=1))  # [frames, 16, predictor's hidden]
-    out = predictor.model.every_position(x, [Whole() for _ in predictor.model.layers])
-    losses = [
-        nn.losses.cross_entropy(head(out[:, g + 1]), codes[:, g + 1]).mean() for g, head in enumerate(predictor.lm_head)
-    ]
-    return sum(losses), losses[-1]
+    logits = predictor_logits(talker, hidden, codes)
+    losses = nn.losses.cross_entropy(logits, codes[:, 1:]).mean(axis=0)  # [15]
+    return losses.sum(), losses[-1]
 
 
 def round_weights(talker: Talker, bits: int) -> None:

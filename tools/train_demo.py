@@ -22,7 +22,7 @@ from demo_codec import Sentences, begin, encode, train_decoder
 from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
 from demo_speech import make_clips, training_sentence
 from demo_talker import Batch, Sequence_, Sequences, train_talker
-from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.codec.codec import CodecNetwork
 from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
@@ -42,9 +42,10 @@ def log(line: str) -> None:
 def train_codec(directory: Path, steps: dict[str, int]) -> None:
     """The codec's decoder, to speech_tokenizer/model.safetensors."""
     mx.random.seed(SEED)
-    codec = Codec(from_dict(CodecConfig, CLOCK_CODEC, "config.json"))
+    config = from_dict(CodecConfig, CLOCK_CODEC, "config.json")
+    codec = CodecNetwork(config)
     clips = make_clips()
-    codes, tables = encode(clips, codec.config.decoder_config, SEED)
+    codes, tables = encode(clips, config.decoder_config, SEED)
     begin(codec.decoder, tables)
     train_decoder(codec.decoder, Sentences(training_sentence, clips, codes, SEED), steps, log)
     counter = codec.decoder.quantizer.rvq_rest.vq.layers[-1].codebook
@@ -69,7 +70,7 @@ def train_text(directory: Path, steps: int) -> None:
     def next_batch() -> Batch:
         if not ready:  # many at a time, so that those of one length come together
             many = [sequences.random(training_sentence, rng) for _ in range(8 * SENTENCES)]
-            many.sort(key=lambda one: len(one.prompt) + len(one.codes))
+            many.sort(key=len)
             ready.extend(many[i : i + SENTENCES] for i in range(0, len(many), SENTENCES))
             rng.shuffle(ready)
         return sequences.batch(ready.pop(), noise)

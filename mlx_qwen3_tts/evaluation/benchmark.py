@@ -1,158 +1,82 @@
-"""How fast a model speaks on this machine, and where the time goes.
+"""Measure how fast a model speaks on this machine, and which part takes the time.
 
     checkpoint | random weights of released sizes ─ Qwen3TTS ─ runs ─► figures, as a flat dictionary
 
-Speed does not depend on the weights' values, so that anyone can measure with no download. Each part is timed alone,
-over arrays that are there already; the whole is timed as a user meets it.
+Speed does not depend on the weights' values, so that a measurement needs no download. Each part is timed alone, on
+arrays that are evaluated already. Whole requests are timed as a user waits for them.
 """
 
-import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
 from statistics import median
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_flatten
 
 from .. import __version__
-from ..checkpoint.load import DTYPES, Checkpoint
-from ..codec.codec import Codec
-from ..config.codec import CodecConfig
-from ..config.model import GenerationConfig, ModelConfig
-from ..config.schema import from_dict, read_json
-from ..conversion import recipes
-from ..demo import registry as demo
-from ..generation.frames import FrameFunctions, prefill
-from ..generation.prompt import Request
-from ..generation.sampling import Sampling, draw, gumbel_noise
-from ..models.cache import STEP
-from ..models.fused import fuse
-from ..models.network import Network
-from ..text.tokenizer import TextTokenizer
-from ..tts import CHUNK_FRAMES, Qwen3TTS
-from .op_count import count_nodes
+from ..generation.engine import Engine
+from ..generation.frames import Frame, FrameFunctions, Step
+from ..generation.sampling import FrameOptions, gumbel_noise
+from ..models.cache import capacity_for
+from ..request import CHUNK_FRAMES, Request, Sampling
+from ..tts import Qwen3TTS
+from .machine import describe
+from .op_count import count_launches
+from .samples import sample_request
 
-TEXT = "Hello world, this is a voice."
-CHUNK = CHUNK_FRAMES[-1]
+CHUNK = CHUNK_FRAMES[-1]  # frames
 REPEATS = 7
+WARM_STREAMS = 3  # streams whose first audio is timed after the warm-up
 
-WIDTHS = {"0.6B": (1024, 3072, "0b6"), "1.7B": (2048, 6144, "1b7")}  # hidden, intermediate, tts_model_size
-HEADS = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
-CODEC_DECODER = {
-    "latent_dim": 1024, "codebook_dim": 512, "codebook_size": 2048, "decoder_dim": 1536, "hidden_size": 512,
-    "intermediate_size": 1024, "head_dim": 64, "num_attention_heads": 16, "num_key_value_heads": 16,
-    "num_hidden_layers": 8,
-}  # fmt: skip
+Figures = dict[str, float | int | str]
 
 
-def random_model(size: str, dtype: str | None = None, bits: int | None = None) -> Qwen3TTS:
-    """A CustomVoice model of random weights in memory.
+def measure(tts: Qwen3TTS, frames: int) -> Figures:
+    """Run a model and return the figures; times in milliseconds, memory and traffic in megabytes (10**6 bytes).
 
-    size: "0.6B", "1.7B", or "tiny": the built-in miniature's widths at the released depths. dtype: as in
-    Qwen3TTS.from_pretrained, None taking bfloat16 on a GPU. bits: quantize what `convert --bits` does, by
-    mx.quantize, but for what is too narrow. The speech never ends by itself.
+    The model must not have spoken. Its first stream gives `cold_first_audio_ms`, the time to the first audio without a
+    warm-up: that of a cold start, if this process has generated no speech before. No other figure includes that time.
+    On Linux MLX's CPU back end keeps its kernels on disk, so that only the first process on a machine is cold.
     """
-    with demo.checkpoint("demo-random") as directory:
-        model, codec = read_json(directory / "config.json"), read_json(directory / "speech_tokenizer/config.json")
-        model["talker_config"] |= {"num_hidden_layers": 28}
-        predictor = model["talker_config"]["code_predictor_config"]
-        predictor |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}
-        if size != "tiny":
-            _enlarge(model, codec, *WIDTHS[size])
-        config = from_dict(ModelConfig, model, "config.json")
-        tokenizer = TextTokenizer.from_directory(directory, config)
-    on_cpu = mx.default_device().type == mx.cpu
-    kind = DTYPES[dtype or ("float32" if on_cpu else "bfloat16")]
-    network, decoder = Network(config), Codec(from_dict(CodecConfig, codec, "config.json"))
-    _fill(network, kind)
-    network.talker.codec_head.weight[config.talker_config.codec_eos_token_id] = 0  # never among the likely ones
-    if bits:
-        parts = recipes.uniform(bits, 32 if size == "tiny" else 64).parts
-
-        def settings(path: str, module: nn.Module) -> dict[str, int] | bool:
-            affine = parts.get(recipes.part_of(path))
-            fits = affine and hasattr(module, "to_quantized") and module.weight.shape[-1] % affine.group_size == 0
-            return affine._asdict() if fits else False
-
-        nn.quantize(network, class_predicate=settings)
-    _fill(decoder.decoder, mx.float32)
-    fuse(network.talker.model)
-    fuse(network.talker.code_predictor.model)
-    decoder.decoder.fuse()
-    mx.eval(network.parameters(), decoder.decoder.parameters())
-    return Qwen3TTS(f"random {size}", Checkpoint(config, GenerationConfig(), network, decoder, tokenizer))
-
-
-def _enlarge(model: dict, codec: dict, hidden: int, intermediate: int, name: str) -> None:
-    """Give the miniature's configuration the released sizes."""
-    talker = model["talker_config"]
-    predictor = talker["code_predictor_config"]
-    shift = 2048 - predictor["vocab_size"]
-    ids = [key for key in talker if key.startswith("codec_") and key.endswith("_id")]
-    for key in ids:
-        if isinstance(talker[key], int):
-            talker[key] += shift
-    talker["codec_language_id"] = {key: value + shift for key, value in talker["codec_language_id"].items()}
-    talker["spk_id"] = {key: value + shift for key, value in talker["spk_id"].items()}
-    predictor |= HEADS | {
-        "hidden_size": 1024, "intermediate_size": 3072, "vocab_size": 2048,
-    }  # fmt: skip
-    talker |= HEADS | {
-        "hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": 3072, "text_vocab_size": 151936,
-        "text_hidden_size": 2048,
-    }  # fmt: skip
-    talker["rope_scaling"]["mrope_section"] = [24, 20, 20]
-    model["tts_model_size"] = name
-    codec["decoder_config"] |= CODEC_DECODER
-    codec["encoder_config"]["codebook_size"] = 2048
-
-
-def _fill(module: nn.Module, dtype: mx.Dtype) -> None:
-    """Random weights that keep the numbers in range: matrices by their width, the rest near 1."""
-
-    def values(path: str, old: mx.array) -> mx.array:
-        if old.ndim < 2:
-            return mx.full(old.shape, 0.0 if path.endswith(("bias", "alpha", "beta")) else 1.0, dtype)
-        bound = (3 / old[0].size) ** 0.5
-        new = mx.random.uniform(-bound, bound, old.shape, dtype)
-        mx.eval(new)
-        return new
-
-    module.update(tree_map_with_path(values, module.parameters()))
-
-
-def measure(tts: Qwen3TTS, frames: int) -> dict[str, float | int | str]:
-    """Run a model and return the figures; times in milliseconds, memory and traffic in megabytes (10**6 bytes)."""
-    weights = _megabytes(tts.talker) + _megabytes(tts.codec.decoder)
-    list(tts.stream(TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts)))  # compiles
-    began = time.perf_counter()
-    stream = tts.stream(TEXT, seed=1, max_frames=sum(CHUNK_FRAMES), **_needs(tts))
-    next(stream)
-    first_audio = 1000 * (time.perf_counter() - began)
-    stream.close()
-    result = tts.synthesize(TEXT, seed=1, max_frames=frames, **_needs(tts))
-    timing, config = result.timing, tts.config.talker_config
-    positions = -(-(timing.frames + tts._prompts.build(_request(tts)).embeddings.shape[1]) // STEP) * STEP
-    width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    kv = positions * width * tts.talker.model.norm.weight.itemsize / 1e6
+    engine = tts.engine
+    request = sample_request(tts.config)
+    cold = first_audio(tts, request)
+    tts.warm_up()
+    warm = median(first_audio(tts, request) for _ in range(WARM_STREAMS))
+    timing = tts.run(replace(request, max_frames=frames)).timing
+    weights = _megabytes(tts.talker) + _megabytes(tts.codec.network.decoder)
+    kv = _kv_megabytes(engine, timing.frames + len(engine.prompts.build(request)))
     peak = timing.peak_memory / 1e6
-    parts, traffic = _parts(tts), _traffic(tts.talker)
-    bandwidth = _bandwidth()
+    nodes, launches = frame_launches(engine)
+    parts = engine.worker.run(time_parts, engine)
+    traffic = _traffic(tts.talker)
+    bandwidth = engine.worker.run(_bandwidth)
+    machine = describe(engine.worker.device)
     return {
-        "model": tts.name,
+        "model": _public_name(tts.name),
+        "weights": _kind_of_weights(tts.talker),
         "version": __version__,
-        "mlx": mx.__version__,
-        "device": f"{mx.default_device().type.name}, {platform.machine()}, {platform.system()}",
-        "dtype": str(tts.talker.model.norm.weight.dtype).removeprefix("mlx.core."),
+        "mlx": metadata.version("mlx"),
+        "device": engine.worker.device.type.name,
+        "chip": machine.chip,
+        "memory_gib": round(machine.memory / 2**30),
+        "system": machine.system,
         "frames": timing.frames,
-        "first_audio_ms": first_audio,
+        "cold_first_audio_ms": cold,
+        "warm_first_audio_ms": warm,
         "frames_per_second": timing.frames / timing.total,
         "real_time_factor": timing.real_time_factor,
         "times_real_time": 1 / timing.real_time_factor,
         "frame_ms": 1000 * timing.total / timing.frames,
         **parts,
+        "graph_nodes_per_frame": nodes,
+        "launches_per_frame": launches,
         "peak_mb": peak,
         "active_mb": mx.get_active_memory() / 1e6,
         "weights_mb": weights,
@@ -164,89 +88,159 @@ def measure(tts: Qwen3TTS, frames: int) -> dict[str, float | int | str]:
     }
 
 
-def _needs(tts: Qwen3TTS) -> dict[str, object]:
-    """What a request must name with this type of model; random weights babble, and are to."""
-    request = _request(tts)
-    return {"voice": request.voice, "instruct": request.instruct, "stop_runaway": False}
+def first_audio(tts: Qwen3TTS, request: Request) -> float:
+    """Return the milliseconds from a request to its first samples, as a listener waits for them."""
+    start = time.perf_counter()
+    stream = tts.stream_request(request)
+    next(stream)
+    elapsed = 1000 * (time.perf_counter() - start)
+    stream.close()
+    return elapsed
 
 
-def _request(tts: Qwen3TTS) -> Request:
-    from ..voice import VoiceClonePrompt
-
-    if tts.model_type == "base":
-        embedding = np.zeros(tts.config.talker_config.hidden_size, np.float32)
-        return Request(TEXT, VoiceClonePrompt(speaker_embedding=embedding))
-    return Request(TEXT, instruct="A calm voice." if tts.model_type == "voice_design" else None)
+def _public_name(name: str) -> str:
+    """Return a model's name without the directories that lead to it."""
+    path = Path(name)
+    return path.name if path.is_absolute() else name
 
 
-def _parts(tts: Qwen3TTS) -> dict[str, float | int]:
-    """Milliseconds per frame of each stage alone, of building graphs, and the nodes of a frame's graph."""
-    talker, sampling = tts.talker, Sampling().resolve(tts.generation_config)
-    config = talker.config
-    prompt = tts._prompts.build(_request(tts))
-    hidden, logits, caches = prefill(talker, prompt)
-    seen, key = mx.zeros((1, config.vocab_size), dtype=mx.bool_), mx.random.key(0)
+def _kind_of_weights(talker: nn.Module) -> str:
+    """Return the type that a talker computes in and, if it is quantized, its bits, as in "bfloat16, 4/6/8 bits"."""
+    dtype = str(talker.dtype).removeprefix("mlx.core.")
+    bits = sorted({module.bits for module in talker.modules() if hasattr(module, "bits")})
+    if not bits:
+        return dtype
+    return f"{dtype}, {'/'.join(map(str, bits))} bits"
 
-    def frame(functions: FrameFunctions) -> tuple[mx.array, ...]:
-        return functions.get(sampling)(hidden, logits, seen, key, mx.array(True))
 
-    def step(functions: FrameFunctions) -> tuple[mx.array, ...]:
-        out = functions.step(hidden, talker.embed_text([0])[0], caches)
-        for cache in caches:
-            cache.offset -= 1
-        return *out, *(cache.buffer for cache in caches)
+def _kv_megabytes(engine: Engine, positions: int) -> float:
+    """Return the size of the talker's keys and values after that many positions."""
+    config = engine.config.talker_config
+    width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return capacity_for(positions) * width * engine.talker.dtype.size / 1e6
 
-    def draws() -> list[mx.array]:
-        noise = gumbel_noise(key, (config.num_code_groups, config.vocab_size))
-        return [draw(sampling.talker_filter(logits.astype(mx.float32)), row[None]) for row in noise]
 
-    built = FrameFunctions(talker)
-    nodes, launches = count_nodes(lambda: (frame(fresh := FrameFunctions(talker)), step(fresh)))
-    mx.eval([cache.buffer for cache in caches])
-    whole, compiled_draws = _time(lambda: frame(built)), mx.compile(draws)
-    sampled = _time(compiled_draws)
-    codes = np.zeros((CHUNK, tts.codec.num_quantizers), np.int32)
-    state = tts.codec.decode_next(codes)[1]
+class FrameRunner:
+    """Runs a frame and a talker step of a model, always from the same state. Use it on the MLX thread."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        config = engine.config.talker_config
+        self._engine = engine
+        self.state = engine.prefill(engine.prompts.build(request), seed=0)
+        self.options = FrameOptions.of([Sampling().resolve(engine.generation_config)], config)
+        self._may_end = mx.array([[True]])
+
+    def frame(self, functions: FrameFunctions) -> Frame:
+        """Sample the codes of a frame."""
+        state = self.state
+        return functions.frame(state.hidden, state.logits, state.seen, state.keys, self._may_end, self.options)
+
+    def step(self, functions: FrameFunctions) -> Step:
+        """Advance the talker, always by the same position."""
+        position = self.state.position
+        pad = self._engine.config.tts_pad_token_id
+        buffers = [cache.buffer for cache in self.state.caches]
+        mask = np.arange(buffers[0].shape[3])[None] <= position
+        text = functions.embed_text([pad], pad)
+        out = functions.step(self.state.hidden, text, buffers, position, np.array([position]), mask)
+        for cache, buffer in zip(self.state.caches, out[2], strict=True):
+            cache.buffer = buffer
+        return out
+
+    def draws(self) -> list[mx.array]:
+        """Filter and draw as often as a frame does."""
+        config = self._engine.config.talker_config
+        noise = gumbel_noise(self.state.keys, (config.num_code_groups, config.vocab_size))
+        logits = self.state.logits.astype(mx.float32)
+        draw = self.options.talker
+        return [draw.draw(draw.filter(logits), noise[:, g]) for g in range(config.num_code_groups)]
+
+
+def frame_launches(engine: Engine) -> tuple[int, int]:
+    """Return the number of nodes of a frame's graph in the default layout, and of the kernels that Metal launches."""
+
+    def count() -> tuple[int, int]:
+        runner = FrameRunner(engine, sample_request(engine.config))
+        functions = FrameFunctions(engine.talker)
+        pad = engine.config.tts_pad_token_id
+        mx.eval(functions.embed_text([pad], pad))  # computed once for all frames
+        return count_launches(lambda: (runner.frame(functions), runner.step(functions)))
+
+    return engine.worker.run(count)
+
+
+def time_parts(engine: Engine) -> dict[str, float]:
+    """Return the milliseconds per frame of each stage alone, and of building graphs. Use it on the MLX thread."""
+    runner = FrameRunner(engine, sample_request(engine.config))
+    functions = FrameFunctions(engine.talker)
+    codec = engine.codec
+    frame = partial(runner.frame, functions)
+    step = partial(runner.step, functions)
+    frame_ms = evaluation_ms(frame)
+    sampling_ms = evaluation_ms(mx.compile(runner.draws))
+    codes = np.zeros((CHUNK, codec.num_quantizers), np.int32)
+    codec_state = codec.decode_next(codes)[1]
+
+    def decode() -> object:
+        wait, state = codec.decode_async(codes, codec_state)
+        wait()
+        return state
+
     return {
-        "talker_ms": _time(lambda: step(built)),
-        "predictor_ms": whole - sampled,
-        "sampling_ms": sampled,
-        "codec_ms": _time(lambda: tts.codec.queue_next(codes, state)[1]) / CHUNK,
-        "graph_building_ms": _time(lambda: frame(built), evaluate=False) + _time(lambda: step(built), evaluate=False),
-        "graph_nodes_per_frame": nodes,
-        "launching_nodes_per_frame": launches,
+        "talker_ms": evaluation_ms(step),
+        "predictor_ms": frame_ms - sampling_ms,
+        "sampling_ms": sampling_ms,
+        "codec_ms": evaluation_ms(decode) / CHUNK,
+        "graph_building_ms": building_ms(frame) + building_ms(step),
     }
 
 
-def _time(function: Callable[[], object], evaluate: bool = True) -> float:
-    """Median milliseconds of a call and its evaluation, or of the call alone."""
+def evaluation_ms(function: Callable[[], object]) -> float:
+    """Return the median milliseconds of a call and the evaluation of its arrays."""
+
+    def run() -> None:
+        mx.eval(function())
+
+    return _median_ms(run, lambda _: None)
+
+
+def building_ms(function: Callable[[], object]) -> float:
+    """Return the median milliseconds of a call alone; its arrays are evaluated afterwards."""
+    return _median_ms(function, mx.eval)
+
+
+def _median_ms(function: Callable[[], object], afterwards: Callable[[object], object]) -> float:
     times = []
-    mx.eval(function())
+    afterwards(function())  # compiles
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         out = function()
-        built = time.perf_counter()
-        mx.eval(out)
-        times.append(1000 * ((time.perf_counter() if evaluate else built) - began))
+        times.append(1000 * (time.perf_counter() - start))
+        afterwards(out)
     return median(times)
 
 
 def _megabytes(module: nn.Module) -> float:
-    return sum(array.nbytes for _, array in tree_flatten(module.parameters())) / 1e6
+    arrays: dict[str, mx.array] = {}
+    tree_flatten(module.parameters(), destination=arrays)
+    return sum(array.nbytes for array in arrays.values()) / 1e6
 
 
 def _traffic(talker: nn.Module) -> float:
-    """Megabytes of weights that a frame reads: the talker once, the predictor's layers 15 times, of tables a row."""
+    """Return the megabytes of weights that a frame reads: the talker once, the predictor's layers 15 times.
+
+    A frame reads one row of each embedding, which does not count. The embedding of the text's padding is kept.
+    """
     predictor = talker.code_predictor
-    once = [*talker.model.layers, talker.model.norm, talker.codec_head, talker.text_projection, *predictor.lm_head]
-    often = [*predictor.model.layers, predictor.model.norm]
+    once = [*talker.model.layers, talker.model.norm, talker.codec_head, *predictor.lm_head]
+    repeated = [*predictor.model.layers, predictor.model.norm]
     if "small_to_mtp_projection" in predictor:
-        often.append(predictor.small_to_mtp_projection)
-    return sum(map(_megabytes, once)) + len(predictor.lm_head) * sum(map(_megabytes, often))
+        repeated.append(predictor.small_to_mtp_projection)
+    return sum(map(_megabytes, once)) + len(predictor.lm_head) * sum(map(_megabytes, repeated))
 
 
 def _bandwidth() -> float:
-    """Gigabytes per second, read and written, of a large copy."""
+    """Return the gigabytes per second, read and written, of a large copy."""
     source = mx.zeros((64, 2**20), mx.float32)
     mx.eval(source)
-    return 2 * source.nbytes / 1e6 / _time(lambda: -source)
+    return 2 * source.nbytes / 1e6 / evaluation_ms(lambda: -source)

@@ -1,10 +1,10 @@
-"""How much a checkpoint differs from the one that it was made from: codes, distributions, sound, size and speed.
+"""Compare a checkpoint with the one that it was converted from: codes, distributions, sound, size and speed.
 
-    texts ─ reference speaks ─ codes ─ teacher_forcing.score by both ─┬─ per codebook: agreement, KL divergence
-                                                                     └─ likeliest codes ─ codecs ─ distance of the waves
+    texts ─ reference speaks ─ codes ─ scoring.score by both ─┬─ per codebook: agreement, KL divergence
+                                                              └─ likeliest codes ─ codecs ─ distance of the waves
 
-Teacher-forced: both models see the same codes before each one they predict, so one difference does not grow into
-another speech. A checkpoint evaluated against itself agrees exactly.
+Scoring is teacher-forced: both models see the same codes before each one that they predict, so that one difference
+does not change everything after it. A checkpoint evaluated against itself agrees exactly.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ import mlx.core as mx
 import numpy as np
 
 from ..audio.mel import mel_spectrogram
-from ..checkpoint.load import load_directory
+from ..capabilities import requests_for
 from ..errors import RequestError
-from ..generation.prompt import Request
-from ..generation.scoring import LogProbabilities, requests, score, speak
+from ..generation.engine import Engine
+from ..generation.scoring import LogProbabilities, score
 from ..hub import resolve
+from ..request import Request
 from ..result import SynthesisResult
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
@@ -36,30 +37,30 @@ DECIBEL = 20 / np.log(10)  # of a natural logarithm of magnitude
 
 
 @dataclass(frozen=True)
-class Side:
+class CheckpointStats:
     """One of the two checkpoints."""
 
     name: str
-    bytes: int  # of weight files, the speech tokenizer's among them
+    bytes: int  # of its weight files, including those of the speech tokenizer
     seconds_per_frame: float  # of SynthesisTiming.generation; a frame is 0.08 s of speech
-    real_time_factor: float  # all work over the speech's length, below 1 is faster than real time
-    peak_memory: int  # bytes that MLX held at most, what belongs to the other checkpoint left out
+    real_time_factor: float  # all work divided by the length of the speech; below 1 is faster than real time
+    peak_memory: int  # the most bytes that MLX held, without those of the other checkpoint
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found. Lists have one value for each codebook."""
+    """The result of `evaluate`. Lists have one value for each codebook."""
 
-    model: Side
-    reference: Side
-    frames: int  # that were compared
-    agreement: list[float]  # share of frames with the same likeliest code
+    model: CheckpointStats
+    reference: CheckpointStats
+    frames: int  # number compared
+    agreement: list[float]  # share of the frames in which both models have the same likeliest code
     kl: list[float]  # mean of KL(reference || model) in nats
     mel_distance: float  # mean difference of the log-mel spectrograms in dB
-    waveform_distance: float  # energy of the waves' difference over the reference's energy, as a root
+    waveform_distance: float  # L2 norm of the waves' difference divided by the L2 norm of the reference's waves
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
@@ -74,111 +75,135 @@ def evaluate(
     progress: bool = False,
     revision: str | None = None,
 ) -> Evaluation:
-    """Compare `model` with `reference`, which speaks `texts` first.
+    """Compare `model` with `reference` on speech that the reference makes of `texts`.
 
-    model, reference: directories or hub ids, of the same kind and width. voice, instruct: as in Qwen3TTS.synthesize;
+    model, reference: directories or hub ids, of the same type and width. voice, instruct: as in Qwen3TTS.synthesize;
     a Base model needs a voice. max_frames: of each text. dtype: as in from_pretrained, for both.
     revision: of the reference, as in from_pretrained.
-    Raises RequestError where the two cannot be compared, and what loading raises.
+    Raises RequestError if the two cannot be compared, and the errors of loading.
     """
     if not texts:
         raise RequestError("there are no texts to speak")
-    loaded = _load(reference, dtype, progress, revision), _load(model, dtype, progress)
-    theirs, ours = (one.tts for one in loaded)
-    _check_pair(ours, theirs)
-    asked = requests(theirs, texts, voice, instruct, max_frames)
-    (spoken, their_side), (_, our_side) = (_run(one, asked) for one in loaded)
-    parts = [
-        _compare(ours, theirs, *pair) for pair in zip(asked, [s.codes for s in spoken], strict=True) if len(pair[1])
-    ]
-    if not parts:
-        raise RequestError("the reference says nothing to these texts: there is nothing to compare")
-    agreed, kl = (np.concatenate([part[i] for part in parts]) for i in (0, 1))  # [frames, 16]
-    waves = [np.concatenate([part[i] for part in parts]) for i in (2, 3)]
+    loaded_reference = _load(reference, dtype, progress, revision)
+    loaded_model = _load(model, dtype, progress)
+    reference_tts = loaded_reference.tts
+    model_tts = loaded_model.tts
+    _check_pair(model_tts, reference_tts)
+    requests = requests_for(reference_tts.config, texts, voice, instruct, max_frames)
+    spoken, reference_stats = _run(loaded_reference, requests)
+    _, model_stats = _run(loaded_model, requests)
+    compared = []
+    for request, result in zip(requests, spoken, strict=True):
+        if len(result.codes):
+            compared.append(_compare(model_tts, reference_tts, request, result.codes))
+    if not compared:
+        raise RequestError("the reference model generated no frames for these texts")
+    agreement = np.concatenate([text.agreement for text in compared])  # [frames, 16]
+    kl = np.concatenate([text.kl for text in compared])
+    wave = np.concatenate([text.wave for text in compared])
+    reference_wave = np.concatenate([text.reference_wave for text in compared])
+    energy = np.square(reference_wave).sum()
     return Evaluation(
-        model=our_side,
-        reference=their_side,
-        frames=len(agreed),
-        agreement=agreed.mean(axis=0).tolist(),
+        model=model_stats,
+        reference=reference_stats,
+        frames=len(agreement),
+        agreement=agreement.mean(axis=0).tolist(),
         kl=kl.mean(axis=0).tolist(),
-        mel_distance=_mel_distance(*waves),
-        waveform_distance=float(np.sqrt(np.square(waves[0] - waves[1]).sum() / np.square(waves[1]).sum())),
+        mel_distance=_mel_distance(wave, reference_wave),
+        waveform_distance=float(np.sqrt(np.square(wave - reference_wave).sum() / energy)),
     )
 
 
 class _Loaded(NamedTuple):
-    """A checkpoint, and the bytes that it takes on disk and in memory."""
+    """A loaded checkpoint."""
 
     tts: Qwen3TTS
-    size: int
-    held: int
+    size: int  # bytes on disk
+    held: int  # bytes in memory
 
 
 def _load(model: str | Path, dtype: str | None, progress: bool, revision: str | None = None) -> _Loaded:
     before = mx.get_active_memory()
     with resolve(model, progress, revision=revision) as directory:
         size = sum(path.stat().st_size for path in directory.rglob("model*.safetensors"))
-        tts = Qwen3TTS(str(model), load_directory(directory, dtype))
+        tts = Qwen3TTS(str(model), Engine.load(directory, dtype))
     return _Loaded(tts, size, mx.get_active_memory() - before)
 
 
-def _check_pair(ours: Qwen3TTS, theirs: Qwen3TTS) -> None:
-    for what, values in {
-        "kinds": [tts.model_type for tts in (ours, theirs)],
-        "widths": [tts.config.talker_config.hidden_size for tts in (ours, theirs)],
-        "vocabularies": [tts.config.talker_config.vocab_size for tts in (ours, theirs)],
-        "numbers of codebooks": [tts.config.talker_config.num_code_groups for tts in (ours, theirs)],
-    }.items():
-        if values[0] != values[1]:
-            raise RequestError(f"models of different {what} cannot be compared: {values[0]} and {values[1]}")
+def _check_pair(model: Qwen3TTS, reference: Qwen3TTS) -> None:
+    """Raise RequestError if two models do not predict the same kind of codes."""
+    found = model.config.talker_config
+    expected = reference.config.talker_config
+    for name, value, reference_value in (
+        ("kinds", model.model_type, reference.model_type),
+        ("widths", found.hidden_size, expected.hidden_size),
+        ("vocabularies", found.vocab_size, expected.vocab_size),
+        ("numbers of codebooks", found.num_code_groups, expected.num_code_groups),
+    ):
+        if value != reference_value:
+            raise RequestError(f"models of different {name} cannot be compared: {value} and {reference_value}")
 
 
-def _run(loaded: _Loaded, asked: Sequence[Request]) -> tuple[list[SynthesisResult], Side]:
-    """Let a model speak all texts by itself, and time it."""
+def _run(loaded: _Loaded, requests: Sequence[Request]) -> tuple[list[SynthesisResult], CheckpointStats]:
+    """Let a model speak all texts by itself, and measure it."""
     tts, size, held = loaded
-    others = mx.get_active_memory() - held
-    speak(tts, asked[0])  # once for the compilation
-    results = [speak(tts, request) for request in asked]
+    # Behind the jobs of the requests before, whose memory is freed when they end.
+    others = tts.engine.worker.run(mx.get_active_memory) - held
+    tts.run(requests[0])  # compiles the kernels, so that their time is not measured
+    results = [tts.run(request) for request in requests]
     timings = [result.timing for result in results]
     frames = max(1, sum(timing.frames for timing in timings))
     audio = sum(timing.audio_seconds for timing in timings) or float("nan")
-    side = Side(
+    stats = CheckpointStats(
         name=tts.name,
         bytes=size,
         seconds_per_frame=sum(timing.generation for timing in timings) / frames,
         real_time_factor=sum(timing.total for timing in timings) / audio,
         peak_memory=max(timing.peak_memory for timing in timings) - others,
     )
-    return results, side
+    return results, stats
 
 
-def _compare(
-    ours: Qwen3TTS, theirs: Qwen3TTS, request: Request, codes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Agreement and KL [frames, 16], and the waves of both models' likeliest codes, for one text."""
-    mine, reference = score(ours, request, codes), score(theirs, request, codes)
-    likeliest = [_likeliest(scores, tts) for scores, tts in ((mine, ours), (reference, theirs))]
-    kl = mx.concatenate([_kl(reference.talker, mine.talker)[:, None], _kl(reference.predictor, mine.predictor)], axis=1)
-    waves = [tts.codec.decode(picked) for tts, picked in zip((ours, theirs), likeliest, strict=True)]
-    return likeliest[0] == likeliest[1], np.array(kl), *waves
+class _Comparison(NamedTuple):
+    """Two models on the speech of one text."""
+
+    agreement: np.ndarray  # bool [frames, 16]: the same likeliest code
+    kl: np.ndarray  # float [frames, 16], in nats
+    wave: np.ndarray  # of the model's likeliest codes [samples]
+    reference_wave: np.ndarray
+
+
+def _compare(model: Qwen3TTS, reference: Qwen3TTS, request: Request, codes: np.ndarray) -> _Comparison:
+    scores = score(model.engine, request, codes)
+    expected = score(reference.engine, request, codes)
+    likeliest = _likeliest(scores, model)
+    reference_likeliest = _likeliest(expected, reference)
+    first = kl_divergence(expected.talker, scores.talker)
+    others = kl_divergence(expected.predictor, scores.predictor)
+    return _Comparison(
+        agreement=likeliest == reference_likeliest,
+        kl=np.concatenate([first[:, None], others], axis=1),
+        wave=model.codec.decode(likeliest),
+        reference_wave=reference.codec.decode(reference_likeliest),
+    )
 
 
 def _likeliest(scores: LogProbabilities, tts: Qwen3TTS) -> np.ndarray:
-    """The likeliest code of each codebook in each frame, int32 [frames, 16]; the end is not one of them."""
-    first = mx.argmax(scores.talker[:, : tts.config.talker_config.num_codes], axis=-1)[:, None]
-    return np.array(mx.concatenate([first, mx.argmax(scores.predictor, axis=-1)], axis=1), dtype=np.int32)
+    """Return the likeliest code of each codebook in each frame, int32 [frames, 16]; the end does not count."""
+    first = scores.talker[:, : tts.config.talker_config.num_codes].argmax(axis=-1)
+    return np.concatenate([first[:, None], scores.predictor.argmax(axis=-1)], axis=1).astype(np.int32)
 
 
-def _kl(reference: mx.array, model: mx.array) -> mx.array:
-    """KL divergence of log-probabilities [..., ids], in nats; ids that the reference cannot draw add nothing.
+def kl_divergence(reference: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Return the KL divergence of log-probabilities [..., ids], in nats.
 
-    Rounding may bring a sum below 0, which no divergence is.
+    Ids that the reference cannot draw add nothing. A sum that rounding brings below 0 becomes 0.
     """
-    possible = reference > -mx.inf
-    difference = mx.where(possible, reference - mx.where(possible, model, 0), 0)
-    return mx.maximum((mx.exp(reference) * difference).sum(-1), 0)
+    possible = reference > -np.inf
+    difference = np.where(possible, reference, 0) - np.where(possible, model, 0)
+    return np.maximum((np.exp(reference) * difference).sum(-1), 0)
 
 
 def _mel_distance(wave: np.ndarray, reference: np.ndarray) -> float:
-    """Mean difference of two log-mel spectrograms in dB."""
+    """Return the mean difference of two log-mel spectrograms in dB."""
     return float(np.abs(mel_spectrogram(wave) - mel_spectrogram(reference)).mean() * DECIBEL)
