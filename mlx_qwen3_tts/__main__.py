@@ -26,7 +26,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except ImportError as error:
-        if "mlx" not in str(error):
+        if (error.name or "").split(".")[0] != "mlx":
             raise
         sys.stderr.write(
             "mlx-qwen3-tts: error: MLX has no back end here; install one: pip install 'mlx[cpu]' (or mlx[cuda13])\n"

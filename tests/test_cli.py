@@ -20,6 +20,7 @@ import soundfile
 from conftest import spawn
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
 from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.request import Request
 
 
 def error_of(result) -> str:
@@ -53,21 +54,29 @@ def test_default_voice_is_named(run_cli, tmp_path):
 
 
 def test_every_option_reaches_the_model(run_cli, monkeypatch, tmp_path):
-    calls = []
-    stream = Qwen3TTS.stream
-    monkeypatch.setattr(Qwen3TTS, "stream", lambda self, **k: (calls.append(k), stream(self, "Hi", max_frames=2))[1])
+    requests = []
+    stream_attempts = Qwen3TTS.stream_attempts
+
+    def speak_little(tts, request):
+        requests.append(request)
+        return stream_attempts(tts, Request("Hi", max_frames=2))
+
+    monkeypatch.setattr(Qwen3TTS, "stream_attempts", speak_little)
     code, _, _ = run_cli(
         "say", "Hello", "--model", "demo-random", "--voice", "ben", "--language", "English", "--instruct", "Slowly",
         "--seed", 9, "--max-frames", 77, "--no-non-streaming-mode", "--do-sample", "--temperature", 0.5, "--top-k", 4,
         "--top-p", 0.7,
         "--repetition-penalty", 1.2, "--subtalker-dosample", "--subtalker-temperature", 0.6, "--subtalker-top-k", 6,
-        "--subtalker-top-p", 0.8, "--no-stop-runaway", "-o", tmp_path / "a.wav",
+        "--subtalker-top-p", 0.8, "--no-stop-runaway", "--chunk-frames", "1,3",
+        "-o", tmp_path / "a.wav",
     )  # fmt: skip
     assert code == 0
     sampling = Sampling(True, 0.5, 4, 0.7, 1.2, True, 0.6, 6, 0.8)
-    expected = dict(text="Hello", voice="ben", language="English", instruct="Slowly", seed=9, sampling=sampling)
-    more = dict(max_frames=77, non_streaming_mode=False, frames_per_token=None, stop_runaway=False)
-    assert calls == [expected | more | dict(chunk_frames=(1, 1, 2, 4, 8))]
+    expected = Request(
+        text="Hello", voice="ben", language="English", instruct="Slowly", seed=9, sampling=sampling, max_frames=77,
+        non_streaming_mode=False, stop_runaway=False, chunk_frames=(1, 3),
+    )  # fmt: skip
+    assert requests == [expected]
 
 
 def test_greedy(run_cli, tmp_path, demo):
@@ -135,7 +144,7 @@ def test_demo(run_cli, tmp_path, monkeypatch):
         (["--seed", "-5"], "seed"),
         (["--greedy", "--temperature", "0.5"], "no effect"),
         (["--greedy", "--do-sample"], "exclude"),
-        (["--model", "no/such/place"], "no directory"),
+        (["--model", "no/such/place"], "neither a directory nor a hub id"),
         (["-o", "x.aac"], "must end in"),
         (["-o", "/no/such/directory/x.wav"], "cannot write"),
     ],
@@ -201,7 +210,7 @@ def test_standard_input_that_is_no_text():
 @pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to\nallocate"), MemoryError()])
 def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
     """Where the memory runs out in the middle; what was made so far is kept, as after any error."""
-    decode, calls = Codec.queue_next, []
+    decode, calls = Codec.decode_async, []
 
     def full(codec, codes, state=None):
         calls.append(len(codes))
@@ -209,7 +218,8 @@ def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
             raise error
         return decode(codec, codes, state)
 
-    monkeypatch.setattr(Codec, "queue_next", full)
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda tts: None)  # which decodes as well
+    monkeypatch.setattr(Codec, "decode_async", full)
     path = tmp_path / "a.wav"
     argv = ("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 9, "-o", path)
     assert "the computation failed" in error_of(run_cli(*argv))

@@ -1,7 +1,7 @@
-"""The command line: one sub-command is one file, its parser beside it.
+"""The command line: each sub-command is one file, which has its parser as well.
 
-Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, told in one
-line; 2: a wrong option; 130: interrupted.
+Results go to files or standard output, everything else to standard error. Exit code 0: done; 1: an error, printed in
+one line; 2: a wrong option; 130: interrupted.
 """
 
 import argparse
@@ -17,9 +17,12 @@ from .console import note
 from .convert import add_convert
 from .demo import add_demo
 from .evaluate import add_evaluate
+from .flags import error_message
 from .say import add_say
 from .verify import add_verify
 from .voices import add_voices
+
+NO_GPU = "No Metal device available"  # in MLX's message
 
 COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_verify, add_bench, add_demo)
 
@@ -42,16 +45,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Qwen3TTSError, OSError) as error:
         if args.debug:
             raise
-        note(f"mlx-qwen3-tts: error: {error}")
+        note(f"mlx-qwen3-tts: error: {error_message(error)}")
         return 1
     except (RuntimeError, MemoryError) as error:  # MLX's own: no memory for an array, no place for its compiler's files
         if args.debug:
             raise
-        why = " ".join(str(error).split())[:200] or "out of memory"
-        note(
-            f"mlx-qwen3-tts: error: the computation failed ({why}): try a smaller or quantized model, or a shorter text"
-        )
+        note(f"mlx-qwen3-tts: error: {explain_failure(error)}")
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def explain_failure(error: RuntimeError | MemoryError) -> str:
+    """Return what MLX's own error means and what to do, in one line."""
+    if NO_GPU in str(error):
+        return (
+            "MLX finds no GPU in this session, as over ssh, in a sandbox or in a virtual machine: run this in a "
+            "terminal of the user who is logged in on the Mac"
+        )
+    why = " ".join(str(error).split())[:200] or "out of memory"
+    return f"the computation failed ({why}): try a smaller or quantized model, or a shorter text"

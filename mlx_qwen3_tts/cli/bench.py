@@ -4,42 +4,99 @@ import argparse
 import json
 
 from ..errors import RequestError
+from ..evaluation.benchmark import Figures, measure
+from ..evaluation.random_model import random_model
 from ..tts import Qwen3TTS
-from .console import emit
+from .console import emit, note
 from .options import add_model
 
 DEFAULT_FRAMES = 100
 
+# The columns of a row of --share, and of the table under "Machines" in BENCHMARKS.md.
+SHARE_COLUMNS = (
+    "chip", "memory", "system", "MLX", "model", "weights", "first audio, cold", "first audio, warm",
+    "real-time factor", "launches per frame", "peak memory",
+)  # fmt: skip
+
 
 def add_bench(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        "bench", help="measure speed and memory", description="Measure how fast a model speaks on this machine."
+        "bench",
+        help="measure speed and memory",
+        description="Measure how fast a model speaks on this machine. The first audio is measured twice: cold, which "
+        "includes the kernels that MLX compiles in a new process, and warm, as after Qwen3TTS.warm_up.",
     )
     add_model(parser, "random weights of the size 0.6B")
-    parser.add_argument("--random", choices=("0.6B", "1.7B", "tiny"), help="random weights of these sizes, no download")
+    parser.add_argument("--random", choices=("0.6B", "1.7B", "tiny"), help="random weights of this size, no download")
     parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize the random weights")
-    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="the line of JSON alone")
+    parser.add_argument(
+        "--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help="frames to generate (default: %(default)s)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the line of JSON alone")
+    form.add_argument(
+        "--share",
+        action="store_true",
+        help="print one row of a Markdown table and the line of JSON. Post both in an issue or a pull request of this "
+        "project: the row belongs in BENCHMARKS.md, under Machines",
+    )
     parser.set_defaults(run=bench)
     return parser
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Load or make a model, run it, and print the figures."""
-    from ..evaluation.benchmark import measure, random_model
-
+    """Measure, and print the figures in the form that was asked for."""
     if args.frames < 1:
-        raise RequestError(f"--frames must be above 0, not {args.frames}")
-    if args.revision is not None and args.model is None:
-        raise RequestError("--revision says which version of a --model is fetched; name one")
+        raise RequestError(f"--frames must be a whole number above 0, not {args.frames}")
     if args.model is not None and (args.random is not None or args.bits is not None):
         raise RequestError("--random and --bits make a model, and --model names one; leave one out")
-    if args.model is not None:
-        tts = Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True, revision=args.revision)
-    else:
-        tts = random_model(args.random or "0.6B", args.dtype, args.bits)
+    tts = load_model(args)
+    note("measuring; the first request includes the kernels that MLX compiles, on a new Linux machine some 20 s ...")
     figures = measure(tts, args.frames)
-    if not args.json:
-        for name, value in figures.items():
-            emit(f"{name:28s} {value:.4g}" if isinstance(value, float) else f"{name:28s} {value}")
-    emit(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+    if args.share:
+        emit(share_row(figures))
+    elif not args.json:
+        emit(table(figures))
+    emit(json.dumps({name: rounded(value) for name, value in figures.items()}))
+
+
+def load_model(args: argparse.Namespace) -> Qwen3TTS:
+    """Return the model that the options name."""
+    if args.model is not None:
+        return Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True, revision=args.revision)
+    if args.revision is not None:
+        raise RequestError("--revision is of a hub model: name it with --model")
+    return random_model(args.random or "0.6B", args.dtype, args.bits)
+
+
+def rounded(value: float | int | str) -> float | int | str:
+    """Return a figure for JSON."""
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def table(figures: Figures) -> str:
+    """Return the figures as text, one on each line."""
+    lines = []
+    for name, value in figures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append(f"{name:28s} {shown}")
+    return "\n".join(lines)
+
+
+def share_row(figures: Figures) -> str:
+    """Return the figures of `measure` as a row of the table with SHARE_COLUMNS."""
+    cells = (
+        figures["chip"],
+        f"{figures['memory_gib']} GB",
+        figures["system"],
+        figures["mlx"],
+        figures["model"],
+        figures["weights"],
+        f"{figures['cold_first_audio_ms']:,.0f} ms",
+        f"{figures['warm_first_audio_ms']:,.0f} ms",
+        f"{figures['real_time_factor']:.2f}",
+        f"{figures['launches_per_frame']:,}",
+        f"{float(figures['peak_mb']) / 1000:.2f} GB",
+    )
+    texts = [str(cell).replace("|", "/") for cell in cells]
+    return f"| {' | '.join(texts)} |"

@@ -1,18 +1,33 @@
-"""Lines for the user."""
+"""Messages and results on the terminal."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..errors import AudioError, printable
 
 
 def note(message: str) -> None:
-    """Tell the user something, on standard error."""
+    """Print a message for the user on standard error."""
     if sys.stderr:
         print(printable(message), file=sys.stderr)  # noqa: T201
 
 
 def emit(line: str) -> None:
-    """Print a line of a result, or several."""
+    """Print one or more lines of a result on standard output."""
     if sys.stdout is None:
-        raise AudioError("standard output is closed: there is nowhere to write the list")
+        raise AudioError("standard output is closed: the result cannot be printed")
     print("\n".join(map(printable, line.split("\n"))))  # noqa: T201
+
+
+@contextmanager
+def announced_if_slow(message: str, seconds: float = 1.0) -> Iterator[None]:
+    """Print a message if the block takes longer than some seconds, while it still runs."""
+    timer = threading.Timer(seconds, note, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -8,10 +8,11 @@ from ..audio.write import check_writable
 from ..demo.clock import time_of_day
 from ..demo.registry import NOTES
 from ..errors import PlaybackError
-from ..generation.prompt import Request
-from ..tts import CHUNK_FRAMES, Qwen3TTS
+from ..request import Request
+from ..tts import Qwen3TTS
 from .console import note
-from .say import open_outlet, speak
+from .options import warm_up
+from .say import Target, open_target, speak
 
 
 def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -24,16 +25,17 @@ def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Say the time, into a file and, where there is one, the loudspeaker."""
+    """Say the time, into a file and into the loudspeaker if there is one."""
     check_writable(args.output)
     try:
-        open_stream = open_device()
+        target = Target(args.output, open_device())
     except PlaybackError:
-        open_stream = None
+        target = Target(args.output, None)
     tts = Qwen3TTS.from_pretrained("demo")
     note(NOTES["demo"])
+    warm_up(tts)  # before the time is looked up, as it may take a while
     now = datetime.now()
     text = f"Hello. {time_of_day(now.hour, now.minute)}"
     note(text)
-    outlet = open_outlet(tts, args.output, open_stream, CHUNK_FRAMES)
-    speak(tts, [text], Request(text, language="english", seed=7), CHUNK_FRAMES, outlet, stats=False)
+    request = Request(text, language="english", seed=7)
+    speak(tts, [text], request, open_target(tts, target, request))

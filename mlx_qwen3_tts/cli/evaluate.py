@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..checkpoint.load import DTYPES
 from ..errors import RequestError
-from ..evaluation.evaluate import MAX_FRAMES, TEXTS, Evaluation, Side, evaluate
+from ..evaluation.evaluate import MAX_FRAMES, TEXTS, CheckpointStats, Evaluation, evaluate
 from .console import emit
 from .say import find_voice
 
@@ -18,7 +18,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
         description="How much a recipe hurts: the reference speaks, and both models say how likely every code is.",
     )
     parser.add_argument("--model", required=True, help="the checkpoint to judge")
-    parser.add_argument("--reference", required=True, help="what it was made from")
+    parser.add_argument("--reference", required=True, help="the checkpoint that it was converted from")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the reference, from the hub")
     parser.add_argument("--texts", metavar="FILE", help="what to speak, one text a line (default: four sentences)")
     add_speech(parser)
@@ -53,7 +53,8 @@ def read_texts(path: str | None) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     """Compare, and print a table or JSON."""
-    texts, voice = read_texts(args.texts), find_voice(args.voice, args.model)
+    texts = read_texts(args.texts)
+    voice = find_voice(args.voice, args.model)
     found = evaluate(
         args.model, args.reference, texts, voice, args.instruct, args.max_frames, args.dtype, progress=True,
         revision=args.revision,
@@ -76,7 +77,7 @@ def table(found: Evaluation) -> str:
     return "\n".join([*rows, _side("model", found.model), _side("reference", found.reference)])
 
 
-def _side(title: str, side: Side) -> str:
+def _side(title: str, side: CheckpointStats) -> str:
     return (
         f"{title:>9} {side.bytes / 1e6:>7.1f} MB {side.seconds_per_frame * 1e3:>7.1f} ms "
         f"{side.real_time_factor:>10.2f} {side.peak_memory / 1e6:>9.1f} MB  {side.name}"

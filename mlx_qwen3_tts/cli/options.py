@@ -1,17 +1,22 @@
-"""What sub-commands share: options that mean the same everywhere, and lines of a result."""
+"""What sub-commands share: options that mean the same everywhere."""
 
 import argparse
+import shutil
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import get_type_hints
+from typing import Any, TypedDict
 
+import mlx.core as mx
+
+from .. import capabilities
 from ..audio.read import check_clip_file
 from ..checkpoint.load import DTYPES
 from ..errors import RequestError
-from ..generation import prompt
-from ..generation.sampling import Sampling
+from ..option import options_of
+from ..request import Sampling
 from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
-from .console import note
+from .console import announced_if_slow, note
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
@@ -27,13 +32,13 @@ def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True)
 
 
 def add_clip(parser: argparse._ActionsContainer) -> None:
-    """How a reference clip is taken; the names are those of Qwen3TTS.clone_voice."""
+    """Add the options of a reference clip; see Qwen3TTS.clone_voice."""
     parser.add_argument("--trim-silence", action="store_true", help="cut silence off both ends of the clip")
     parser.add_argument(
         "--ref-tail",
         type=float,
         metavar="SECONDS",
-        help="silence put behind the clip before it is encoded (default: 0, as the official code). 0.5 helps where the "
+        help="silence appended to the clip before it is encoded (default: 0, as the official code). 0.5 helps if the "
         "speech begins with the clip's last sound",
     )
     parser.add_argument(
@@ -41,48 +46,84 @@ def add_clip(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def clip_options(args: argparse.Namespace) -> dict[str, float | bool]:
-    """Those that were given."""
-    given = {"trim": args.trim_silence or None, "tail": args.ref_tail, "max_seconds": args.max_ref_seconds}
-    return {name: value for name, value in given.items() if value is not None}
+class ClipOptions(TypedDict, total=False):
+    """Arguments of Qwen3TTS.clone_voice."""
+
+    trim: bool
+    tail: float
+    max_seconds: float
+
+
+def clip_options(args: argparse.Namespace) -> ClipOptions:
+    """Return the options of the clip that were given."""
+    options = ClipOptions()
+    if args.trim_silence:
+        options["trim"] = True
+    if args.ref_tail is not None:
+        options["tail"] = args.ref_tail
+    if args.max_ref_seconds is not None:
+        options["max_seconds"] = args.max_ref_seconds
+    return options
 
 
 def check_reference(
     audio: str, text: str | None, trim: bool = False, tail: float = 0.0, max_seconds: float = MAX_SECONDS
 ) -> None:
-    """Refuse a clip, a transcript and options that no model could take, before one is loaded."""
-    prompt.check_reference(text, trim, tail, max_seconds)
+    """Raise an error for a clip, a transcript or options that no model could take, before one is loaded."""
+    capabilities.check_reference(text, trim, tail, max_seconds)
     check_clip_file(audio, max_seconds)
 
 
 def make_voice(tts: Qwen3TTS, audio: str, text: str | None, args: argparse.Namespace) -> VoiceClonePrompt:
-    """tts.clone_voice with the options of the clip; what is odd about it is told on standard error."""
+    """Clone a voice with the options of the clip; print warnings about the clip."""
     made = tts.clone_voice(audio, text, **clip_options(args))
     for warning in made.warnings:
         note(f"warning: {warning}")
     if text is None:
-        note("no transcript was given: the voice is its timbre alone (speaker embedding); with one it is closer")
+        note("no transcript was given: the voice is its timbre alone (speaker embedding); with one it is more similar")
     return made
 
 
+def warm_up(tts: Qwen3TTS) -> None:
+    """Let MLX compile its kernels before the speech and its clock begin, and say so if it takes long."""
+    if tts.engine.worker.device.type == mx.cpu and shutil.which("g++") is None:
+        note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
+    with announced_if_slow("MLX compiles its kernels (on a Mac in each process, on Linux once, some 20 s) ..."):
+        tts.warm_up()
+
+
+def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[str] = ()) -> None:
+    """Add a flag for each option that the dataclass `kind` declares, under its name."""
+    defaults = {entry.name: entry.default for entry in fields(kind)}
+    for name, option in options_of(kind):
+        if name in skip:
+            continue
+        flag = "--" + name.replace("_", "-")
+        help_text = option.description.replace("%", "%%")
+        if option.is_switch:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(flag, action=action, default=defaults[name], help=help_text)
+        elif option.parse is not None:
+            parser.add_argument(flag, type=option.parse, metavar=option.metavar, help=help_text)
+
+
+def given_options(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """Return the values of a command line for the options of the dataclass `kind`."""
+    return {name: getattr(args, name) for name, _ in options_of(kind) if hasattr(args, name)}
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of Sampling, under its name."""
+    """Add a flag for each field of Sampling."""
     group = parser.add_argument_group(
         "sampling", "unset options take the checkpoint's defaults (generation_config.json)"
     )
     group.add_argument("--greedy", action="store_true", help="the most likely code every time; no draws")
-    kinds = get_type_hints(Sampling)
-    for field in fields(Sampling):
-        flag = "--" + field.name.replace("_", "-")
-        if kinds[field.name] == bool | None:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
-        else:
-            group.add_argument(flag, type=int if kinds[field.name] == int | None else float, metavar="N")
+    add_options(group, Sampling)
 
 
 def sampling_from(args: argparse.Namespace) -> Sampling:
-    """The sampling options of a command line. Raises RequestError where --greedy meets its opposite."""
-    values = {field.name: getattr(args, field.name) for field in fields(Sampling)}
+    """Return the sampling options of a command line. Raises RequestError if --greedy meets its opposite."""
+    values = given_options(args, Sampling)
     if args.greedy:
         if values["do_sample"] or values["subtalker_dosample"]:
             raise RequestError("--greedy and --do-sample or --subtalker-dosample exclude each other; leave one out")

@@ -1,176 +1,199 @@
-"""Where the command line's speech goes: a file, a pipe, the loudspeaker, or two of them at once.
+"""The target of the command line's speech: a file, a pipe, the loudspeaker, or two of them at once.
 
-chunks of one text after the other ─ Outlet ─┬─ AudioWriter
-                                             ├─ Player
-                                             └─ a progress line, and the figures at the end
+chunks of one text after the other ─ SpeechOutput ─┬─ AudioWriter
+                                                   ├─ Player
+                                                   └─ a progress line, and the figures at the end
 """
 
-import signal
-import socket
 import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from ..audio.player import Player
 from ..audio.write import AudioWriter
 from ..errors import PlaybackError, Qwen3TTSError
-from ..result import AudioChunk
+from ..result import AudioChunk, FinishReason
 from .console import note
 
-BYTES_A_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
-LEAST = 1.0  # seconds of speech to come that are planned for once the estimate is used up
-ENDED = {
+BYTES_PER_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
+MIN_REMAINING = 1.0  # seconds of speech that are still planned for once the estimate is used up
+MIN_WAIT = 0.3  # seconds of prebuffering that are worth a word
+ENDINGS = {
     "length": " (cut off at the frame limit)",
     "runaway": " (it ran on after its text, which was cut: another --seed may do better)",
 }
-SLOW = 0.3  # seconds of waiting before the sound that are worth a word
 
 
-class Outlet:
-    """Takes the chunks of one or more texts and puts them out."""
+@dataclass
+class Progress:
+    """What was generated, summed over all texts."""
 
-    def __init__(self, name: str, sample_rate: int, writer: AudioWriter | None, player: Player | None) -> None:
-        self.name, self.sample_rate, self.writer, self.player = name, sample_rate, writer, player
-        self.peak_memory = 0
-        self._told = False
-        self.kept = False  # there is something to report of
-        self._begin()
+    frames: int = 0
+    audio_seconds: float = 0.0
+    work_seconds: float = 0.0
+    first_audio: float = 0.0  # seconds from the first request to its first samples
+    peak_memory: int = 0  # bytes
+    seed: int | None = None  # of the first text
+    finish_reason: FinishReason = "stop"  # the last one that is not "stop"
 
-    def _begin(self) -> None:
-        self.frames = 0
-        self.seconds = self.work = self.first_audio = 0.0
-        self.finish_reason = "stop"
-        self.seed: int | None = None  # of the first text
+    def add(self, chunk: AudioChunk, work: float) -> None:
+        """Count a chunk that took `work` seconds."""
+        self.frames += len(chunk.codes)
+        self.audio_seconds += len(chunk.audio) / chunk.sample_rate
+        self.work_seconds += work
+        self.first_audio = self.first_audio or chunk.timing.first_audio
+        self.peak_memory = max(self.peak_memory, chunk.timing.peak_memory)
+        if self.seed is None:
+            self.seed = chunk.seed
+        if chunk.finish_reason in ENDINGS:
+            self.finish_reason = chunk.finish_reason
+
+    def __str__(self) -> str:
+        speed = self.audio_seconds / max(self.work_seconds, 1e-6)
+        return f"{self.frames} frames, {self.audio_seconds:.1f} s of audio, {speed:.2f}x real time"
+
+
+@dataclass
+class TextEstimate:
+    """How much of the present text's speech is still to come."""
+
+    expected_seconds: float | None  # None if the text is not known yet
+    max_frames: int | None
+    spoken_seconds: float = 0.0
+    work_seconds: float = 0.0
+
+    def add(self, chunk: AudioChunk) -> float:
+        """Count a chunk and return the seconds that it took."""
+        work = chunk.timing.total - self.work_seconds
+        self.work_seconds = chunk.timing.total
+        self.spoken_seconds = chunk.timing.audio_seconds
+        return work
+
+    def remaining(self, chunk: AudioChunk) -> float | None:
+        """Return the seconds to come after a chunk, or None if they are unknown."""
+        bounds = []
+        if self.expected_seconds is not None:
+            bounds.append(max(self.expected_seconds - self.spoken_seconds, MIN_REMAINING))
+        if self.max_frames is not None:
+            frame_seconds = chunk.timing.audio_seconds / max(1, chunk.timing.frames)
+            bounds.append(self.max_frames * frame_seconds - self.spoken_seconds)
+        return min(bounds, default=None)
+
+
+class SpeechOutput:
+    """Takes the chunks of one or more texts and writes and plays them."""
+
+    def __init__(self, name: str, writer: AudioWriter | None, player: Player | None) -> None:
+        """name: how the report calls the target."""
+        self.name = name
+        self.writer = writer
+        self.player = player
+        self.progress = Progress()
+        self.has_output = False  # something was kept that is worth a report
+        self._text = TextEstimate(None, None)
+        self._told_of_waiting = False
 
     @property
-    def can_start_over(self) -> bool:
-        """Nobody has heard anything: it all goes to a file."""
-        return self.player is None and self.writer is not None and self.writer.can_start_over
+    def can_restart(self) -> bool:
+        """True if nobody has heard anything: all of it goes to a file."""
+        return self.player is None and self.writer is not None and self.writer.can_restart
 
-    def start_over(self) -> None:
-        """Take back what was put out. Raises AudioError."""
-        self.writer.start_over()
-        self._begin()
+    def restart(self) -> None:
+        """Drop everything that was written. Raises AudioError."""
+        if self.writer is not None:
+            self.writer.restart()
+        self.progress = Progress()
 
-    def put(self, chunks: Iterable[AudioChunk], text: str | None, limit: int | None, bar: tqdm) -> None:
-        """Put out all chunks of a text.
+    def begin_text(self, text: str | None, max_frames: int | None) -> None:
+        """Prepare for the chunks of a text.
 
-        text: where it is known, to tell how much there is to come; limit: frames that it may take at most.
+        text: None if it is not known yet. max_frames: the most frames that it may take.
         """
-        expected = float("inf") if text is None else len(text.encode()) / BYTES_A_SECOND
-        begun, work = self.seconds, 0.0
-        for chunk in chunks:
-            step, work = chunk.timing.total - work, chunk.timing.total
-            self.frames += len(chunk.codes)
-            self.seconds += len(chunk.audio) / self.sample_rate
-            self.work += step
-            self.first_audio = self.first_audio or chunk.timing.first_audio
-            self.peak_memory = max(self.peak_memory, chunk.timing.peak_memory)
-            if self.writer:
-                self.writer.write(chunk.audio)
-            if self.player:
-                most = (
-                    float("inf") if limit is None else limit * chunk.timing.audio_seconds / max(1, chunk.timing.frames)
-                )
-                left = min(max(expected - (self.seconds - begun), LEAST), most - (self.seconds - begun))
-                self._play(chunk, step, None if left == float("inf") else left)
-            self.seed = chunk.seed if self.seed is None else self.seed
-            if chunk.finish_reason in ENDED:
-                self.finish_reason = chunk.finish_reason
-            speed = self.seconds / max(self.work, 1e-6)
-            bar.set_description_str(f"{self.frames} frames, {self.seconds:.1f} s of audio, {speed:.2f}x real time")
+        expected = None if text is None else len(text.encode()) / BYTES_PER_SECOND
+        self._text = TextEstimate(expected, max_frames)
 
-    def _play(self, chunk: AudioChunk, work: float, remaining: float | None) -> None:
-        player = self.player
-        # The time to the first audio holds the prompt as well, which no later chunk has.
-        work = chunk.timing.generation + chunk.timing.decode if work == chunk.timing.total else work
-        player.write(chunk.audio, work, remaining, pause=chunk.is_final or chunk.text_ran_dry)
-        if not (player.playing or self._told) and player.speed and player.speed < 1 and player.buffered > SLOW:
-            self._told = True
-            note(f"speech is made at {player.speed:.2f}x real time here: the sound waits so as not to run dry")
+    def write(self, chunk: AudioChunk) -> None:
+        """Write and play the next chunk. Raises AudioError and PlaybackError."""
+        work = self._text.add(chunk)
+        self.progress.add(chunk, work)
+        if self.writer is not None:
+            self.writer.write(chunk.audio)
+        if self.player is not None:
+            # The time to the first audio includes the prompt's, which no later chunk takes.
+            is_first = work == chunk.timing.total
+            pace = chunk.timing.generation + chunk.timing.decode if is_first else work
+            self._play(self.player, chunk, pace)
+
+    def _play(self, player: Player, chunk: AudioChunk, work: float) -> None:
+        pause = chunk.is_final or chunk.text_ran_dry
+        player.write(chunk.audio, work, self._text.remaining(chunk), pause=pause)
+        is_waiting = not player.playing and player.speed and player.speed < 1 and player.buffered > MIN_WAIT
+        if is_waiting and not self._told_of_waiting:
+            self._told_of_waiting = True
+            note(f"speech is generated at {player.speed:.2f}x real time here: playback waits so as not to run dry")
 
     def finish(self) -> None:
-        """All is put: complete the file, play to the end."""
-        if self.writer:
+        """Finalize the file and drain the player."""
+        if self.writer is not None:
             self.writer.close()
-        self.kept = self.seconds > 0
-        if self.player:
+        self.has_output = self.progress.audio_seconds > 0
+        if self.player is not None:
             self.player.drain()
 
-    def fail(self, keep: bool) -> None:
-        """Something went wrong. keep: what was made so far is wanted; else leave nothing behind, and be silent now."""
-        if self.writer and keep and self.writer.seconds:
-            self.writer.close()
-            self.kept = True
-        elif self.writer:
-            self.writer.abort()
-        if self.player and keep:
-            self.player.drain()
-        elif self.player:
-            self.player.abort()
+    def abort(self, keep_partial: bool) -> None:
+        """End after an error: keep the audio so far, or leave nothing behind and be silent now."""
+        if self.writer is not None:
+            if keep_partial and self.writer.seconds:
+                self.writer.close()
+                self.has_output = True
+            else:
+                self.writer.abort()
+        if self.player is not None:
+            if keep_partial:
+                self.player.drain()
+            else:
+                self.player.abort()
 
-    def report(self, seed: int, stats: bool) -> None:
-        """Tell what was made, and with `stats` how."""
-        if not self.kept:
+    def report(self, seed: int | None, show_stats: bool) -> None:
+        """Tell what was generated. seed: of the request, if no chunk has named one."""
+        if not self.has_output:
             return
-        ended = ENDED.get(self.finish_reason, "")
-        factor = self.work / self.seconds
+        progress = self.progress
+        ending = ENDINGS.get(progress.finish_reason, "")
+        factor = progress.work_seconds / progress.audio_seconds
+        used_seed = seed if progress.seed is None else progress.seed
         note(
-            f"{self.name}: {self.frames} frames, {self.seconds:.2f} s of audio{ended} in {self.work:.2f} s, "
-            f"real-time factor {factor:.2f}, seed {seed}"
+            f"{self.name}: {progress.frames} frames, {progress.audio_seconds:.2f} s of audio{ending} in "
+            f"{progress.work_seconds:.2f} s, real-time factor {factor:.2f}, seed {used_seed}"
         )
-        if stats:
-            note(f"time to first audio {1000 * self.first_audio:.0f} ms, peak memory {self.peak_memory / 2**20:.0f} MB")
-            if self.player and self.player.waited is not None:
-                heard = 1000 * (self.first_audio + self.player.waited)
-                note(f"time to first sound {heard:.0f} ms, underruns {self.player.underruns}")
+        if show_stats:
+            self._report_stats()
+
+    def _report_stats(self) -> None:
+        first_audio = self.progress.first_audio
+        peak = self.progress.peak_memory / 2**20
+        note(f"time to first audio {1000 * first_audio:.0f} ms, peak memory {peak:.0f} MB")
+        if self.player is not None and self.player.waited is not None:
+            first_sound = first_audio + self.player.waited
+            note(f"time to first sound {1000 * first_sound:.0f} ms, underruns {self.player.underruns}")
 
 
 @contextmanager
-def putting(outlet: Outlet) -> Iterator[tqdm]:
-    """A progress line (where standard error is a terminal), and the outlet completed, or left as the error asks."""
+def open_output(output: SpeechOutput) -> Iterator[tqdm]:
+    """Show a progress line on a terminal; finalize the output on success, keep or discard it on an error."""
     try:
-        with (
-            tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar,
-            silenced_by_interrupt(outlet.player),
-        ):
+        with tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar:
             try:
                 yield bar
-                outlet.finish()
+                output.finish()
             except (BrokenPipeError, PlaybackError):
                 raise
             except (Qwen3TTSError, OSError, RuntimeError, MemoryError):  # the last two are MLX's
-                outlet.fail(keep=True)
+                output.abort(keep_partial=True)
                 raise
     except BaseException:  # Ctrl-C may come at any point of the above
-        outlet.fail(keep=False)
+        output.abort(keep_partial=False)
         raise
-
-
-@contextmanager
-def silenced_by_interrupt(player: Player | None) -> Iterator[None]:
-    """Ctrl-C mutes the sound at once, also while the main thread is inside a long computation."""
-    if player is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)  # written to as the signal arrives
-
-    def watch() -> None:
-        while number := ours.recv(1):
-            if number[0] == signal.SIGINT:
-                player.mute()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        theirs.close()
-        watcher.join()
-        ours.close()

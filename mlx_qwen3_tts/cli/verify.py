@@ -1,4 +1,4 @@
-"""`verify`: is a checkpoint whole, are its numbers the known ones, does it speak?"""
+"""`verify`: check that a checkpoint is whole, that its numbers are the known ones, and that it speaks."""
 
 import argparse
 
@@ -17,23 +17,26 @@ def add_verify(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "verify",
         help="check a downloaded or converted checkpoint",
-        description="Check a checkpoint: its tensors, their values, known fingerprints, and speech in each mode. A "
-        "table of what passed, failed and was skipped goes to standard output; the exit code is 1 where one failed.",
+        description="Check a checkpoint: its tensors, their values, known fingerprints, and speech in each mode. If "
+        "the model runs on a GPU, compare it with the CPU, stage by stage. Prints a table of what passed, failed and "
+        "was skipped; the exit code is 1 if a check failed.",
     )
     parser.add_argument("model", help="checkpoint directory, hub id, or 'demo'")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: the checkpoint's on a GPU, float32 on the CPU")
-    parser.add_argument("--ref-audio", metavar="FILE", help="a clip for Base models to clone (default: a buzz)")
-    parser.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only its timbre is taken")
     parser.add_argument(
-        "--max-frames", type=int, metavar="N", help="of each generation; whether speech ends is not looked at then"
+        "--ref-audio", metavar="FILE", help="a clip for Base models to clone (default: a synthetic sound)"
+    )
+    parser.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only the timbre is cloned")
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="limit each generation; whether the speech ends is not checked then"
     )
     parser.set_defaults(run=verify)
     return parser
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Print a line for each check; raise CheckpointError where one failed."""
+    """Print a line for each check; raise CheckpointError if one failed."""
     if args.ref_text is not None and args.ref_audio is None:
         raise RequestError("--ref-text needs --ref-audio")
     if args.max_frames is not None and args.max_frames < 1:
@@ -43,7 +46,7 @@ def verify(args: argparse.Namespace) -> None:
     frames = args.max_frames
     if args.model in demo.RANDOM and frames is None:
         frames = DEMO_FRAMES
-        note(f"this miniature's weights are random and know no end: {frames} frames of each mode")
+        note(f"this miniature has random weights and does not end its speech: {frames} frames of each mode")
     clip = None if args.ref_audio is None else (args.ref_audio, args.ref_text)
     failed = 0
     with resolve(args.model, progress=True, revision=args.revision) as directory:
