@@ -8,9 +8,7 @@ MODEL: a hub id or a directory, CustomVoice or VoiceDesign; OUT: a directory to 
 
 import sys
 
-from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.conversion.convert import convert
-from mlx_qwen3_tts.evaluation.evaluate import evaluate
+from mlx_qwen3_tts import Qwen3TTS, convert, evaluate
 
 model, out, *recipe = sys.argv[1:]
 done = convert(model, out, recipe=recipe[0] if recipe else "mixed-4", progress=True)

@@ -8,9 +8,7 @@ Needs mlx-lm (pip install mlx-lm). Without a speech model the built-in demo spea
 import sys
 from collections.abc import Iterator
 
-from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.audio.player import Player, open_device
-from mlx_qwen3_tts.tts import CHUNK_FRAMES
+from mlx_qwen3_tts import CHUNK_FRAMES, Player, Qwen3TTS, open_device
 
 
 def think(question: str, name: str) -> Iterator[str]:
