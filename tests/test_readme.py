@@ -1,4 +1,4 @@
-"""The README's Python blocks run, and its first command stands at the top."""
+"""The README's Python blocks run, its first command is at the top, and CONTRIBUTING knows every file."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_python_block(block, tmp_path, monkeypatch):
-    """As it stands, but for the models: the demos stand in for the released ones, whose voices they do not have."""
+    """Runs unchanged, except that the demos take the place of the released models, whose voices they do not have."""
     from mlx_qwen3_tts import Qwen3TTS
 
     load = Qwen3TTS.from_pretrained
@@ -33,8 +33,11 @@ def test_first_command_comes_early():
     assert any("make demo" in line for line in lines[:15])
 
 
-def test_layout_is_the_tree():
-    """Every source file is in the README's file tree."""
-    text = README.read_text(encoding="utf-8")
-    for path in (README.parent / "mlx_qwen3_tts").rglob("*.py"):
-        assert path.name in text, path
+def test_the_layout_lists_every_file():
+    """The file tree of CONTRIBUTING.md has every source file and every folder."""
+    text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = re.search(r"```\nmlx_qwen3_tts/\n(.*?)```", text, re.DOTALL)[1]
+    words = set(re.findall(r"\w+", tree))
+    files = [path for path in (README.parent / "mlx_qwen3_tts").rglob("*.py") if path.name != "__init__.py"]
+    missing = [path.stem for path in files if not {path.stem, path.parent.name} <= words | {"mlx_qwen3_tts"}]
+    assert missing == []
