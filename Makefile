@@ -30,20 +30,20 @@ coverage: $(VENV)/.tests-installed  ## run the test suite and list the lines tha
 # Fresh checkpoints from a new seed (SEED=N repeats one), run through the official package, then the same comparisons.
 parity: $(VENV)/.tests-installed $(REFERENCE)/.installed  ## compare with the official package on a new seed
 	seed=$${SEED:-$$(date +%s)}; echo "parity: SEED=$$seed"; out=$$(mktemp -d) && \
-	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --seed $$seed $(addprefix --audio ,$(wildcard $(AUDIO))) && \
+	$(BIN)/python -m tests.reference.make $(REFERENCE)/bin/python "$$out" --seed $$seed $(addprefix --audio ,$(wildcard $(AUDIO))) && \
 	GOLDEN="$$out" $(PYTEST) -m parity; \
 	status=$$?; rm -rf "$$out"; exit $$status
 
 # The speaker encoders and the codec's encoder once at the released sizes: some 4 GB of disk and memory, a few minutes.
 parity-full-size: $(VENV)/.tests-installed $(REFERENCE)/.installed  ## compare the encoders at the released sizes
 	out=$$(mktemp -d) && \
-	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python "$$out" --full-size && \
+	$(BIN)/python -m tests.reference.make $(REFERENCE)/bin/python "$$out" --full-size && \
 	GOLDEN_FULL_SIZE="$$out" $(BIN)/python -m pytest tests/test_full_size.py --durations=0; \
 	status=$$?; rm -rf "$$out"; exit $$status
 
 # After a change of the test checkpoints, of demo/random_checkpoint.py or of tests/reference/golden.py.
 golden: $(VENV)/.tests-installed $(REFERENCE)/.installed  ## generate the committed golden data again
-	$(BIN)/python tests/reference/make.py $(REFERENCE)/bin/python tests/golden
+	$(BIN)/python -m tests.reference.make $(REFERENCE)/bin/python tests/golden
 
 lint: $(VENV)/.tests-installed  ## check style and types
 	$(BIN)/ruff check .

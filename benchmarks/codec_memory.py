@@ -1,6 +1,6 @@
 """Measure the memory of the codec at the released size, with random weights.
 
-    python benchmarks/codec_memory.py [--chunks 1 4 8] [--clips 5 60]
+    python -m benchmarks.codec_memory [--chunks 1 4 8] [--clips 5 60]
 
 --chunks: frames. What the decoder's state needs between two chunks of a stream, and what it holds, which is what MLX
 cannot free while the state lives. --clips: seconds. The peak while a clip is encoded, beyond the weights; a CPU takes
@@ -9,22 +9,18 @@ six times the clip's length or more. Convolutions are MLX's own, as on a GPU.
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import released
 from mlx_qwen3_tts.codec.codec import Codec, CodecNetwork
 from mlx_qwen3_tts.codec.layers import CausalConv1d
 from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.mlx_thread import Worker
+from tests.support import released
 
 CausalConv1d.fused = lambda self: self
 

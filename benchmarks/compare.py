@@ -1,7 +1,7 @@
-"""This package beside mlx-audio: the same random checkpoint, prompt and number of frames, in turn (A B A B).
+"""This package against mlx-audio: the same random checkpoint, prompt and number of frames, in turn (A B A B).
 
     python3 -m venv peer && peer/bin/pip install mlx-audio 'mlx[cpu]'
-    python benchmarks/compare.py --peer peer/bin/python --size tiny
+    python -m benchmarks.compare --peer peer/bin/python --size tiny
 
 Each run is a process of its own. Times per frame are differences of a long and a short run of the same process, so that
 loading, the prompt and the first frame's compilation cancel out. Only public methods of both packages are called; the
@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-TESTS = Path(__file__).parents[1] / "tests"
+ROOT = Path(__file__).parents[1]
 SIZES = ("tiny", "0.6B", "1.7B")
 CHUNK = 4  # frames that the codec decodes at a time
 TEXT, VOICE = "Hello world", "ada"
@@ -29,13 +29,12 @@ TEXT, VOICE = "Hello world", "ada"
 def write_checkpoint(directory: Path, size: str) -> None:
     """Random float32 weights: the released depths, with the widths of the miniature or of a released model.
 
-    The codec is the released one but for `tiny`. The vocabulary of the text is small: no frame reads all of it.
+    The codec is the released one, except for `tiny`. The vocabulary of the text is small: no frame reads all of it.
     """
-    sys.path.insert(0, str(TESTS))
     from safetensors.numpy import load_file, save_file
 
-    import released
     from mlx_qwen3_tts.demo.random_checkpoint import CODEC, MODEL, write_checkpoint
+    from tests.support import released
 
     model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     talker = model["talker_config"]
@@ -138,8 +137,8 @@ def main() -> None:
             times = {"ours": [], "peer": []}
             for _ in range(args.rounds):
                 for side, python in (("ours", sys.executable), ("peer", args.peer)):
-                    command = [python, __file__, "--worker", side, checkpoint, str(frames), part]
-                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                    command = [python, "-m", "benchmarks.compare", "--worker", side, checkpoint, str(frames), part]
+                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
                     times[side].append(json.loads(done.stdout.splitlines()[-1]))
             row = {side: round(median(values), 2) for side, values in times.items()}
             ratio = round(row["ours"] / row["peer"], 3)

@@ -1,10 +1,10 @@
 """Time and memory of a conversion at released sizes, against a plain copy of the files.
 
-usage: python benchmarks/conversion.py DIRECTORY [--model NAME] [--scales search|plain] [--recipe NAME ...]
+usage: python -m benchmarks.conversion DIRECTORY [--model NAME] [--scales search|plain] [--recipe NAME ...]
 
 Writes random bfloat16 weights of a released model's shapes (0.6B: 1.8 GB, and 0.7 GB of codec) to DIRECTORY, converts
-them in a process of its own with each recipe ("bfloat16" is none), and ends in one line of JSON: seconds, the process's
-peak memory, and the seconds of `cp` and `sync` of the source.
+them with each recipe ("bfloat16" means unquantized), each in a process of its own, and ends in one line of JSON:
+seconds, the process's peak memory, and the seconds of `cp` and `sync` of the source.
 """
 
 import argparse
@@ -14,15 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import mlx.core as mx
-
-import released
 from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
 from mlx_qwen3_tts.demo.random_checkpoint import CODEC, MODEL, write_checkpoint
+from tests.support import released
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +28,7 @@ import json, resource, sys, time
 from pathlib import Path
 from mlx_qwen3_tts.conversion.convert import convert
 start = time.perf_counter()
-convert(sys.argv[1], sys.argv[2], scales=sys.argv[4], force=True, **json.loads(sys.argv[3]))
+convert(sys.argv[1], sys.argv[2], force=True, **json.loads(sys.argv[3]))
 seconds, status = time.perf_counter() - start, Path("/proc/self/status")
 if status.exists():  # Linux hands the parent's ru_maxrss on to a child
     peak = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -80,8 +77,10 @@ def main() -> None:
     result["copy_seconds"] = round(time.perf_counter() - start, 2)
     subprocess.run(["rm", "-r", args.directory / "copy"], check=True)
     for recipe in args.recipe:
-        options = json.dumps({"dtype": "bfloat16"} if recipe == "bfloat16" else {"recipe": recipe})
-        command = [sys.executable, "-c", CONVERT, source, out, options, args.scales]
+        options = {"recipe": recipe, "scales": args.scales}
+        if recipe == "bfloat16":
+            options = {"dtype": "bfloat16"}
+        command = [sys.executable, "-c", CONVERT, source, out, json.dumps(options)]
         seconds, peak = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
         size = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
         result[recipe] = {"seconds": round(seconds, 2), "peak_bytes": peak, "bytes": size}

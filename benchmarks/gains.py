@@ -1,6 +1,6 @@
 """What each change for speed gains: milliseconds per frame with one of them taken back at a time.
 
-    python benchmarks/gains.py [--size tiny|0.6B] [--frames N] [--rounds N]
+    python -m benchmarks.gains [--size tiny|0.6B] [--frames N] [--rounds N]
 
 The changes are taken back by patching this package, so that the figures are of the code as it is. Rounds are in turn.
 """
@@ -15,7 +15,7 @@ from unittest import mock
 import mlx.core as mx
 import numpy as np
 
-from compare import CHUNK, leave_out_the_codec, milliseconds
+from benchmarks.compare import CHUNK, leave_out_the_codec, milliseconds
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.checkpoint import load
 from mlx_qwen3_tts.codec.decoder import CodecDecoder

@@ -1,6 +1,6 @@
 """How many kernels MLX compiles in a new process: during Qwen3TTS.warm_up, and in the first speech after it.
 
-    python benchmarks/kernels.py [--model demo] [--dtype bfloat16] [--as-metal]
+    python -m benchmarks.kernels [--model demo] [--dtype bfloat16] [--as-metal]
 
 MLX joins elementwise operations into kernels that it compiles when they are first used: on Linux with g++, into files
 of the temporary directory, which can be counted. This process takes an empty one. --as-metal counts what a Mac would
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--as-metal", action="store_true", help="count as on a Mac")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        os.environ["TMPDIR"] = directory  # where MLX keeps its kernels from the first one on
+        os.environ["TMPDIR"] = directory  # MLX keeps its kernels there from the first one on
         from mlx_qwen3_tts import Qwen3TTS
         from mlx_qwen3_tts.codec.layers import CausalConv1d
         from mlx_qwen3_tts.evaluation.op_count import fast_functions_as_one_node

@@ -1,6 +1,6 @@
 """What the length of a speech costs: codec time per frame early and late, and peak memory, short against long.
 
-    python benchmarks/length.py [--model DIRECTORY]
+    python -m benchmarks.length [--model DIRECTORY]
 
 Each length runs in a process of its own. The default model is a miniature of random weights that never ends by itself.
 Times are of the processor, not of the wall, so that a busy machine shows in them less.
@@ -21,7 +21,7 @@ import numpy as np
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.models.cache import capacity_for
 
-TESTS = Path(__file__).parents[1] / "tests"
+ROOT = Path(__file__).parents[1]
 LENGTHS = (200, 2000)
 CHUNK = 4  # frames
 AROUND = 12  # chunks on either side of a frame whose median time is that frame's
@@ -71,14 +71,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         model = args.model
         if model is None:
-            sys.path.insert(0, str(TESTS))
-            import checkpoints
+            from tests.support import checkpoints
 
             model = str(checkpoints.write(Path(directory) / "c", "equal"))
         rows = []
         for frames in LENGTHS:
-            command = [sys.executable, __file__, "--model", model, "--frames", str(frames)]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            command = [sys.executable, "-m", "benchmarks.length", "--model", model, "--frames", str(frames)]
+            rows.append(
+                json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+            )
             print(f"{frames:5d} frames  " + "  ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()))
     print(json.dumps({name: rows[1][name] / rows[0][name] for name in rows[0]}))
 

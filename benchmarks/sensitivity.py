@@ -1,6 +1,6 @@
 """Which parts of the model suffer most from few bits: KL divergence of the outputs, at released depth, random weights.
 
-usage: python benchmarks/sensitivity.py [--frames N] [--bits N ...] [--seed N]
+usage: python -m benchmarks.sensitivity [--frames N] [--bits N ...] [--seed N]
 
 One part after the other is quantized (and dequantized again: the same numbers, multiplied faster on a CPU), the rest
 stays float32. Frames of random codes are teacher-forced. Prints a table and one line of JSON. Random weights tell how
@@ -10,16 +10,12 @@ rounding travels through depth and shape, not how trained weights spread it: `ml
 import argparse
 import json
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-import released
 from mlx_qwen3_tts.checkpoint.quantization import Affine
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
@@ -29,6 +25,7 @@ from mlx_qwen3_tts.evaluation.evaluate import kl_divergence
 from mlx_qwen3_tts.generation.scoring import log_softmax, predictor_logits, talker_hidden_states
 from mlx_qwen3_tts.models.network import Network
 from mlx_qwen3_tts.models.talker import Talker
+from tests.support import released
 
 TEXT = 10  # positions of text before the speech
 

@@ -1,10 +1,10 @@
 """Soak: hundreds of requests of every kind against one model, and what they leave behind.
 
-    python benchmarks/soak.py [--requests 200] [--model demo-base] [--seed 0]
+    python -m benchmarks.soak [--requests 200] [--model demo-base] [--seed 0]
 
 Random modes, lengths, chunk sizes, cancellations and errors, one after the other and from several threads. After each
 request MLX's active memory must be within 1% of what it was after the warm-up, at the end no thread and no file handle
-may be left, and a request made at the start must give the same codes again. One JSON line at the end; exit code 1 where
+may be left, and a request made at the start must give the same codes again. One JSON line at the end; exit code 1 if
 a bar was missed.
 """
 
@@ -126,7 +126,7 @@ KINDS: list[Callable] = [
 
 
 def handles() -> int | None:
-    """Open file handles of this process, where the system tells."""
+    """Return the number of open file handles of this process, if the system tells."""
     return next((len(os.listdir(place)) for place in ("/proc/self/fd", "/dev/fd") if os.path.isdir(place)), None)
 
 

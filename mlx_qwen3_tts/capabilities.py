@@ -44,7 +44,9 @@ def match(name: str, names: list[str]) -> str | None:
 
 def language_name(language: str | None, config: ModelConfig) -> str:
     """Return the name of a language as the checkpoint spells it; None is "auto". Raises RequestError."""
-    name = match("auto" if language is None else language, languages(config))
+    if language is None:
+        return "auto"
+    name = match(language, languages(config))
     if name is None:
         raise RequestError(f"unknown language {language!r}; this model has: {', '.join(languages(config))}")
     return name

@@ -58,7 +58,7 @@ class Qwen3TTS:
         """
         with resolve(model, progress, revision=revision) as directory:
             named = str(model) in demo.NAMES or not os.path.isdir(os.path.expanduser(model))
-            name = str(model if named else directory.resolve())
+            name = str(model) if named else str(directory.resolve())
             return cls(name, Engine.load(directory, dtype))
 
     @property

@@ -12,7 +12,6 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli.bench import SHARE_COLUMNS, share_row
 from mlx_qwen3_tts.codec.codec import Codec
@@ -23,6 +22,7 @@ from mlx_qwen3_tts.evaluation.op_count import STAND_INS, count_by_kind, count_la
 from mlx_qwen3_tts.evaluation.random_model import random_model
 from mlx_qwen3_tts.evaluation.verify import verify
 from mlx_qwen3_tts.models.fused import FusedLayer
+from tests.support import checkpoints
 
 DOCUMENT = Path(__file__).parents[1] / "BENCHMARKS.md"
 COMPILATION = 3.0  # seconds, far longer than anything else here
@@ -216,7 +216,7 @@ def test_machine_that_mlx_does_not_name(monkeypatch):
     assert machine.memory == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_session_without_a_gpu_is_told_so(run_cli, monkeypatch):
+def test_a_run_without_a_gpu_says_so(run_cli, monkeypatch):
     """MLX's message on a Mac whose GPU it cannot reach."""
 
     def fail(*_args):

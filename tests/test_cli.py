@@ -1,4 +1,4 @@
-"""The command line: what it writes where, and one line for every error."""
+"""The command line: what it writes to which stream, and one line for every error."""
 
 import fcntl
 import io
@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import spawn
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
 from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.request import Request
+from tests.support.process import spawn
 
 
 def error_of(result) -> str:
@@ -94,7 +94,7 @@ def test_standard_input_and_output(tmp_path):
     assert process.returncode == 0
     audio, rate = soundfile.read(io.BytesIO(process.stdout))
     assert (len(audio), rate) == (2 * 1920, 24000)
-    assert b"frames/s" not in process.stderr, "no progress bar where standard error is no terminal"
+    assert b"frames/s" not in process.stderr, "no progress bar if standard error is not a terminal"
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
@@ -193,7 +193,7 @@ def test_standard_input_that_is_closed():
     assert b"standard input is closed" in process.stderr
 
 
-def test_arguments_that_are_no_unicode(tmp_path):
+def test_non_unicode_arguments(tmp_path):
     command = [*spawn("say"), b"caf\xff", "--model", "demo-random", "-o", str(tmp_path / "a.wav")]
     process = subprocess.run(command, capture_output=True)
     assert process.returncode == 1
@@ -201,7 +201,7 @@ def test_arguments_that_are_no_unicode(tmp_path):
     assert b"Traceback" not in process.stderr
 
 
-def test_standard_input_that_is_no_text():
+def test_non_text_standard_input():
     process = subprocess.run(spawn("say", "-", "--model", "demo-random"), input=b"\xff\xfe", capture_output=True)
     assert process.returncode == 1
     assert b"not UTF-8" in process.stderr
@@ -209,7 +209,7 @@ def test_standard_input_that_is_no_text():
 
 @pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to\nallocate"), MemoryError()])
 def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
-    """Where the memory runs out in the middle; what was made so far is kept, as after any error."""
+    """If the memory runs out in the middle, the audio so far is kept, as after any error."""
     decode, calls = Codec.decode_async, []
 
     def full(codec, codes, state=None):
@@ -280,7 +280,7 @@ def test_termination_leaves_no_file(checkpoint, tmp_path):
 
 
 def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_path):
-    """Where there is no loudspeaker and no such voice either."""
+    """If there is neither a loudspeaker nor such a voice."""
     from mlx_qwen3_tts.errors import PlaybackError
 
     def none(device):

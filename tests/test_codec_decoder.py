@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError
 from mlx_qwen3_tts.codec.layers import SlidingAttention
-from tolerances import CHUNKED, CODEC, relative_l2
+from tests.support import checkpoints
+from tests.support.tolerances import CHUNKED, CODEC, relative_l2
 
 
 @pytest.mark.parametrize("name", ["1", "2", "71", "72", "73", "74", "200", "zeros"])

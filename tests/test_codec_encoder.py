@@ -1,14 +1,15 @@
-"""The codec's encoder chooses the official codes; where it does not, the two are equally near."""
+"""The codec's encoder chooses the official codes, except for ties."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-import sounds
-from conftest import SHARED, on_mlx_thread
 from mlx_qwen3_tts import AudioError
 from mlx_qwen3_tts.audio.read import resample
-from tolerances import CODE_AGREEMENT, CODE_TIE, ROUND_TRIP, relative_l2
+from tests.support import sounds
+from tests.support.engine import on_mlx_thread
+from tests.support.golden import SHARED
+from tests.support.tolerances import CODE_AGREEMENT, CODE_TIE, ROUND_TRIP, relative_l2
 
 
 def features(tts, audio: np.ndarray) -> mx.array:
@@ -18,7 +19,7 @@ def features(tts, audio: np.ndarray) -> mx.array:
 
 
 def compare(tts, audio: np.ndarray, expected: np.ndarray) -> int:
-    """Assert that our codes are the official ones but for ties; return how many choices differ.
+    """Assert that our codes are the official ones except for ties; return how many choices differ.
 
     Each codebook quantizes what the ones before it left over, so one tie changes all later codes of its frame. Here the
     left-over is computed from the official codes, and each single choice is compared.

@@ -6,7 +6,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import checkpoints
 from mlx_qwen3_tts.checkpoint.load import load_directory
 from mlx_qwen3_tts.evaluation import compare_devices as devices, verify
 from mlx_qwen3_tts.evaluation.compare_devices import (
@@ -21,6 +20,7 @@ from mlx_qwen3_tts.evaluation.compare_devices import (
 from mlx_qwen3_tts.evaluation.machine import Machine
 from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.mlx_thread import Worker
+from tests.support import checkpoints
 
 STAGES = [
     "prompt", "talker hidden state", "talker logits", "talker step", "code predictor", "codec decoder", "codec encoder",

@@ -5,8 +5,6 @@ import json
 
 import pytest
 
-import released
-from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
 from mlx_qwen3_tts.checkpoint.weights import stored_shapes
 from mlx_qwen3_tts.codec.codec import CodecNetwork
@@ -14,6 +12,8 @@ from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.model import GenerationConfig, ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.models.network import Network
+from tests.support import released
+from tests.support.golden import SHARED
 
 
 @pytest.mark.parametrize("name", released.MODELS)

@@ -19,9 +19,6 @@ import pytest
 from mlx.utils import tree_flatten
 from safetensors import safe_open
 
-import checkpoints
-import sounds
-from conftest import on_mlx_thread, spawn
 from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
@@ -37,6 +34,9 @@ from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.generation.scoring import score
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 from mlx_qwen3_tts.models.network import Network
+from tests.support import checkpoints, sounds
+from tests.support.engine import on_mlx_thread
+from tests.support.process import spawn
 
 KINDS = ("custom_voice", "voice_design", "base")
 SCALES_SLACK = 1e-5  # of two ways to sum squares in float32

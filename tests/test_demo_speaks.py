@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import on_mlx_thread
 from demo_ears import random_utterance, recognizer
 from demo_speech import VOICES
 from mlx_qwen3_tts import Qwen3TTS, Sampling
@@ -19,6 +18,7 @@ from mlx_qwen3_tts.demo.clock import time_of_day
 from mlx_qwen3_tts.demo.registry import NOTES, SPEAKING
 from mlx_qwen3_tts.generation.sampling import DrawOptions
 from mlx_qwen3_tts.text.feed import TextFeed
+from tests.support.engine import on_mlx_thread
 
 UTTERANCES = 20
 HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
@@ -48,7 +48,10 @@ def cases(count: int, seed: int = 5):
 
 
 def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
-    """Of how many utterances every word is heard. Each is cut off where the longest ends: a broken one may not."""
+    """Count the utterances of which every word is heard.
+
+    Each is cut off at the length of the longest one: a broken model may not end.
+    """
     heard = 0
     for utterance, how in cases(count):
         audio = tts.synthesize(utterance.text, sampling=options, max_frames=45, **how).audio
@@ -56,6 +59,7 @@ def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
     return heard
 
 
+@pytest.mark.slow
 def test_ears_understand_the_demo(clock, hear):
     """With the default sampling; streamed equals one-shot, and each ends by itself."""
     heard = 0

@@ -14,13 +14,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import checkpoints
-import sounds
-from conftest import spawn
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.audio.formats import pcm16, wav_header
 from mlx_qwen3_tts.generation import frames
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
+from tests.support import checkpoints, sounds
+from tests.support.process import spawn
 
 TEXT = "Hello world, this is a voice."
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import soundfile
 
-import checkpoints
-import sounds
+from tests.support import checkpoints, sounds
+from tests.support.process import ROOT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -42,18 +42,18 @@ def stream_generate(model, tokenizer, prompt, max_tokens):
 """)
     code = f"""
 import sys, runpy
-sys.path[:0] = [".", {str(Path(__file__).parent)!r}]
+sys.path.insert(0, {str(tmp_path)!r})
 import mlx_qwen3_tts.tts, mlx_qwen3_tts.audio.player
-from test_player import Device
+from tests.support.device import opener
 opened = []
-mlx_qwen3_tts.audio.player.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+mlx_qwen3_tts.audio.player.open_device = lambda name=None: opener(opened)
 stream = mlx_qwen3_tts.tts.Qwen3TTS.stream
 mlx_qwen3_tts.tts.Qwen3TTS.stream = lambda self, text: stream(self, text, seed=1, max_frames=12)
 sys.argv = ["x", "What is it?"]
 runpy.run_path({str(EXAMPLES / "llm_to_speech.py")!r})
 assert (opened[0].sound != 0).sum() >= 12 * 1900
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello world")
 

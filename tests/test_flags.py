@@ -14,7 +14,7 @@ def test_arguments_become_flags(argument):
 
 
 def test_names_of_files_stay():
-    message = "/a/max_seconds.wav and max_seconds/x are 7 s long"
+    message = "/a/max_seconds, max_seconds.wav and max_seconds/x are 7 s long"
     assert error_message(AudioError(message)) == message
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from test_codec_encoder import compare
 
-import checkpoints
-import sounds
 from mlx_qwen3_tts import Qwen3TTS
-from tolerances import SPEAKER, relative
+from tests.support import checkpoints, sounds
+from tests.support.tolerances import SPEAKER, relative
+from tests.test_codec_encoder import compare
 
 GOLDEN = os.environ.get("GOLDEN_FULL_SIZE")
 pytestmark = pytest.mark.skipif(not GOLDEN, reason="takes minutes and gigabytes: make parity-full-size")

@@ -1,4 +1,4 @@
-"""The frame loop: greedy codes equal the official ones, and the speech ends where it ends there."""
+"""The frame loop: greedy codes equal the official ones, and the speech ends at the same frame."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import checkpoints
-from conftest import arguments, until_a_tie
 from mlx_qwen3_tts import Qwen3TTS, Sampling
+from tests.support import checkpoints
+from tests.support.golden import arguments, until_a_tie
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 

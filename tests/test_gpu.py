@@ -3,8 +3,8 @@
 A GPU rounds otherwise than the CPU, and one flipped near-tie changes all codes after it. So each step is given the
 official codes, and the share of steps that would choose the same is counted.
 
-A model computes on the device that was the default when it was loaded, which is the CPU for the fixtures of conftest.py:
-the models here are loaded anew. conftest.py switches TF32 off and states which float32 these tests ran with.
+A model computes on the device that was the default when it was loaded, which is the CPU for the fixtures of
+conftest.py: the models here are loaded anew. conftest.py switches TF32 off and prints which float32 these tests use.
 """
 
 from pathlib import Path
@@ -12,17 +12,16 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_talker import forced_logits
 
-import checkpoints
-import sounds
-from conftest import HAS_GPU, arguments, embeddings_of
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.generation.scoring import score
 from mlx_qwen3_tts.request import Request
-from tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
+from tests.support import checkpoints, sounds
+from tests.support.engine import HAS_GPU, embeddings_of, forced_logits
+from tests.support.golden import arguments
+from tests.support.tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
 
 pytestmark = pytest.mark.skipif(not HAS_GPU, reason="no GPU here: the CPU tests are the exact ones")
 

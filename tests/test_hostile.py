@@ -20,11 +20,10 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from safetensors.numpy import save
 
-import checkpoints
-import hostile
 from mlx_qwen3_tts import AudioError, CheckpointError, Qwen3TTS, Qwen3TTSError, VoiceClonePrompt, VoiceError
 from mlx_qwen3_tts.audio.read import check_clip_file, read_audio, resample
 from mlx_qwen3_tts.voice import VOICE_FORMAT, VOICE_VERSION, check_clip, checksum
+from tests.support import checkpoints, hostile
 
 CASES = int(os.environ.get("FUZZ", "0"))
 MAX_SECONDS = 1.0  # of computing

@@ -60,7 +60,7 @@ def test_codes_of_pieces_are_those_of_the_whole(demo, seed):
 
 
 def test_in_context_cloning_takes_live_text(demo_base):
-    import sounds
+    from tests.support import sounds
 
     voice = demo_base.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
     for text in ("Hi", TEXT):
@@ -92,7 +92,7 @@ def test_speech_begins_before_the_text_has_ended(demo):
     stream.close()
 
 
-def test_where_the_text_runs_dry_what_is_there_is_not_held_back(demo):
+def test_audio_is_not_held_back_if_the_text_runs_dry(demo):
     """Each frame is given out before the text of the next is asked for."""
     log = []
 
@@ -139,12 +139,12 @@ def test_error_of_the_source_ends_the_stream_after_the_audio_so_far(demo):
 
 
 @pytest.mark.parametrize("pieces", [[], [""], [" ", "\n"], ["Hello", 5], [b"Hello"], [None], ["a", "\udcff"]])
-def test_pieces_that_are_no_text(demo, pieces):
+def test_non_text_pieces(demo, pieces):
     with pytest.raises(RequestError, match="text"):
         list(demo.stream(iter(pieces), max_frames=20))
 
 
-def test_bytes_that_are_no_utf8():
+def test_non_utf8_bytes():
     assert "".join(decode_pieces([b"\xef\xbb", b"\xbfa\xc3", b"\xa9"])) == "aé"
     for pieces in ([b"ab\xff"], [b"ab\xc3"], [b"ab\xc3", b"a"], [b"a", b"b\xff\xff"]):
         good = []
@@ -208,7 +208,7 @@ def test_waiting_for_text_is_not_the_model_s_time(demo):
     assert timing.total < 0.9, "1.2 s were spent waiting"
 
 
-def test_chunks_tell_where_the_text_ran_dry(demo):
+def test_chunks_say_when_the_text_ran_dry(demo):
     chunks = list(demo.stream(iter("Hello world this is a voice"), seed=3, max_frames=12))
     assert any(chunk.text_ran_dry for chunk in chunks)
     assert not chunks[-1].text_ran_dry

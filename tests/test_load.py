@@ -14,11 +14,11 @@ from mlx.utils import tree_flatten
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-import checkpoints
-from conftest import spawn
 from mlx_qwen3_tts import CheckpointError, DownloadError, GenerationError, Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.codec.quantizer import MIN_CLUSTER_USAGE
 from mlx_qwen3_tts.hub import resolve
+from tests.support import checkpoints
+from tests.support.process import spawn
 
 
 def rewrite(path, change, metadata=None) -> None:
@@ -57,7 +57,7 @@ def test_shards_equal_a_single_file(checkpoint):
 
 
 @pytest.mark.parametrize("names", [["x"], {"a": "../../etc/passwd"}, {"a": 1}, None])
-def test_index_that_is_none(checkpoint, names):
+def test_invalid_index(checkpoint, names):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(CheckpointError, match="weight_map"):
@@ -159,7 +159,7 @@ def test_tensors_that_do_not_fit(checkpoint, change, message):
     ],
 )  # fmt: skip
 def test_codec_tensors_that_do_not_fit(checkpoint, name):
-    """Also where the tensor is changed on loading; it is named as the file names it."""
+    """Also if loading changes the tensor: the error uses the name in the file."""
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     rewrite(path, lambda t: t.update({name: np.ascontiguousarray(t[name][:-1])}))
     with pytest.raises(CheckpointError, match=f"{name} has shape"):
@@ -177,8 +177,8 @@ def test_codec_tensors_that_do_not_fit(checkpoint, name):
         ("speech_tokenizer/model", "decoder.pre_conv.conv.weight"),
     ],
 )  # fmt: skip
-def test_numbers_that_are_none(checkpoint, file, name):
-    """Also where no later frame meets them: a head's, and the codec's."""
+def test_invalid_numbers(checkpoint, file, name):
+    """Also if no later frame is affected by them: those of a head and of the codec."""
     rewrite(checkpoint / f"{file}.safetensors", lambda t: t[name].fill(np.nan))
     with pytest.raises(GenerationError, match="not finite"):
         Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", max_frames=3)
@@ -225,7 +225,7 @@ def test_missing_files(checkpoint, name):
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a":', "[" * 100_000, "\x00"])
-def test_config_that_is_no_json_object(checkpoint, content):
+def test_config_is_not_a_json_object(checkpoint, content):
     (checkpoint / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         Qwen3TTS.from_pretrained(checkpoint)
@@ -268,7 +268,7 @@ def test_encoders_wait_for_their_first_use(checkpoint, monkeypatch):
         ("a b/c", "neither a directory nor a hub id"),
     ],
 )
-def test_paths_that_are_none(model, message):
+def test_invalid_paths(model, message):
     with pytest.raises(CheckpointError, match=message):
         Qwen3TTS.from_pretrained(model)
 
@@ -289,7 +289,7 @@ def test_no_network(monkeypatch, tmp_path):
 
 @pytest.fixture
 def hub(checkpoint):
-    """A hub on this machine that has one model, owner/name, with files beside it that nobody needs."""
+    """A hub on this machine that has one model, owner/name, with additional files that nobody needs."""
     for extra in ("README.md", "pickle.bin", "onnx/model.safetensors", "speech_tokenizer/code.py"):
         (checkpoint / extra).parent.mkdir(exist_ok=True)
         (checkpoint / extra).write_text("not needed")
@@ -334,6 +334,7 @@ def hub(checkpoint):
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_hub(hub, tmp_path):
     """A model is fetched once, only the files that are needed; then it speaks without a network."""
     server, asked = hub
@@ -348,7 +349,7 @@ def test_hub(hub, tmp_path):
 
     first = say("owner/name")
     assert first.returncode == 0, first.stderr
-    assert "%" not in first.stderr, "no bar where standard error is no terminal"
+    assert "%" not in first.stderr, "no bar if standard error is not a terminal"
     fetched = {path.split("/", 5)[5] for command, path in asked if "/resolve/" in path}
     assert {"config.json", "model.safetensors", "speech_tokenizer/model.safetensors"} <= fetched
     assert not {name for name in fetched if name.endswith((".md", ".bin", ".py")) or name.startswith("onnx")}

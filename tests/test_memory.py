@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-import checkpoints
-from conftest import SlowStep, on_mlx_thread
 from mlx_qwen3_tts import GenerationError, Qwen3TTS
 from mlx_qwen3_tts.codec import layers
 from mlx_qwen3_tts.codec.codec import CodecNetwork
@@ -24,6 +22,8 @@ from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.models.cache import KVCache
 from mlx_qwen3_tts.models.talker import NO_CODE
+from tests.support import checkpoints
+from tests.support.engine import SlowStep, on_mlx_thread
 
 PAGE = 16384  # bytes, of Apple Silicon
 FULL_SIZE = 28 * 2 * 8 * 128 * 2  # bytes of all keys and values of a position in the 0.6B and 1.7B models, bfloat16

@@ -10,12 +10,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import checkpoints
-import sounds
-from conftest import on_mlx_thread
 from mlx_qwen3_tts import GenerationError, Qwen3TTS, RequestError, mlx_thread
 from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD, Job, MLXThread, Worker
+from tests.support import checkpoints, sounds
+from tests.support.engine import on_mlx_thread
 
 
 def elsewhere(work):
@@ -302,7 +301,7 @@ def test_the_default_device_is_left_alone_if_it_is_the_models(monkeypatch):
 
 
 def test_from_pools_and_event_loops(demo):
-    """Also inside a loop that runs, as in Jupyter, where the call holds the loop up but nothing else."""
+    """Also inside a running loop, as in Jupyter: the call blocks the loop but nothing else."""
     expected = demo.synthesize("Hello", seed=1, max_frames=3).codes
 
     def speak(_=None):
@@ -320,8 +319,8 @@ def test_from_pools_and_event_loops(demo):
         np.testing.assert_array_equal(codes, expected)
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere", "on the MLX thread"])
-def test_the_garbage_collector_closes_a_stream(demo, where):
+@pytest.mark.parametrize("place", ["here", "elsewhere", "on the MLX thread"])
+def test_the_garbage_collector_closes_a_stream(demo, place):
     """In whatever thread it runs: nobody waits, and the request ends."""
     demo.synthesize("Hello", seed=1, max_frames=2)
     begin = active_memory()
@@ -333,7 +332,7 @@ def test_the_garbage_collector_closes_a_stream(demo, where):
     gc.disable()
     del stream, cycle
     collect = {"here": gc.collect, "elsewhere": lambda: elsewhere(gc.collect)}
-    collect.get(where, lambda: on_mlx_thread(demo, gc.collect))()
+    collect.get(place, lambda: on_mlx_thread(demo, gc.collect))()
     gc.enable()
     MLX_THREAD.run(mx.synchronize)
     assert mx.get_active_memory() == begin

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.request import Request
+from tests.support import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_chunk_frames_out_of_range(demo, chunk_frames):
 @pytest.mark.parametrize(
     "text", [None, 5, b"Hello", {"a": "b"}, [5], ["Hello", b"x"], [], iter(["  ", "\n"]), "a\udcffb"]
 )
-def test_text_that_is_none(demo, text):
+def test_invalid_text(demo, text):
     with pytest.raises(RequestError, match="text"):
         demo.synthesize(text)
 

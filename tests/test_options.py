@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
-import checkpoints
-import sounds
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, SynthesisResult, VoiceClonePrompt
 from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
 from mlx_qwen3_tts.evaluation.verify import verify
 from mlx_qwen3_tts.request import Request
+from tests.support import checkpoints, sounds
 
 KINDS = {
     "custom_voice-0b6": {"voice": "ada"}, "custom_voice-1b7": {"voice": "ada"},
@@ -134,7 +133,7 @@ def test_the_table_is_whole():
     assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options
 
 
-# Each option of the command line that has no effect beside another, and what it is told.
+# Each option of the command line that has no effect next to another one, and the error.
 REFUSED_TOGETHER = [
     ("voices --remove me --model demo", "leave --model and --revision out"),
     ("voices --remove me --revision main", "leave --model and --revision out"),

@@ -12,13 +12,13 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from test_player import NULL, RATE, Device
 
-import checkpoints
-from conftest import spawn
 from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS
 from mlx_qwen3_tts.audio.player import open_device
 from mlx_qwen3_tts.audio.write import AudioWriter, open_writer
+from tests.support import checkpoints
+from tests.support.device import NULL, RATE, Device, opener
+from tests.support.process import ROOT, spawn
 
 WAVE = (0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / RATE)).astype(np.float32)
 
@@ -227,7 +227,7 @@ def device(monkeypatch) -> list[Device]:
     opened = []
 
     def open_device(name=None):
-        return lambda *args: (opened.append(Device(*args)), opened[0])[1]
+        return opener(opened)
 
     monkeypatch.setattr("mlx_qwen3_tts.cli.say.open_device", open_device)
     return opened
@@ -331,7 +331,7 @@ def interrupt(code: str) -> tuple[float, list[float]]:
 
     The clock is the same in every process.
     """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline() == b"ready\n", process.stderr.read()
     time.sleep(0.3)
     sent = time.monotonic()
@@ -346,10 +346,9 @@ def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
     """Measured from the signal to the last block with sound."""
     code = f"""
 import sys, time, threading, mlx_qwen3_tts.cli as cli
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-from test_player import Device
+from tests.support.device import opener
 opened = []
-cli.say.open_device = lambda name=None: lambda *args: (opened.append(Device(*args)), opened[0])[1]
+cli.say.open_device = lambda name=None: opener(opened)
 def wait():
     while not (opened and any(block.any() for block in opened[0].heard[-5:])):
         time.sleep(0.02)
@@ -366,15 +365,14 @@ print(opened[0].times[sounding[-1]])
 
 def test_interrupt_is_heard_during_a_long_computation():
     """The computation runs on the MLX thread, so that Python's handler runs at once: both sound and caller end."""
-    code = f"""
+    code = """
 import sys, time, mlx.core as mx, numpy as np
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-from test_player import Device, speech
+from tests.support.device import opener, speech
 from mlx_qwen3_tts.cli.output import SpeechOutput, open_output
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 from mlx_qwen3_tts.audio.player import Player
 opened = []
-player = Player(24000, lambda *args: (opened.append(Device(*args)), opened[0])[1], [0.08])
+player = Player(24000, opener(opened), [0.08])
 try:
     with open_output(SpeechOutput("played", None, player)):
         player.write(speech(8), 0.1, 0, pause=True)

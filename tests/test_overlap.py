@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import checkpoints
-from conftest import SlowStep, frames_of, on_mlx_thread
 from mlx_qwen3_tts import Qwen3TTS
+from tests.support import checkpoints
+from tests.support.engine import SlowStep, frames_of, on_mlx_thread
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """The player, through a stand-in device that consumes 24,000 samples a second in real time.
 
-None of the samples is lost, repeated or changed, and the sound does not run dry where speech is made faster than it is
-heard.
+No sample is lost, repeated or changed, and playback does not underrun if generation is faster than real time.
 """
 
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -15,51 +13,7 @@ import pytest
 
 from mlx_qwen3_tts import PlaybackError
 from mlx_qwen3_tts.audio.player import Player, open_device, prebuffer_seconds
-
-RATE, BLOCK, FRAME = 24000, 480, 1920
-SCHEDULE = [FRAME / RATE * count for count in (1, 1, 2, 4, 8)]
-
-
-class Device:
-    """Takes a block every 20 ms, as a sound card does."""
-
-    def __init__(self, sample_rate, callback, channels=1, samplerate=None):
-        self.samplerate = samplerate or sample_rate
-        self.callback, self.channels = callback, channels
-        self.heard, self.times, self.stopped = [], [], threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-
-    def run(self):
-        due = self.began = time.monotonic()
-        while not self.stopped.is_set():
-            out = np.full((BLOCK, self.channels), np.nan, np.float32)
-            self.callback(out, BLOCK, None, None)
-            self.times.append(time.monotonic())
-            self.heard.append(out)
-            # A late block is not caught up on, so that a busy machine slows the device as well as the writer.
-            due = max(due + BLOCK / self.samplerate, time.monotonic())
-            time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
-
-    def start(self):
-        self.thread.start()
-
-    def stop(self):
-        self.stopped.set()
-        self.thread.join()
-
-    abort = stop
-
-    def close(self):
-        assert self.stopped.is_set()
-
-    @property
-    def sound(self) -> np.ndarray:
-        return np.concatenate(self.heard)
-
-
-def speech(seconds: float) -> np.ndarray:
-    """Return samples that are all different and not zero."""
-    return np.linspace(0.2, 0.9, int(seconds * RATE), dtype=np.float32)
+from tests.support.device import BLOCK, FRAME, NULL, RATE, SCHEDULE, Device, opener, speech
 
 
 def play(
@@ -67,7 +21,7 @@ def play(
 ) -> tuple[Player, np.ndarray]:
     """Write `audio` in pieces of `sizes` samples, each after its delay, drain, and return what the device heard."""
     opened = []
-    player = Player(RATE, lambda *args: (opened.append(Device(*args, **device)), opened[0])[1], SCHEDULE)
+    player = Player(RATE, opener(opened, **device), SCHEDULE)
     start, player.late = 0, 0.0
     for size, delay in zip(sizes, delays, strict=True):
         due = time.monotonic() + delay
@@ -223,7 +177,7 @@ def test_nan_samples_do_not_hang():
 def test_playback_does_not_wait_for_a_pausing_text(speed):
     """The queue is played at once if the text pauses, before and after the pause, and no underrun is counted."""
     opened = []
-    player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
+    player = Player(RATE, opener(opened), SCHEDULE)
     began = time.monotonic()
     player.write(speech(0.3), 0.3 * speed, pause=True)
     time.sleep(1.0)
@@ -277,7 +231,7 @@ def test_device_of_another_rate():
 
 def test_abort_and_mute_are_silent_within_100_ms():
     opened = []
-    player = Player(RATE, lambda *args: (opened.append(Device(*args)), opened[0])[1], SCHEDULE)
+    player = Player(RATE, opener(opened), SCHEDULE)
     for _ in range(3):
         player.write(speech(1.0), 0.1)
     time.sleep(0.2)
@@ -289,7 +243,7 @@ def test_abort_and_mute_are_silent_within_100_ms():
     assert not np.concatenate(opened[0].heard[heard:]).any()
     player.drain()
     began = time.monotonic()
-    player = Player(RATE, lambda *args: Device(*args), SCHEDULE)
+    player = Player(RATE, Device, SCHEDULE)
     player.write(speech(1.0), 0.1)
     player.abort()
     assert time.monotonic() - began < 0.1
@@ -321,9 +275,6 @@ def test_without_portaudio(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Refuses(), *sys.meta_path])
     with pytest.raises(PlaybackError, match=r"install PortAudio"):
         open_device()
-
-
-NULL = "pcm.!default { type null }\nctl.!default { type null }\n"
 
 
 def test_real_portaudio(tmp_path):

@@ -4,11 +4,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from conftest import arguments, embeddings_of, on_mlx_thread, text_at
 from mlx_qwen3_tts import RequestError
 from mlx_qwen3_tts.generation.prompt import embed
 from mlx_qwen3_tts.request import Request
-from tolerances import EMBEDDINGS, relative
+from tests.support.engine import embeddings_of, on_mlx_thread, text_at
+from tests.support.golden import arguments
+from tests.support.tolerances import EMBEDDINGS, relative
 
 
 def test_ids_and_embeddings(golden):

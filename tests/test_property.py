@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-import checkpoints
 from mlx_qwen3_tts import Qwen3TTS, RequestError
+from tests.support import checkpoints
 
 CASES = int(os.environ.get("FUZZ", "0"))
 EMOJI = st.sampled_from(["🙂", "👩‍👩‍👧‍👦", "🇩🇪", "❤️", "🏳️‍🌈", "\ufe0f", "\u200d"])

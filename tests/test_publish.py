@@ -7,12 +7,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-import checkpoints
-from conftest import spawn
 from mlx_qwen3_tts import ConversionError
 from mlx_qwen3_tts.conversion import publish
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES
+from tests.support import checkpoints
+from tests.support.process import spawn
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-import checkpoints
-import sounds
-from conftest import on_mlx_thread
 from mlx_qwen3_tts import CheckpointError, Qwen3TTS
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.weights import load_weights
 from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.models.network import Network
+from tests.support import checkpoints, sounds
+from tests.support.engine import on_mlx_thread
 
 COMMITTED = Path(__file__).with_name("golden")  # even if GOLDEN names fresh data of the official package
 MLX_AUDIO = json.loads((COMMITTED / "mlx-audio.json").read_text())

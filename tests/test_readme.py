@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-import sounds
+from tests.support import sounds
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import released
 from mlx_qwen3_tts.checkpoint.quantization import Affine
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.conversion.recipes import PARTS, RECIPES, config_entry, find, part_of, plan
 from mlx_qwen3_tts.models.network import Network
+from tests.support import released
 
 README = Path(__file__).parents[1] / "README.md"
 

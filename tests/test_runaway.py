@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-import checkpoints
-from conftest import SHARED
 from mlx_qwen3_tts import Qwen3TTS, RequestError
 from mlx_qwen3_tts.audio.read import resample
 from mlx_qwen3_tts.generation import stream
 from mlx_qwen3_tts.generation.runaway import CYCLE_BUFFERED, SILENCE_BUFFERED, RunawayDetector, frame_budget, retry_seed
+from tests.support import checkpoints
+from tests.support.golden import SHARED
 
 FRAME, RATE = 1920, 12.5
 SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
@@ -130,7 +130,7 @@ def test_a_second_of_silence_is_not_held_back():
         assert len(given) == 1, i
 
 
-def test_what_was_held_follows_where_the_speech_ends_by_itself():
+def test_buffered_silence_is_emitted_if_the_speech_ends_by_itself():
     codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 3.5)])
     passed, heard, reason = pass_through(codes, audio, [1])
     assert (len(passed), len(heard), reason) == (len(codes), len(audio), "stop")
@@ -173,7 +173,7 @@ def test_a_model_without_end(endless, monkeypatch, layout):
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
 
 
-def test_live_text_runs_away_where_the_same_text_given_whole_does(endless, monkeypatch):
+def test_live_text_runs_away_at_the_same_frame_as_the_whole_text(endless, monkeypatch):
     silence(endless, monkeypatch, 20)
     text = "Hello world, this is a voice and it is in the world. " * 3
     whole = endless.synthesize(text, seed=3, non_streaming_mode=False)
@@ -196,7 +196,7 @@ def test_switched_off(endless, monkeypatch):
 
 
 def test_one_retry_with_a_seed_that_follows(endless, monkeypatch, spy):
-    """Where no seed was given: the second attempt is what its seed, which the result names, gives alone."""
+    """If no seed was given. The second attempt equals a request with its seed, which the result names."""
     silence(endless, monkeypatch, 5)
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
     calls = spy(stream, "stream_chunks")
@@ -218,8 +218,8 @@ def test_one_retry_with_a_seed_that_follows(endless, monkeypatch, spy):
     assert len({chunk.seed for chunk in endless.stream("Hello")}) == 1
 
 
-def test_the_command_line_tells_and_tries_once_more(run_cli, checkpoint, tmp_path, monkeypatch):
-    """Into a file without a seed; with one, and into a pipe, where the first attempt is out already, it only tells."""
+def test_the_command_line_reports_a_runaway_and_retries(run_cli, checkpoint, tmp_path, monkeypatch):
+    """Into a file without a seed. With a seed, and into a pipe, it only reports: the first attempt is out already."""
     silence(Qwen3TTS.from_pretrained(checkpoint), monkeypatch, 5)
     argv = ("say", "Hello", "--model", checkpoint, "--temperature", 0.9)
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
@@ -271,7 +271,7 @@ def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e308, "12", True])
-def test_budgets_that_are_none(endless, value):
+def test_invalid_budgets(endless, value):
     with pytest.raises(RequestError, match="frames_per_token"):
         endless.synthesize("Hello", frames_per_token=value)
 

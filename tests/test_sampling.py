@@ -8,7 +8,7 @@ from mlx_qwen3_tts import RequestError, Sampling
 from mlx_qwen3_tts.config.model import GenerationConfig
 from mlx_qwen3_tts.generation.frames import MIN_FRAMES
 from mlx_qwen3_tts.generation.sampling import DrawOptions, FrameOptions, gumbel_noise, talker_logits
-from tolerances import PROBABILITIES
+from tests.support.tolerances import PROBABILITIES
 
 
 def test_distributions(golden):

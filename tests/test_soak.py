@@ -1,16 +1,11 @@
 """The soak of benchmarks/soak.py in short, and that it would tell."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import checkpoints
+from benchmarks import soak
 from mlx_qwen3_tts.codec.codec import Codec
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import soak
+from tests.support import checkpoints
 
 
 @pytest.fixture(scope="module")

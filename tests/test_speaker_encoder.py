@@ -5,7 +5,7 @@ import numpy as np
 
 from mlx_qwen3_tts.audio.mel import HOP, MEL_FLOOR, N_FFT, SPECTRUM_FLOOR, mel_filters, mel_spectrogram
 from mlx_qwen3_tts.audio.read import resample
-from tolerances import MEL, SPEAKER, relative, relative_l2
+from tests.support.tolerances import MEL, SPEAKER, relative, relative_l2
 
 
 def exact_mel(audio: np.ndarray) -> np.ndarray:

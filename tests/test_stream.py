@@ -5,11 +5,10 @@ import gc
 import numpy as np
 import pytest
 
-import checkpoints
-import sounds
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.generation.frames import FrameFunctions
-from tolerances import CHUNKED
+from tests.support import checkpoints, sounds
+from tests.support.tolerances import CHUNKED
 
 FRAMES = 300
 MODES = {
@@ -28,17 +27,17 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     return {k: Qwen3TTS.from_pretrained(checkpoints.write(d, "projected", k)) for k, d in directories.items()}
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_stream_equals_the_whole(models, mode):
+@pytest.mark.parametrize("mode, frames", [("cloned-in-context", FRAMES), *((mode, 60) for mode in MODES)])
+def test_stream_equals_the_whole(models, mode, frames):
     kind, options = MODES[mode]
     tts = models[kind]
     if kind == "base":
         options = {"voice": tts.clone_voice(sounds.SOUNDS["speech"], options["text"])}
-    call = dict(seed=11, max_frames=FRAMES, stop_runaway=False, **options)
+    call = dict(seed=11, max_frames=frames, stop_runaway=False, **options)
     whole = tts.synthesize("Hello world", **call)
     chunks = list(tts.stream("Hello world", **call))
     codes = np.concatenate([chunk.codes for chunk in chunks])
-    assert len(codes) == FRAMES
+    assert len(codes) == frames
     np.testing.assert_array_equal(codes, whole.codes)
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=CHUNKED)
 

@@ -3,42 +3,15 @@
 import mlx.core as mx
 import numpy as np
 
-from conftest import arguments, on_mlx_thread
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.generation.engine import PREFILL_STEP
 from mlx_qwen3_tts.generation.prompt import Prompt, embed
 from mlx_qwen3_tts.models.cache import MIN_CAPACITY, KVCache
 from mlx_qwen3_tts.request import Request
 from mlx_qwen3_tts.text.feed import TextFeed
-from tolerances import LOGITS, relative
-
-
-def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [frames + 1, vocab] and [frames, 15, codes] with the frames [frames, 16] given."""
-    return on_mlx_thread(tts, force, tts.talker, prompt, codes)
-
-
-def force(talker, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    caches = [KVCache() for _ in talker.model.layers]
-    hidden, logits = talker(embed(talker, prompt, 0, len(prompt)), caches)
-    rows, residual_rows = [logits[0]], []
-    for row in mx.array(codes):
-        steps = []
-
-        def choose(g, logits, row=row, steps=steps):
-            steps.append(logits[0])
-            return row[g + 1 : g + 2]
-
-        code0 = talker.model.codec_embedding(row[:1])
-        residual, total = talker.code_predictor(hidden, code0, choose)
-        assert (mx.concatenate(residual) == row[1:]).all()
-        assert mx.allclose(total, talker.embed_frames(row[None]), rtol=0, atol=1e-5)
-        text = talker.embed_text(mx.array(prompt.feed.take()))
-        hidden, logits = talker((total + text)[:, None], caches)
-        rows.append(logits[0])
-        residual_rows.append(mx.stack(steps))
-        mx.eval(rows, residual_rows)
-    return np.array(mx.stack(rows)), np.array(mx.stack(residual_rows))
+from tests.support.engine import forced_logits, on_mlx_thread
+from tests.support.golden import arguments
+from tests.support.tolerances import LOGITS, relative
 
 
 def test_teacher_forced_logits(golden):

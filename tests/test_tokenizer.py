@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import released
-from conftest import SHARED
 from mlx_qwen3_tts import CheckpointError
 from mlx_qwen3_tts.checkpoint.load import load_directory
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.generation.prompt import PromptBuilder
 from mlx_qwen3_tts.text.tokenizer import TextTokenizer
+from tests.support import released
+from tests.support.golden import SHARED
 
 TOKENS = Path(__file__).with_name("golden") / "tokens.json"  # made by reference/tokens.py
 

@@ -9,12 +9,12 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file, save_file
 
-import checkpoints
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.evaluation.fingerprints import KNOWN, Fingerprints, fingerprints
 from mlx_qwen3_tts.evaluation.samples import buzz
 from mlx_qwen3_tts.evaluation.verify import SEED, TEXT, verify
 from mlx_qwen3_tts.models.cache import KVCache
+from tests.support import checkpoints
 
 LIKE = Fingerprints(
     vocabulary=512, pad=(0.0, 0.0, 0.0), ids=(3, 1, 4, 1, 5), layers=((0, 0.0), (1, 0.0)), predictor_layers=((1, 0.0),)

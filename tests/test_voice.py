@@ -11,11 +11,12 @@ import soundfile
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-import sounds
-from conftest import arguments, embeddings_of, text_at, until_a_tie
 from mlx_qwen3_tts import AudioError, RequestError, Sampling, VoiceClonePrompt, VoiceError, voice, voice_library
 from mlx_qwen3_tts.request import Request
-from tolerances import CODEC, EMBEDDINGS, relative, relative_l2
+from tests.support import sounds
+from tests.support.engine import embeddings_of, text_at
+from tests.support.golden import arguments, until_a_tie
+from tests.support.tolerances import CODEC, EMBEDDINGS, relative, relative_l2
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 CLIP = sounds.SOUNDS["speech"]
@@ -170,7 +171,7 @@ def test_files_that_hold_something_else(made, tmp_path):
 
 
 @pytest.mark.parametrize("provenance", ["not json", "[1]", '{"model": 5}', "[" * 9000])
-def test_provenance_that_is_none(made, tmp_path, provenance):
+def test_invalid_provenance(made, tmp_path, provenance):
     path = tmp_path / "me.safetensors"
     made.save(path)
     tensors = load_file(path)
@@ -252,7 +253,7 @@ def test_formats(demo_base, tmp_path, name, tolerance, rate, channels):
         (None, "does not exist"),
     ],
 )
-def test_files_that_are_no_audio(demo_base, tmp_path, content, message):
+def test_non_audio_files(demo_base, tmp_path, content, message):
     path = tmp_path / "clip.wav"
     if content is not None:
         path.write_bytes(content)
@@ -481,7 +482,7 @@ def test_names_that_no_voice_can_have(run_cli, library, clip, name):
 
 
 def test_voices_whose_names_differ_in_capitals(run_cli, library, made, clip):
-    """Where the file system tells them apart, each is itself; a new one does not come beside an old one."""
+    """If the file system is case-sensitive, both exist; a new voice does not get a name that differs in case only."""
     library.mkdir()
     made.save(library / "me.safetensors")
     code, _, err = run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base")
@@ -546,11 +547,11 @@ ZEROS, CODES = np.zeros(64, np.float32), np.zeros((3, 16), np.int32)
     ],
 )
 def test_voices_of_wrong_parts(parts, message):
-    """They are refused where they are made, not in the middle of a request or by whoever loads their file."""
+    """They are errors when they are made, not in the middle of a request or when their file is loaded."""
     with pytest.raises(VoiceError, match=message):
         VoiceClonePrompt(*parts)
 
 
-def test_a_path_that_is_none(made):
+def test_invalid_path(made):
     with pytest.raises(VoiceError, match="null byte"):
         made.save("a\0.safetensors")

@@ -173,7 +173,7 @@ def set_taps(layer: nn.ConvTranspose1d, taps: np.ndarray) -> None:
 
 
 def begin_vocoder(decoder: CodecDecoder, frames: np.ndarray) -> np.ndarray:
-    """Make the vocoder, but for what bends it, the best linear map from its latents: two nested PCAs.
+    """Make the vocoder, without its nonlinearities, the best linear map from its latents: two nested PCAs.
 
     frames: [frames, 1920]. Returns the latents of each, float32 [frames, 4 * width].
 

@@ -4,7 +4,7 @@
     random time or digits ─ text ("It is eleven twenty-six.") and clips ─ Utterance: text, words, clips, frames
 
 flite (Debian package `flite`) brings the voices slt and rms, made from the CMU Arctic recordings. A word is cut out of
-the middle of a sentence, or of its end where it will stand at the end, so that it has the pace and the pitch of running
+the middle of a sentence, or of its end if it will stand at the end, so that it has the pace and the pitch of running
 speech. The tempo is the one of a few at which the word comes closest to whole frames; the rest is filled with silence.
 """
 
@@ -30,7 +30,7 @@ DIGITS, TEENS = NUMBERS[:10], NUMBERS[10:]
 PAUSE = "pause"
 ONE_WORD = [0, *range(10, 20), 20, 30, 40, 50]  # minutes whose word is rare among all sixty
 TEMPOS = [round(0.90 + 0.02 * i, 2) for i in range(9)]  # flite's duration_stretch
-FADE = 120  # samples, against clicks where words meet
+FADE = 120  # samples, against clicks between words
 
 # The word before and the word after the one that is cut out, by voice; chosen, as are the exceptions, for how well the
 # recognizer understands the result.

@@ -96,7 +96,7 @@ class Sequences:
         )
 
     def _written(self, text: str) -> list[int]:
-        """Words up to each id that is one, 0 for one that is none, and one more than all for the text's end."""
+        """Return the number of the word that each id begins, 0 for other ids, and one more for the end."""
         pieces = [self._tokenizer.decode([id_]).strip() for id_ in self._tokenizer.encode(text)]
         is_word = np.array([piece.isalpha() for piece in pieces])
         counts = np.cumsum(is_word)

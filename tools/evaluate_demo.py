@@ -59,7 +59,7 @@ def count_heard(
 
 
 def check_lengths(spoken: list[Spoken]) -> None:
-    """Whether each ended by itself, and its length beside flite's: of the same clips, and of the whole sentence."""
+    """Print whether each ended by itself, and its length against flite's, of the same clips and the whole sentence."""
     clips = make_clips()
     row("ends by itself", sum(result.finish_reason == "stop" for *_, result in spoken), len(spoken))
     taught, whole = [], []

@@ -64,7 +64,7 @@ def _convolve(self: CausalConv1d, x: mx.array, _state: State = None) -> tuple[mx
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Inside, whole signals (no state) run through the fast forms where MLX runs on a CPU."""
+    """Inside, whole signals (no state) run through the fast forms if MLX runs on a CPU."""
     if mx.default_device().type != mx.cpu:
         yield
         return

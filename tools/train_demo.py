@@ -82,7 +82,7 @@ def train_text(directory: Path, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo's checkpoint.")
-    parser.add_argument("directory", type=Path, help="where the checkpoint is written")
+    parser.add_argument("directory", type=Path, help="directory for the checkpoint")
     parser.add_argument("--part", choices=["codec", "talker"], help="train this part alone")
     parser.add_argument("--talker-steps", type=int, default=4000)
     args = parser.parse_args()

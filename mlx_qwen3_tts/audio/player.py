@@ -124,10 +124,14 @@ class Player:
         self._audio_seconds += len(audio) / self._rate
         self._work_seconds += work
         self._num_chunks = 0 if pause else self._num_chunks + 1
-        self._append(self._resampler.resample_chunk(audio) if self._resampler else audio)
+        if self._resampler:
+            audio = self._resampler.resample_chunk(audio)
+        self._append(audio)
         self._pausing = pause
         if self._num_written > self._num_played and not self.playing:
-            self._start_if_safe(DEFAULT_REMAINING if remaining is None else remaining)
+            if remaining is None:
+                remaining = DEFAULT_REMAINING
+            self._start_if_safe(remaining)
         self._wait_while(lambda: self.playing and self.buffered > MAX_QUEUE_SECONDS)
 
     def _append(self, audio: np.ndarray) -> None:

@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
         args.model, args.reference, texts, voice, args.instruct, args.max_frames, args.dtype, progress=True,
         revision=args.revision,
     )  # fmt: skip
-    emit(json.dumps(found.as_dict()) if args.json else table(found))
+    text = json.dumps(found.as_dict()) if args.json else table(found)
+    emit(text)
 
 
 def table(found: Evaluation) -> str:

@@ -185,7 +185,9 @@ class SpeechOutput:
 def open_output(output: SpeechOutput) -> Iterator[tqdm]:
     """Show a progress line on a terminal; finalize the output on success, keep or discard it on an error."""
     try:
-        with tqdm(bar_format="{desc}", disable=None if sys.stderr else True, file=sys.stderr, leave=False) as bar:
+        # None: tqdm looks whether it writes to a terminal.
+        is_disabled = None if sys.stderr else True
+        with tqdm(bar_format="{desc}", disable=is_disabled, file=sys.stderr, leave=False) as bar:
             try:
                 yield bar
                 output.finish()

@@ -88,7 +88,9 @@ class CausalConv1d(nn.Module):
 
     def _pad(self, edge: mx.array, count: int) -> mx.array:
         """`count` time steps of padding next to `edge` [batch, 1, channels]."""
-        return mx.repeat(edge if self.pad_edge else mx.zeros_like(edge), count, axis=1)
+        if not self.pad_edge:
+            edge = mx.zeros_like(edge)
+        return mx.repeat(edge, count, axis=1)
 
     def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
         if self.context == 0 and self.stride == 1:  # a kernel of 1 is a matrix product

@@ -51,7 +51,8 @@ def random_model(size: str, dtype: str | None = None, bits: int | None = None) -
     codec_config = from_dict(CodecConfig, codec, "config.json")
     network, decoder = worker.run(_build, config, codec_config, kind)
     if bits:
-        worker.run(_quantize, network, recipes.uniform(bits, 32 if size == "tiny" else 64).parts)
+        group_size = 32 if size == "tiny" else 64
+        worker.run(_quantize, network, recipes.uniform(bits, group_size).parts)
     prepare(network, decoder, worker)
     made = Checkpoint(config, GenerationConfig(), network, Codec(codec_config, decoder, worker), tokenizer)
     return Qwen3TTS(f"random {size}", Engine(made, worker))

@@ -259,4 +259,5 @@ def difference(
 
 def outcome(name: str, passed: bool, detail: str) -> Check:
     """Return a check that passed or failed."""
-    return Check(name, "pass" if passed else "fail", detail)
+    outcome = "pass" if passed else "fail"
+    return Check(name, outcome, detail)

@@ -17,26 +17,47 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..request import Request
+
 FRAMES_PER_TOKEN = 12.0  # of the budget: 0.96 s for each token of the text, some 3 times what speech takes
 SPARE_FRAMES = 250  # 20 s more, for short texts and slow beginnings
 
-QUIET = 0.01
-FLOOR = 0.0003  # a frame is near-silent 40 dB below the loudest one, and below -70 dB of full scale
-SILENCE_BUFFERED = 13
-MAX_SILENCE = 50  # frames: over 1 s, and 4 s. Pauses of up to 3 s are speech
-MAX_PERIOD = 8  # frames of the longest cycle that is looked for
-CYCLE_BUFFERED = 38
-MAX_CYCLING = 100  # frames: 3 s, 8 s, since a pause, too, repeats one id of codebook 0
+QUIET = 0.01  # of the loudest frame, -40 dB: a frame below it is near-silent
+FLOOR = 0.0003  # of full scale, -70 dB: so is a frame below this
+SILENCE_BUFFERED = 13  # frames, over 1 s
+MAX_SILENCE = 50  # frames, 4 s: pauses of up to 3 s are speech
+MAX_PERIOD = 8  # frames of the longest cycle that is detected
+CYCLE_BUFFERED = 38  # frames, 3 s
+MAX_CYCLING = 100  # frames, 8 s: a pause, too, repeats one id of codebook 0
 
 
 def frame_budget(tokens: int, frames_per_token: float | None = None) -> int:
     """Return the most frames for a text of that many tokens; None takes FRAMES_PER_TOKEN."""
-    return SPARE_FRAMES + math.ceil(tokens * (FRAMES_PER_TOKEN if frames_per_token is None else frames_per_token))
+    if frames_per_token is None:
+        frames_per_token = FRAMES_PER_TOKEN
+    return SPARE_FRAMES + math.ceil(tokens * frames_per_token)
+
+
+def frames_in_budget(request: Request, text_length: int, generated: int, consumed: list[bool]) -> int:
+    """Return the number of new frames that fit into the frame budget, which follows from the text's length.
+
+    generated: frames before the new ones. consumed: for each new one, whether all of the text had been taken before
+    it; until then the text's length, and so the budget, are not known.
+    """
+    if request.max_frames is not None or not request.stop_runaway:
+        return len(consumed)
+    budget = frame_budget(text_length, request.frames_per_token)
+    return sum(generated + i < budget or not late for i, late in enumerate(consumed))
 
 
 def retry_seed(seed: int) -> int:
     """Return the seed of the second attempt after a runaway."""
     return (seed + 0x9E3779B9) % 2**32
+
+
+def detector_for(request: Request) -> "RunawayDetector | None":
+    """Return the detector that a request asks for, if any."""
+    return RunawayDetector() if request.stop_runaway else None
 
 
 class RunawayDetector:

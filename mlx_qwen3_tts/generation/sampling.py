@@ -41,11 +41,13 @@ class DrawOptions(NamedTuple):
 
         top_k = [int(min(k or vocab_size, vocab_size)) for k in values("top_k", vocab_size)]
         top_p = values("top_p", 1.0)
+        shared_top_k = top_k[0] if len(set(top_k)) == 1 else _column(top_k, mx.int32)
+        limits = None if set(top_p) == {1.0} else _column(top_p, mx.float32)
         return cls(
             sample=_column(sample, mx.bool_),
             temperature=_column(values("temperature", 1.0), mx.float32),
-            top_k=top_k[0] if len(set(top_k)) == 1 else _column(top_k, mx.int32),
-            top_p=None if set(top_p) == {1.0} else _column(top_p, mx.float32),
+            top_k=shared_top_k,
+            top_p=limits,
         )
 
     def filter(self, logits: mx.array) -> mx.array:

@@ -27,7 +27,7 @@ from ..text.feed import tee
 from ..voice import VoiceClonePrompt
 from .engine import Engine, Frames
 from .prompt import Prompt
-from .runaway import RunawayDetector, frame_budget, retry_seed
+from .runaway import detector_for, frames_in_budget, retry_seed
 from .timer import Clock
 
 
@@ -131,7 +131,7 @@ class Speech:
         self._clock = clock
         self._seed = resolved.seed
         self._sizes = chain(sizes, repeat(sizes[-1]))
-        self._detector = RunawayDetector() if request.stop_runaway else None
+        self._detector = detector_for(request)
         self._limit = frame_limit(engine, request, prompt)
         self._generated = 0  # frames
         self._emitted = 0  # frames
@@ -228,15 +228,3 @@ def frame_limit(engine: Engine, request: Request, prompt: Prompt) -> int:
     # The official max_new_tokens counts one more: its last code is never completed to a frame.
     limit = int(request.max_frames or engine.generation_config.max_new_tokens - 1)
     return min(limit, engine.config.talker_config.max_position_embeddings - len(prompt))
-
-
-def frames_in_budget(request: Request, text_length: int, generated: int, consumed: list[bool]) -> int:
-    """Return the number of new frames that fit into the frame budget, which follows from the text's length.
-
-    generated: frames before the new ones. consumed: for each new one, whether all of the text had been taken before
-    it; until then the text's length, and so the budget, are not known.
-    """
-    if request.max_frames is not None or not request.stop_runaway:
-        return len(consumed)
-    budget = frame_budget(text_length, request.frames_per_token)
-    return sum(generated + i < budget or not late for i, late in enumerate(consumed))

@@ -89,7 +89,9 @@ class FusedLayer(nn.Module):
         queries, new = mx.split(self._normalize_and_rotate(heads, rotation), [self.num_heads], axis=1)
         keys, values, mask = cache.update_and_fetch(new)
         out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.head_dim**-0.5, mask=mask)
-        x = add_projected(x, self.o_proj, (out if time == 1 else out.swapaxes(1, 2)).reshape(x.shape[0], -1))
+        if time > 1:
+            out = out.swapaxes(1, 2)
+        x = add_projected(x, self.o_proj, out.reshape(x.shape[0], -1))
         gate, up = mx.split(self.gate_up_proj(self.post_attention_layernorm(x)), 2, axis=-1)
         return add_projected(x, self.down_proj, silu(gate) * up)
 

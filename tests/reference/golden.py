@@ -134,7 +134,7 @@ def run(model: Qwen3TTSModel, case: dict, frames: int, **options) -> tuple[np.nd
 def margins(recorder: Recorder, codes: np.ndarray, eos: int, penalty: float = 1.05) -> np.ndarray:
     """How far ahead the likeliest code was at each greedy choice [frames, 16], over the largest logit.
 
-    Where that is no more than rounding, another order of sums may choose the other code, and everything after differs.
+    If that is within rounding, another order of sums may choose the other code, and everything after it differs.
     """
     result = np.zeros(codes.shape)
     residual = torch.stack(recorder.predictor).reshape(-1, codes.shape[1] - 1, recorder.predictor[0].shape[-1])
@@ -249,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoints", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("seed", type=int, help="what the checkpoints were drawn from; kept beside the data")
+    parser.add_argument("seed", type=int, help="seed of the checkpoints; stored with the data")
     parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

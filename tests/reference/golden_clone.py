@@ -1,4 +1,4 @@
-"""Golden data of cloning from the official package. Runs in the reference environment, after golden.py and beside it.
+"""Golden data of cloning from the official package. Runs in the reference environment, after golden.py.
 
 usage: golden_clone.py CHECKPOINTS OUT SEED [--audio DIRECTORY] [--full-size]
 
@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from golden import CHINESE, FRAMES, MIXED, SAMPLE_STRIDE, TEXT, load, margins, run
 from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram
 from safetensors.numpy import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import sounds
+from tests.reference.golden import CHINESE, FRAMES, MIXED, SAMPLE_STRIDE, TEXT, load, margins, run
+from tests.support import sounds
 
 REF_TEXT = "hello this voice"
 LONG_TEXT = "Hello world, this is a voice that speaks of the world, and of 1,234 other things."

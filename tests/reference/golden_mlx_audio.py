@@ -2,7 +2,7 @@
 
 usage: PYTHONPATH=. python tests/reference/golden_mlx_audio.py tests/golden
 
-Needs mlx-audio 0.6.2 beside this package's own dependencies, in an environment of its own. Writes
+Needs mlx-audio 0.6.2 and this package's own dependencies, in an environment of its own. Writes
     mlx-audio-4bit.safetensors   the weights that `--quantize --q-bits 4` makes of a CustomVoice miniature
     mlx-audio.json               its config.json; and of an unquantized Base one every tensor's shape, type and CRC
 """
@@ -15,12 +15,10 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import mlx.core as mx
 from mlx_audio.convert import convert
 
-import checkpoints
+from tests.support import checkpoints
 
 mx.set_default_device(mx.cpu)
 

@@ -1,6 +1,6 @@
 """Make golden data: write the test checkpoints here, run the official package on them in its own environment.
 
-usage: python tests/reference/make.py REFERENCE_PYTHON OUT [--seed N] [--audio DIRECTORY] [--full-size]
+usage: python -m tests.reference.make REFERENCE_PYTHON OUT [--seed N] [--audio DIRECTORY] [--full-size]
 
 Without --seed: the committed data (tests/golden). With one: fresh checkpoints, and the logits of every frame.
 """
@@ -8,13 +8,12 @@ Without --seed: the committed data (tests/golden). With one: fresh checkpoints, 
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support import checkpoints
 
-import checkpoints
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
@@ -31,20 +30,28 @@ def main() -> None:
             for width in (1024, 2048):
                 target = Path(directory) / f"{width}-full-size"
                 checkpoints.write_checkpoint(target, *checkpoints.full_size_configs(width), seed)
-            runs = [("golden_clone.py", ["--full-size"])]
+            runs = [("golden_clone", ["--full-size"])]
         else:
             for shape in checkpoints.SHAPES:
                 for model_type in ("custom_voice", "voice_design", "base"):
                     checkpoints.write(Path(directory) / f"{shape}-{model_type}", shape, model_type, seed)
             fresh = args.seed is not None
             runs = [
-                ("golden.py", ["--all"] if fresh else []),
-                ("golden_clone.py", ["--audio", args.audio] if fresh and args.audio else []),
+                ("golden", ["--all"] if fresh else []),
+                ("golden_clone", ["--audio", args.audio.resolve()] if fresh and args.audio else []),
             ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         for script, extra in runs:
-            path = Path(__file__).with_name(script)
-            subprocess.run([args.python, path, directory, args.out, str(seed), *extra], check=True, env=environment)
+            command = [
+                args.python.absolute(),
+                "-m",
+                f"tests.reference.{script}",
+                directory,
+                args.out.resolve(),
+                str(seed),
+                *extra,
+            ]
+            subprocess.run(command, check=True, env=environment, cwd=ROOT)
 
 
 if __name__ == "__main__":

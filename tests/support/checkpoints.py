@@ -11,8 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors.numpy import load_file, save_file
 
-import released
 from mlx_qwen3_tts.demo.random_checkpoint import CODEC, CODES, MODEL, write_checkpoint
+from tests.support import released
 
 SPEAKER_ENCODER = {
     "enc_dim": 32, "sample_rate": 24000, "enc_channels": [16, 16, 16, 16, 48], "enc_attention_channels": 8,

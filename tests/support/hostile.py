@@ -28,7 +28,7 @@ def places(tree, path=()):
 
 
 def put(tree, path, value):
-    """A copy of the tree with another value at `path`, or, where it is put's own name, without what is there."""
+    """Return a copy of the tree with another value at `path`, or without that entry if the value is `put` itself."""
     if not path:
         return None if value is put else value
     copy = dict(tree) if isinstance(tree, dict) else list(tree)

@@ -1,0 +1,1 @@
+"""One file for each source file; `support` has what they share, `reference` makes golden data."""

@@ -1,0 +1,1 @@
+"""Makes golden data with the official package, in an environment of its own."""

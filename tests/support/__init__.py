@@ -1,0 +1,1 @@
+"""What the tests share: checkpoints, sounds, golden data, stand-ins and bars."""

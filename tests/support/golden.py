@@ -1,0 +1,76 @@
+"""Golden data: what the official package computed, and the requests that it computed it for.
+
+GOLDEN names another directory of golden data than the committed one (`make parity` makes one with a new seed).
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from safetensors import safe_open
+
+from mlx_qwen3_tts import Qwen3TTS
+from tests.support import sounds
+from tests.support.tolerances import TIE
+
+TESTS = Path(__file__).parents[1]
+GOLDEN = Path(os.environ.get("GOLDEN") or TESTS / "golden")
+SHARED = TESTS.parents[1] / "shared"  # the released vocabulary and recordings, if a developer has them
+
+
+@dataclass
+class Golden:
+    """What the official package computed on one shape of checkpoint."""
+
+    shape: str
+    asked: dict
+    data: dict[str, np.ndarray]
+    models: dict[str, Qwen3TTS]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def cases(self) -> list[tuple[Qwen3TTS, dict]]:
+        """Each recorded request with the model that serves it."""
+        return [(self.models[kind], case) for kind in ("custom_voice", "voice_design") for case in self.asked[kind]]
+
+
+@dataclass
+class CloneGolden:
+    """The same of cloning."""
+
+    shape: str
+    asked: dict
+    data: dict[str, np.ndarray]
+    tts: Qwen3TTS
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def clips(self) -> dict[str, tuple[np.ndarray, int]]:
+        """The recorded sounds; recordings that are not part of the project are read from their own place."""
+        names = [name.removeprefix("clip-").removesuffix(".mel") for name in self.data if name.endswith(".mel")]
+        others = {name: SHARED / "audio" / f"{name}.wav" for name in names if name not in sounds.SOUNDS}
+        return sounds.SOUNDS | {name: soundfile.read(path, dtype="float32") for name, path in others.items()}
+
+
+def read_golden(name: str) -> tuple[dict, dict[str, np.ndarray]]:
+    with safe_open(GOLDEN / f"{name}.safetensors", framework="numpy") as file:
+        return json.loads(file.metadata()["asked"]), {key: file.get_tensor(key) for key in file.keys()}
+
+
+def until_a_tie(golden, name: str) -> int:
+    """How many frames of a recorded greedy run must be equal: all, or those before the official code's own near-tie."""
+    ties = (golden[f"{name}.margins"] < TIE).any(axis=1)
+    return int(ties.argmax()) if ties.any() else len(ties)
+
+
+def arguments(case: dict) -> dict:
+    """A recorded request as arguments of Qwen3TTS.synthesize."""
+    call = {key: value for key, value in case.items() if key != "name"}
+    if "speaker" in call:
+        call["voice"] = call.pop("speaker")
+    return call
