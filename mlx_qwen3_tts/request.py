@@ -144,6 +144,8 @@ class Request:
     frames_per_token: of the frame budget, which is 250 frames and this many for each token of the text; None takes 12.
     stop_runaway: end speech that continues in silence or in a cycle after its text (see generation/runaway.py). False:
     as the official code, without detector, budget and second attempt.
+    max_silence: seconds of silence after which the speech counts as a runaway; None takes 4. Raise it for texts with
+    longer pauses.
     chunk_frames: frames in each chunk of a stream, a number or a sequence whose last number is that of all further
     chunks; None takes CHUNK_FRAMES. A chunk is shorter if the text of its next frame is not known yet, and comes later
     and longer after a pause of over a second (see generation/runaway.py). The audio does not depend on it.
@@ -172,6 +174,11 @@ class Request:
         "written to a file is then generated once more. Off: as the official code, which has no frame budget either",
         default=True,
     )
+    max_silence: float | None = number(
+        "seconds of silence after which the speech has run away (default: 4); raise it for texts with long pauses",
+        2,
+        600,
+    )
     chunk_frames: int | Sequence[int] | None = field(
         default=None,
         metadata={
@@ -186,12 +193,11 @@ class Request:
 
     def __post_init__(self) -> None:
         check_options(Request, vars(self))
-        if self.frames_per_token is None:
-            return
-        if self.max_frames is not None:
+        if self.frames_per_token is not None and self.max_frames is not None:
             raise RequestError("frames_per_token has no effect if max_frames is given; leave one out")
-        if not self.stop_runaway:
-            raise RequestError("frames_per_token has no effect while stop_runaway is off; leave one out")
+        for name in ("frames_per_token", "max_silence"):
+            if getattr(self, name) is not None and not self.stop_runaway:
+                raise RequestError(f"{name} has no effect while stop_runaway is off; leave one out")
 
     @property
     def chunk_sizes(self) -> Sequence[int]:

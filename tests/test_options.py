@@ -45,6 +45,8 @@ EVERYWHERE = {
     ("frames_per_token", -1): REFUSED,
     ("stop_runaway", False): ACTS,
     ("stop_runaway", None): REFUSED,
+    ("max_silence", 9): SAME,
+    ("max_silence", 0): REFUSED,
     ("chunk_frames", 3): SAME,
     ("chunk_frames", (1, 0)): REFUSED,
 }

@@ -189,6 +189,15 @@ def test_a_pause_of_the_model_is_kept(endless, monkeypatch):
     assert (result.finish_reason, len(result.codes)) == ("length", 80)
 
 
+def test_max_silence(endless, monkeypatch):
+    """A pause of 6 s is kept if it may last 8 s, and ends the speech after 4 s otherwise."""
+    silence(endless, monkeypatch, 20, 75)
+    longer = endless.synthesize("Hello", seed=3, max_frames=110, max_silence=8)
+    assert (longer.finish_reason, len(longer.codes)) == ("length", 110)
+    default = endless.synthesize("Hello", seed=3, max_frames=110)
+    assert (default.finish_reason, len(default.codes)) == ("runaway", 20 + SILENCE_BUFFERED - 1)
+
+
 def test_switched_off(endless, monkeypatch):
     silence(endless, monkeypatch, 10)
     result = endless.synthesize("Hello", seed=3, max_frames=150, stop_runaway=False)

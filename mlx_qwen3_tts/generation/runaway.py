@@ -19,6 +19,7 @@ import numpy as np
 
 from ..request import Request
 
+FRAMES_PER_SECOND = 12.5
 FRAMES_PER_TOKEN = 12.0  # of the budget: 0.96 s for each token of the text, some 3 times what speech takes
 SPARE_FRAMES = 250  # 20 s more, for short texts and slow beginnings
 
@@ -57,13 +58,19 @@ def retry_seed(seed: int) -> int:
 
 def detector_for(request: Request) -> "RunawayDetector | None":
     """Return the detector that a request asks for, if any."""
-    return RunawayDetector() if request.stop_runaway else None
+    if not request.stop_runaway:
+        return None
+    if request.max_silence is None:
+        return RunawayDetector()
+    return RunawayDetector(round(request.max_silence * FRAMES_PER_SECOND))
 
 
 class RunawayDetector:
     """Passes a request's frames on, except those of a runaway. The result does not depend on how they are chunked."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_silence: int = MAX_SILENCE) -> None:
+        """max_silence: frames of silence that end the speech."""
+        self._max_silence = max_silence
         self._buffered: list[tuple[np.ndarray, np.ndarray]] = []
         self._loudest = 0.0
         self._silence = 0  # frames that the present silence has lasted since the text was consumed
@@ -82,7 +89,7 @@ class RunawayDetector:
         for row, samples, consumed in zip(codes, np.split(audio, max(1, len(codes))), text_consumed, strict=False):
             self._buffered.append((row, samples))
             self._observe(int(row[0]), samples, consumed)
-            if self._lasts(MAX_SILENCE, MAX_CYCLING):
+            if self._lasts(self._max_silence, MAX_CYCLING):
                 return *_join(emitted, codes, audio), True
             if not self._lasts(SILENCE_BUFFERED, CYCLE_BUFFERED):
                 emitted += self._buffered
