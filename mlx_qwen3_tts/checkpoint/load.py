@@ -88,6 +88,7 @@ def load_directory(
         raise RequestError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     if dtype is None and worker.device.type == mx.cpu:
         dtype = "float32"
+    weight_dtype = None if dtype is None else DTYPES[dtype]
     config = read_config(directory)
     codec_config = read_codec_config(directory)
     _check_match(directory, config, codec_config)
@@ -98,7 +99,7 @@ def load_directory(
     def build() -> tuple[Network, CodecNetwork]:
         network = Network(config)
         codec = CodecNetwork(codec_config)
-        load_weights(network, directory, DTYPES[dtype] if dtype else None, quantization)
+        load_weights(network, directory, weight_dtype, quantization)
         load_weights(codec, directory / SPEECH_TOKENIZER, mx.float32)
         return network, codec
 

@@ -199,7 +199,9 @@ def require_positive(config: Dataclass, key: str) -> None:
 
 def check_attention(config: AttentionConfig, key: str) -> None:
     """Raise CheckpointError for attention heads that do not fit together."""
-    heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    heads = config.num_attention_heads
+    kv_heads = config.num_key_value_heads
+    head_dim = config.head_dim
     require(heads % kv_heads == 0, f"{key}.num_key_value_heads is {kv_heads}; it must divide the {heads} heads")
     require(heads * head_dim <= MAX_INTEGER, f"{key}: {heads} heads of size {head_dim} exceed {MAX_INTEGER}")
     require(head_dim % 2 == 0, f"{key}.head_dim is {head_dim}; rotary embedding needs an even number")

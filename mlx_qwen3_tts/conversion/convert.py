@@ -76,6 +76,10 @@ class ConversionOptions:
         """The type to cast to; None keeps the source's."""
         return None if self.dtype is None else DTYPES[self.dtype]
 
+    def measure_importance(self, source: Path) -> Importance:
+        """Return the importance of the inputs of each layer; empty without calibration."""
+        return {} if self.importance is None else self.importance(source)
+
     @property
     def searches(self) -> bool:
         """True if scales and biases are searched, which is the default."""
@@ -136,7 +140,7 @@ def convert(
         check_apart(source, target)
         plans = worker.run(plan_conversion, source, options.chosen_recipe, options.mlx_dtype)
         check_space(target, plans)
-        quantizer = Quantizer(options.searches, options.importance(source) if options.importance else {})
+        quantizer = Quantizer(options.searches, options.measure_importance(source))
         with new_directory(target) as directory:
             copy_files(source, directory)
             parts = write_weights(plans, directory, quantizer, options.shard_size, worker, progress)
@@ -190,7 +194,8 @@ def write_weights(
     """Convert and write all weights, tensor by tensor."""
     totals = {name: PartTotals() for name in (*recipes.PARTS, recipes.REST, CODEC_PART)}
     size = sum(plan.nbytes for plan in plans)
-    with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None if progress else True) as bar:
+    disable = None if progress else True  # None shows the bar on a terminal only
+    with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=disable) as bar:
         for plan in plans:
             with ShardWriter(directory / plan.folder, plan.tensors, shard_size) as writer:
                 converter = TensorConverter(plan, quantizer, writer, totals)

@@ -78,7 +78,9 @@ def _plan(source: Path, folder: str, module: nn.Module, layers: dict[str, Affine
                 tensors[f"{path}.weight"] = Tensor(tuple(part.weight.shape), tensors[f"{path}.weight"].kind)
     outputs = {}
     for name, (shape, kind) in tensors.items():
-        outputs[name] = _outputs(name, Tensor(shape, KINDS[dtype] if dtype else kind), layers)
+        if dtype is not None:
+            kind = KINDS[dtype]
+        outputs[name] = _outputs(name, Tensor(shape, kind), layers)
     files = {path: list(header) for path, header in headers.items()}
     return Plan(folder, files, convolutions, layers, dtype, outputs)
 

@@ -51,17 +51,22 @@ def check_repo(repo: str) -> None:
 
 def card(conversion: Conversion, model: str, repo: str) -> str:
     """Return the text of README.md. model: the source, which is not named if it is a local directory."""
-    is_hub_id = HUB_ID.fullmatch(model) is not None
+    base = source = ""
+    if HUB_ID.fullmatch(model):
+        base = f"base_model: {model}\n"
+        source = f" ([{model}](https://huggingface.co/{model}))"
+    recipe = "none, the weights are not quantized"
+    if conversion.recipe is not None:
+        recipe = f"{conversion.recipe.name} ({conversion.recipe.description})"
     rows = (
         f"| {part.name} | {part.stored} | {part.before / 1e6:.1f} MB | {part.after / 1e6:.1f} MB |"
         for part in conversion.parts
     )
-    recipe = conversion.recipe
     return CARD.format(
-        base=f"base_model: {model}\n" if is_hub_id else "",
+        base=base,
         name=repo.split("/")[1],
-        source=f" ([{model}](https://huggingface.co/{model}))" if is_hub_id else "",
-        recipe=f"{recipe.name} ({recipe.description})" if recipe else "none, the weights are not quantized",
+        source=source,
+        recipe=recipe,
         before=conversion.before / 1e9,
         after=conversion.after / 1e9,
         rows="\n".join(rows),

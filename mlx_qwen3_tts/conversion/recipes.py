@@ -89,7 +89,7 @@ def find(name: str | None, bits: int | None, group_size: int | None) -> Recipe |
             raise ConversionError("group_size has no effect without bits or recipe; leave it out")
         return None
     if bits is not None:
-        return uniform(bits, 64 if group_size is None else group_size)
+        return uniform(bits) if group_size is None else uniform(bits, group_size)
     if name not in RECIPES:
         raise ConversionError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
     recipe = RECIPES[name]
