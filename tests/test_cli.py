@@ -20,7 +20,7 @@ import soundfile
 from mlx_qwen3_tts import Qwen3TTS, Qwen3TTSError, Sampling, cli
 from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.request import Request
-from tests.support.process import spawn
+from tests.support.process import heed_interrupts, spawn
 
 
 def error_of(result) -> str:
@@ -249,7 +249,7 @@ def test_interrupt(checkpoint, tmp_path, seconds):
     directory = tmp_path / "out"
     directory.mkdir()
     command = spawn("say", "Hello", "--model", checkpoint, "--seed", 1, "--no-stop-runaway", "-o", directory / "a.wav")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     time.sleep(seconds or 0)
     while seconds is None and not list(directory.iterdir()):
         time.sleep(0.05)

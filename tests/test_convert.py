@@ -36,7 +36,7 @@ from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 from mlx_qwen3_tts.models.network import Network
 from tests.support import checkpoints, sounds
 from tests.support.engine import on_mlx_thread
-from tests.support.process import spawn
+from tests.support.process import heed_interrupts, spawn
 
 KINDS = ("custom_voice", "voice_design", "base")
 SCALES_SLACK = 1e-5  # of two ways to sum squares in float32
@@ -493,11 +493,12 @@ def test_ctrl_c(sources, tmp_path):
         "c.TensorConverter.convert = slow; sys.exit(main(sys.argv[1:]))"
     )
     argv = ["convert", "--model", sources["custom_voice"], "--bits", "8", "--out", tmp_path / "out"]
-    child = subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, *argv]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     assert child.stdout.readline() == "now\n"
     child.send_signal(signal.SIGINT)
     started = time.monotonic()
-    assert child.wait() == 130
+    assert child.wait(timeout=30) == 130
     assert time.monotonic() - started < 10
     assert list(tmp_path.iterdir()) == []
 

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_qwen3_tts import GenerationError
 from mlx_qwen3_tts.mlx_thread import MLXThread
+from tests.support.process import heed_interrupts
 
 BEGIN = """
 import atexit, os, signal, sys, threading, time
@@ -214,7 +215,6 @@ def test_interrupt_is_heard_during_a_long_computation():
     code = """
 import mlx.core as mx
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent may have SIGINT ignored
 def compute(products):
     x = mx.full((1000, 1000), 0.001)
     for _ in range(products):
@@ -232,7 +232,9 @@ except KeyboardInterrupt:
     MLX_THREAD.run(len, "")  # behind the computation
     print(time.monotonic(), flush=True)
 """
-    process = subprocess.Popen([sys.executable, "-c", BEGIN + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", BEGIN + code]
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts)
     assert process.stdout.readline() == b"ready\n", process.stderr.read()
     time.sleep(0.3)
     sent = time.monotonic()

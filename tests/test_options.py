@@ -154,7 +154,10 @@ REFUSED_TOGETHER = [
     ("say Hello --model demo-base --ref-audio CLIP --ref-tail 0.5 -o a.wav", "no effect without a transcript"),
     ("say Hello --model demo --device 0 -o a.wav", "add --play"),
     ("say Hello --model demo --greedy --do-sample -o a.wav", "exclude each other"),
-    ("say Hello --model demo --max-frames 3 --frames-per-token 2 -o a.wav", "no effect if max_frames is given"),
+    (
+        "say Hello --model demo --max-frames 3 --frames-per-token 2 -o a.wav",
+        "--frames-per-token has no effect if --max-frames is given",
+    ),
     ("verify demo --ref-text hello", "needs --ref-audio"),
     ("verify demo --ref-audio CLIP", "is for Base models"),
     ("bench --model demo --random tiny", "leave one out"),

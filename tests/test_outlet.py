@@ -18,7 +18,7 @@ from mlx_qwen3_tts.audio.player import open_device
 from mlx_qwen3_tts.audio.write import AudioWriter, open_writer
 from tests.support import checkpoints
 from tests.support.device import NULL, RATE, Device, opener
-from tests.support.process import ROOT, spawn
+from tests.support.process import ROOT, heed_interrupts, spawn
 
 WAVE = (0.5 * np.sin(np.arange(48000) * 2 * np.pi * 440 / RATE)).astype(np.float32)
 
@@ -331,7 +331,10 @@ def interrupt(code: str) -> tuple[float, list[float]]:
 
     The clock is the same in every process.
     """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=pipe, stdout=pipe, cwd=ROOT, preexec_fn=heed_interrupts
+    )
     assert process.stdout.readline() == b"ready\n", process.stderr.read()
     time.sleep(0.3)
     sent = time.monotonic()

@@ -244,7 +244,7 @@ def test_the_command_line_reports_a_runaway_and_retries(run_cli, checkpoint, tmp
     assert (code, "once more" in err, "it ran on" in err) == (0, False, True)
     code, _, err = run_cli(*argv, "--frames-per-token", 0.1, "--max-frames", 3, "-o", tmp_path / "d.wav")
     assert code == 1
-    assert "no effect if max_frames is given" in err
+    assert "no effect if --max-frames is given" in err
 
 
 @pytest.mark.parametrize("text", ["Hello", "1234567890", "你好，世界。", "...!?", "a" * 50])

@@ -3,6 +3,8 @@
 import re
 
 from ..errors import PlaybackError
+from ..option import options_of
+from ..request import Request, Sampling
 
 FLAGS = {
     "force=True": "--force",
@@ -11,6 +13,9 @@ FLAGS = {
     "scales='search'": "--scales search",
     "clone_voice": "`mlx-qwen3-tts clone`",
 }
+for option_name, _ in (*options_of(Request), *options_of(Sampling)):
+    if "_" in option_name:  # the others are words that a message may use in passing
+        FLAGS[option_name] = "--" + option_name.replace("_", "-")
 # As words of their own: a file name in a message stays as it is.
 ARGUMENT = re.compile(r"(?<![\w/.-])(" + "|".join(map(re.escape, FLAGS)) + r")(?![\w/.-])")
 

@@ -233,10 +233,9 @@ def _traffic(talker: nn.Module) -> float:
     """
     predictor = talker.code_predictor
     once = [*talker.model.layers, talker.model.norm, talker.codec_head, *predictor.lm_head]
-    repeated = [*predictor.model.layers, predictor.model.norm]
-    if "small_to_mtp_projection" in predictor:
-        repeated.append(predictor.small_to_mtp_projection)
-    return sum(map(_megabytes, once)) + len(predictor.lm_head) * sum(map(_megabytes, repeated))
+    rest = [*predictor.lm_head, *predictor.model.codec_embedding]
+    repeated = _megabytes(predictor) - sum(map(_megabytes, rest))
+    return sum(map(_megabytes, once)) + len(predictor.lm_head) * repeated
 
 
 def _bandwidth() -> float:

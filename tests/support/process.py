@@ -1,9 +1,18 @@
 """Processes of their own."""
 
+import signal
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # of the project: code that is run from here can import `tests`
+
+
+def heed_interrupts() -> None:
+    """Let SIGINT end this process: the preexec_fn of children that tests interrupt.
+
+    A child inherits it as ignored if the tests run under nohup or as a shell's background job.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def spawn(*argv) -> list[str]:
