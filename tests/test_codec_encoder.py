@@ -6,10 +6,11 @@ import pytest
 
 from mlx_qwen3_tts import AudioError
 from mlx_qwen3_tts.audio.read import resample
+from mlx_qwen3_tts.codec.encoder import CodecEncoder
 from tests.support import sounds
 from tests.support.engine import on_mlx_thread
 from tests.support.golden import SHARED
-from tests.support.tolerances import CODE_AGREEMENT, CODE_TIE, ROUND_TRIP, relative_l2
+from tests.support.tolerances import CODE_AGREEMENT, CODE_TIE, CODEC, ROUND_TRIP, relative_l2
 
 
 def features(tts, audio: np.ndarray) -> mx.array:
@@ -67,7 +68,7 @@ def test_one_minute(cloning):
     """Far beyond 250 positions of 25 Hz: the configured window is not applied by the official run."""
     expected = cloning["minute.codes"]
     assert expected.shape == (750, 16)
-    assert (cloning.tts.codec.encode(sounds.long(60), 24000) == expected).mean() > CODE_AGREEMENT
+    assert compare(cloning.tts, sounds.long(60), expected) <= 3, "single ties among 12,000 choices"
 
 
 def test_clips(cloning):
@@ -76,6 +77,50 @@ def test_clips(cloning):
         if len(expected) < 100:
             assert compare(cloning.tts, resample(wave, rate, 24000), expected) <= 1, name
         np.testing.assert_array_equal(cloning.tts.codec.encode(wave, rate).shape, expected.shape)
+
+
+BLOCK = 2 * 1920
+
+
+@pytest.mark.parametrize(
+    "length", [1, 1919, 1920, 1921, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK + 777, 9 * BLOCK]
+)
+def test_blocks_equal_the_whole(cloning, monkeypatch, spy, length):
+    """Across the borders of blocks, and if the last one is shorter than the convolutions reach."""
+    tts, audio = cloning.tts, sounds.long(2)[:length]
+    monkeypatch.setattr("mlx_qwen3_tts.codec.codec.ENCODE_FRAMES", BLOCK // 1920)
+    blocks = spy(CodecEncoder, "features")
+    quantized = spy(CodecEncoder, "quantize")
+    codes = tts.codec.encode(audio, 24000)
+    assert len(blocks) == -(-length // BLOCK)
+    encoder, found = tts.codec.network.encoder, quantized[0][1][1]
+
+    def whole() -> tuple[np.ndarray, np.ndarray]:
+        expected, _ = encoder.features(mx.array(audio)[None])
+        return np.array(expected), np.array(encoder.quantize(expected, 16))[0]
+
+    expected, expected_codes = on_mlx_thread(tts, whole)
+    assert found.shape == expected.shape
+    assert relative_l2(np.array(found), expected) < CODEC
+    np.testing.assert_array_equal(codes, expected_codes)
+
+
+def test_a_long_clip_needs_no_more_memory(demo_base, monkeypatch):
+    """Up to the transformer, which needs the whole clip but sees 25 steps in place of 24,000 samples."""
+    monkeypatch.setattr("mlx_qwen3_tts.codec.codec.ENCODE_FRAMES", 4)
+    quantize, peaks = CodecEncoder.quantize, []
+
+    def measured(*args):
+        peaks.append(mx.get_peak_memory() - before)
+        return quantize(*args)
+
+    monkeypatch.setattr(CodecEncoder, "quantize", measured)
+    for seconds in (1, 5):
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        demo_base.codec.encode(sounds.long(seconds), 24000)
+    short, long = peaks
+    assert long < 1.2 * short
 
 
 def test_round_trip(cloning):

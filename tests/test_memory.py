@@ -23,7 +23,7 @@ from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.models.cache import KVCache
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support import checkpoints
-from tests.support.engine import SlowStep, on_mlx_thread
+from tests.support.engine import on_mlx_thread
 
 PAGE = 16384  # bytes, of Apple Silicon
 FULL_SIZE = 28 * 2 * 8 * 128 * 2  # bytes of all keys and values of a position in the 0.6B and 1.7B models, bfloat16
@@ -227,14 +227,13 @@ def test_nothing_is_left_of_a_request(tts, monkeypatch, request_):
     assert mx.get_active_memory() < before + SLACK
 
 
-def test_a_step_under_way_is_waited_for(tts, monkeypatch):
-    """What it holds is freed when it is done, which is after the request has ended."""
-    finish(tts)
-    slow = on_mlx_thread(tts, SlowStep, tts.engine.functions)
-    monkeypatch.setattr(tts.engine.functions, "step", slow)
+def test_a_step_under_way_is_waited_for(tts, spy):
+    """It was queued ahead; on a GPU, what it holds would be freed after the request has ended."""
+    calls = spy(mx, "synchronize")
+    spy(mx, "clear_cache", calls)
     close(tts)
-    on_mlx_thread(tts, mx.synchronize)
-    assert mx.get_cache_memory() == 0
+    on_mlx_thread(tts, lambda: None)
+    assert [name for name, _ in calls[-2:]] == ["synchronize", "clear_cache"]
 
 
 def test_nothing_is_kept_after_loading(tts):

@@ -115,6 +115,8 @@ class Engine:
         for size in sizes:
             wait, state = self.codec.decode_async(np.zeros((size, groups), np.int32), state)
             wait()
+        wait, _ = self.codec.decode_async(np.zeros((sizes[-1], groups), np.int32))  # a request that is not streamed
+        wait()
         mx.clear_cache()
 
     def embed_speaker(self, mel: np.ndarray) -> np.ndarray:
