@@ -112,8 +112,9 @@ class SpeechOutput:
 
         text: None if it is not known yet. max_frames: the most frames that it may take.
         """
-        expected = None if text is None else len(text.encode()) / BYTES_PER_SECOND
-        self._text = TextEstimate(expected, max_frames)
+        self._text = TextEstimate(None, max_frames)
+        if text is not None:
+            self._text.expected_seconds = len(text.encode()) / BYTES_PER_SECOND
 
     def write(self, chunk: AudioChunk) -> None:
         """Write and play the next chunk. Raises AudioError and PlaybackError."""
@@ -157,17 +158,16 @@ class SpeechOutput:
             else:
                 self.player.abort()
 
-    def report(self, seed: int | None, show_stats: bool) -> None:
-        """Tell what was generated. seed: of the request, if no chunk has named one."""
+    def report(self, show_stats: bool) -> None:
+        """Print what was generated, if anything was kept."""
         if not self.has_output:
             return
         progress = self.progress
         ending = ENDINGS.get(progress.finish_reason, "")
         factor = progress.work_seconds / progress.audio_seconds
-        used_seed = seed if progress.seed is None else progress.seed
         note(
             f"{self.name}: {progress.frames} frames, {progress.audio_seconds:.2f} s of audio{ending} in "
-            f"{progress.work_seconds:.2f} s, real-time factor {factor:.2f}, seed {used_seed}"
+            f"{progress.work_seconds:.2f} s, real-time factor {factor:.2f}, seed {progress.seed}"
         )
         if show_stats:
             self._report_stats()

@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tqdm import tqdm
 
@@ -209,14 +210,17 @@ def speak(
             if count == 0:
                 raise RequestError(EMPTY_TEXT)
     finally:
-        output.report(request.seed, stats)
+        output.report(stats)
 
 
 def request_for_text(request: Request, text: str | Iterator[str], number: int, frames: int) -> Request:
     """Return the request for text `number`, after `frames` frames of the texts before it."""
-    seed = None if request.seed is None else (request.seed + number) % (MAX_SEED + 1)
-    max_frames = None if request.max_frames is None else request.max_frames - frames
-    return replace(request, text=text, seed=seed, max_frames=max_frames)
+    changes: dict[str, Any] = {"text": text}
+    if request.seed is not None:
+        changes["seed"] = (request.seed + number) % (MAX_SEED + 1)
+    if request.max_frames is not None:
+        changes["max_frames"] = request.max_frames - frames
+    return replace(request, **changes)
 
 
 def speak_text(tts: Qwen3TTS, request: Request, output: SpeechOutput, bar: tqdm) -> None:

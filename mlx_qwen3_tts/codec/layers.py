@@ -214,7 +214,9 @@ class SlidingAttention(nn.Module):
         index = mx.arange(past + time)
         distance = mx.arange(past, past + time)[:, None] - index
         visible = (distance >= 0) & (index >= past - position)
-        return visible if self.window is None else visible & (distance < self.window)
+        if self.window is not None:
+            visible &= distance < self.window
+        return visible
 
     def __call__(self, x: mx.array, state: State = None) -> tuple[mx.array, State]:
         batch, time, _ = x.shape

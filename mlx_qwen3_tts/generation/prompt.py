@@ -55,8 +55,10 @@ class Prompt:
     @property
     def prefix_key(self) -> bytes:
         """The prefix as bytes: two prompts with the same key begin with the same embeddings."""
-        speaker = b"" if self.speaker is None else self.speaker.embedding.tobytes()
-        return b"|".join([self.text[: self.prefix].tobytes(), self.codes[: self.prefix].tobytes(), speaker])
+        parts = [self.text[: self.prefix].tobytes(), self.codes[: self.prefix].tobytes()]
+        if self.speaker is not None:
+            parts.append(self.speaker.embedding.tobytes())
+        return b"|".join(parts)
 
 
 def embed(talker: Talker, prompt: Prompt, start: int, stop: int) -> mx.array:
@@ -97,10 +99,13 @@ class PromptBuilder:
         """
         config = self.config.talker_config
         name = language_name(language, self.config)
-        dialect = config.spk_is_dialect[speaker] if speaker else False
-        if isinstance(dialect, str) and name.lower() in ("chinese", "auto"):
-            name = dialect
-        return None if name == "auto" else config.codec_language_id[name]
+        if speaker is not None and name.lower() in ("chinese", "auto"):
+            dialect = config.spk_is_dialect[speaker]
+            if isinstance(dialect, str):
+                name = dialect
+        if name == "auto":
+            return None
+        return config.codec_language_id[name]
 
     def build(self, request: Request) -> Prompt:
         """Build the prompt of a request that `check_request` has passed.

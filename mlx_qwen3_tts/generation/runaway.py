@@ -102,9 +102,13 @@ class RunawayDetector:
         loudness = float(np.sqrt(np.mean(np.square(samples))))
         self._loudest = max(self._loudest, loudness)
         silent = text_consumed and loudness < max(FLOOR, QUIET * self._loudest)
-        self._silence = self._silence + 1 if silent else 0
+        self._silence += 1
+        if not silent:
+            self._silence = 0
         for i, before in enumerate(self._past):
-            self._cycles[i] = self._cycles[i] + 1 if text_consumed and code == before else 0
+            self._cycles[i] += 1
+            if not text_consumed or code != before:
+                self._cycles[i] = 0
         self._past.appendleft(code)
 
     def _lasts(self, silence: int, cycling: int) -> bool:
