@@ -95,3 +95,50 @@ def test_no_kernel_is_compiled_after_the_warm_up(tmp_path):
     counts = json.loads(done.stdout)
     assert counts["warm_up"] > 20
     assert counts["first_stream"] == counts["interleaved_stream"] == 0
+
+
+LOADED_AFTER_WARM_UP = """
+import sys
+from pathlib import Path
+
+from mlx_qwen3_tts import Qwen3TTS, Sampling
+from tests.support import sounds
+
+def kernels():
+    paths = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    return {path for path in paths if "/mlx/" in path and "/cpu/" in path and path.endswith(".so")}
+
+directory, dtype = sys.argv[1:]
+tts = Qwen3TTS.from_pretrained(directory, dtype=dtype)
+voice = tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice") if tts.model_type == "base" else None
+tts.warm_up()
+known = kernels()
+print("warm-up", len(known))
+values = Sampling(temperature=0.5, top_k=20, repetition_penalty=1.3, subtalker_temperature=0.4, subtalker_top_k=7)
+for name, request in {
+    "default": dict(text="Hello world", seed=1, max_frames=20),
+    "sampling": dict(text="Hello world", seed=2, max_frames=5, sampling=values),
+    "long text": dict(text="this is a voice of the world " * 30, seed=3, max_frames=5),
+    "capacity": dict(text="Hello world", seed=4, max_frames=260, stop_runaway=False),
+    "interleaved": dict(text="Hello world, this is a voice", seed=5, max_frames=20, non_streaming_mode=False),
+    "live": dict(text=iter(["Hello ", "world"]), seed=6, max_frames=20),
+}.items():
+    for _ in tts.stream(voice=voice, **request):
+        pass
+    print(name, len(kernels() - known))
+    known |= kernels()
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the memory map of a process, as Linux has it")
+@pytest.mark.parametrize("kind, dtype", [("custom_voice", "bfloat16"), ("base", "float32")])
+def test_no_kernel_is_loaded_after_the_warm_up(tmp_path, kind, dtype):
+    """Whatever a default stream's values, text, seed and length. The files of earlier runs may serve here."""
+    directory = checkpoints.write(tmp_path / "c", "projected", kind)
+    argv = [sys.executable, "-c", LOADED_AFTER_WARM_UP, directory, dtype]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    (_, loaded), *requests = (line.rsplit(maxsplit=1) for line in done.stdout.splitlines())
+    assert int(loaded) > 30
+    assert len(requests) == 6
+    assert [name for name, new in requests if new != "0"] == []

@@ -144,7 +144,7 @@ class CodecEncoder(nn.Module):
     def features(self, samples: mx.array, state: State = None) -> tuple[mx.array, State]:
         """Encode the next block of a signal, float [batch, samples] -> [batch, steps, hidden], and a state.
 
-        All blocks but the last must be a multiple of BLOCK_MULTIPLE samples.
+        The length of all blocks but the last must be a multiple of the product of the strides (960 samples).
         """
         return self.encoder(samples[..., None], state)
 
