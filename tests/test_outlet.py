@@ -172,6 +172,20 @@ def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monke
     np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
 
 
+def test_paragraphs_share_the_frame_limit(run_cli, tmp_path, checkpoint, monkeypatch):
+    """The checkpoint ends each of them after 4 frames: of 6, two are left for the second."""
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 5}))
+    text = tmp_path / "book.txt"
+    text.write_text("Hello world.\n\nHello world.\n\nHello world.\n")
+    with text.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        options = ("--seed", 5, "--max-frames", 6)
+        code, _, err = run_cli("say", "-", "--model", checkpoint, *options, "-o", tmp_path / "a.wav")
+    assert code == 0, err
+    assert "6 frames" in err
+
+
 def test_after_the_last_seed_comes_the_first(tmp_path):
     command = spawn("say", "-", "--model", "demo-random", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
     process = subprocess.run(command, input=b"Hello.\n\nHello.", capture_output=True)
