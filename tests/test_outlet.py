@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS
+from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS, Request
 from mlx_qwen3_tts.audio.player import open_device
 from mlx_qwen3_tts.audio.write import AudioWriter, open_writer
+from mlx_qwen3_tts.cli.say import request_for_text
 from tests.support import checkpoints
 from tests.support.device import NULL, RATE, Device, opener
 from tests.support.process import ROOT, heed_interrupts, spawn, without_coverage
@@ -172,18 +173,11 @@ def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monke
     np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
 
 
-def test_paragraphs_share_the_frame_limit(run_cli, tmp_path, checkpoint, monkeypatch):
-    """The checkpoint ends each of them after 4 frames: of 6, two are left for the second."""
-    path = checkpoint / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 5}))
-    text = tmp_path / "book.txt"
-    text.write_text("Hello world.\n\nHello world.\n\nHello world.\n")
-    with text.open("rb") as file:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
-        options = ("--seed", 5, "--max-frames", 6)
-        code, _, err = run_cli("say", "-", "--model", checkpoint, *options, "-o", tmp_path / "a.wav")
-    assert code == 0, err
-    assert "6 frames" in err
+def test_paragraphs_share_the_frame_limit():
+    """After 4 of 6 frames two are left for the second paragraph, which has the next seed."""
+    request = Request("One.", seed=5, max_frames=6, language="english")
+    second = request_for_text(request, "Two.", number=1, frames=4)
+    assert second == Request("Two.", seed=6, max_frames=2, language="english")
 
 
 def test_after_the_last_seed_comes_the_first(tmp_path):

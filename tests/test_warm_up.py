@@ -14,6 +14,7 @@ import pytest
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli import console, demo
 from mlx_qwen3_tts.errors import PlaybackError
+from tests.support import checkpoints
 
 ROOT = Path(__file__).parents[1]
 HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
