@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
@@ -140,20 +139,20 @@ def test_the_callers_thread_stays_its_own(demo):
 
 def test_jobs_come_in_the_order_of_asking():
     """A thread that asks again at once does not overtake those that wait. A job may ask for another one."""
-    order = []
+    asked, order, free = [0, 1, 2, 0, 0, 2, 1], [], threading.Event()
 
     def note(number: int):
         MLX_THREAD.run(order.append, number)
-        time.sleep(0.01)
 
-    def work(number: int):
-        for _ in range(5):
-            MLX_THREAD.run(note, number)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    middle = order[3:12]
-    assert all(len(set(middle[i : i + 3])) == 3 for i in range(len(middle) - 2)), order
+    MLX_THREAD.submit(free.wait, 30)
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
+        threads = [first, second, third]
+        for number in asked:
+            threads[number].submit(MLX_THREAD.submit, note, number).result()
+    assert not order
+    free.set()
+    MLX_THREAD.run(len, "")
+    assert order == asked
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt, SystemExit])

@@ -242,9 +242,9 @@ def test_abort_and_mute_are_silent_within_100_ms():
     time.sleep(0.1)
     assert not np.concatenate(opened[0].heard[heard:]).any()
     player.drain()
-    began = time.monotonic()
     player = Player(RATE, Device, SCHEDULE)
     player.write(speech(1.0), 0.1)
+    began = time.monotonic()
     player.abort()
     assert time.monotonic() - began < 0.1
 
