@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
@@ -197,6 +198,20 @@ def test_nothing_of_a_job_outlives_it(demo, monkeypatch):
         assert mx.get_active_memory() - begin < 1 << 20
     finally:
         gc.enable()
+
+
+def test_the_arguments_of_a_job_are_free_when_it_ends():
+    """Also if its caller keeps the job."""
+
+    class Argument:
+        pass
+
+    argument = Argument()
+    alive = weakref.ref(argument)
+    job = MLX_THREAD.submit(id, argument)
+    del argument
+    job.wait()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("begun", [False, True])
