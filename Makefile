@@ -6,8 +6,8 @@ AUDIO ?= ../shared/audio
 # On Linux MLX needs a back end by name: cpu, cuda12 or cuda13. A Mac has Metal.
 BACKEND ?= $(if $(filter Darwin,$(shell uname -s)),,cpu)
 BIN = $(VENV)/bin
-# Tests of one file share their checkpoints, so that a worker takes whole files.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# Each worker begins with its own part of the files, whose tests share their checkpoints, and helps out at the end.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL = demo
 .PHONY: help demo test test-fast coverage parity parity-full-size golden lint clean

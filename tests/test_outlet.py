@@ -182,8 +182,8 @@ def test_paragraphs_share_the_frame_limit():
 
 
 def test_after_the_last_seed_comes_the_first(tmp_path):
-    command = spawn("say", "-", "--model", "demo-random", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
-    process = subprocess.run(command, input=b"Hello.\n\nHello.", capture_output=True)
+    command = spawn("say", "-", "--model", "demo", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
+    process = subprocess.run(command, input=b"One.\n\nTwo.", capture_output=True)
     assert process.returncode == 0, process.stderr
 
 
