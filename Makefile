@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## hear the time, offline
+demo: $(VENV)/.installed  ## hear the time, without a model download
 	$(BIN)/mlx-qwen3-tts demo
 
 test: $(VENV)/.tests-installed  ## run the test suite

@@ -1,1 +1,1 @@
-"""What BENCHMARKS.md and RELIABILITY.md report; run them from the project: `python -m benchmarks.NAME`."""
+"""Benchmarks for BENCHMARKS.md and RELIABILITY.md; run them from the project root: `python -m benchmarks.NAME`."""

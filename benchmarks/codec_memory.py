@@ -2,9 +2,10 @@
 
     python -m benchmarks.codec_memory [--chunks 1 4 8] [--clips 5 60]
 
---chunks: frames. What the decoder's state needs between two chunks of a stream, and what it holds, which is what MLX
-cannot free while the state lives. --clips: seconds. The peak while a clip is encoded, beyond the weights; a CPU takes
-six times the clip's length or more. Convolutions are MLX's own, as on a GPU.
+--chunks: chunk sizes in frames. Reports the memory that the decoder's state needs between two chunks of a stream, and
+the memory that it holds, which MLX cannot free while the state is alive. --clips: clip lengths in seconds. Reports the
+peak memory of encoding a clip, without the weights; on a CPU this takes six times the clip's length or more.
+Convolutions are MLX's own, as on a GPU.
 """
 
 import argparse
@@ -26,7 +27,7 @@ CausalConv1d.fused = lambda self: self
 
 
 def fill(module: nn.Module) -> None:
-    """Replace the weights of a module by random ones."""
+    """Replace the weights of a module with random ones."""
     module.update(tree_map(lambda old: mx.random.uniform(-0.05, 0.05, old.shape), module.parameters()))
 
 

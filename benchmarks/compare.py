@@ -1,11 +1,11 @@
-"""This package against mlx-audio: the same random checkpoint, prompt and number of frames, in turn (A B A B).
+"""Compare with mlx-audio: the same random checkpoint, prompt and number of frames, in alternating runs (A B A B).
 
     python3 -m venv peer && peer/bin/pip install mlx-audio 'mlx[cpu]'
     python -m benchmarks.compare --peer peer/bin/python --size tiny
 
-Each run is a process of its own. Times per frame are differences of a long and a short run of the same process, so that
-loading, the prompt and the first frame's compilation cancel out. Only public methods of both packages are called; the
-peer's decoding is left out of its generation by replacing it with silence, and timed alone.
+Each run uses a new process. A time per frame is the difference between a long and a short run in the same process, so
+that loading, the prompt and the first frame's compilation cancel out. Only public methods of both packages are called.
+While the peer's generation is timed, its codec returns silence; the codec is timed separately.
 """
 
 import argparse
@@ -27,9 +27,9 @@ TEXT, VOICE = "Hello world", "ada"
 
 
 def write_checkpoint(directory: Path, size: str) -> None:
-    """Random float32 weights: the released depths, with the widths of the miniature or of a released model.
+    """Write random float32 weights: the released depths, with the widths of the miniature or of a released model.
 
-    The codec is the released one, except for `tiny`. The vocabulary of the text is small: no frame reads all of it.
+    The codec has the released size, except for `tiny`. The text vocabulary is small, because no frame reads all of it.
     """
     from safetensors.numpy import load_file, save_file
 
@@ -53,7 +53,7 @@ def write_checkpoint(directory: Path, size: str) -> None:
 
 
 def milliseconds(run, frames: int) -> float:  # noqa: ANN001
-    """Per frame, of `run(frames)`, without what a run costs at its start."""
+    """Return the milliseconds per frame of `run(frames)`, without the start-up cost of a run."""
     short = max(CHUNK, frames // 5 // CHUNK * CHUNK)
     run(short)
     began = time.perf_counter()
@@ -83,7 +83,7 @@ def ours(checkpoint: str, frames: int, part: str) -> float:
 
 
 def leave_out_the_codec(tts) -> None:  # noqa: ANN001
-    """Let a model "decode" to silence at once."""
+    """Make a model "decode" to silence immediately."""
     samples = tts.codec.samples_per_frame
     tts.codec.decode_async = lambda codes, _state=None: (lambda: np.zeros(samples * len(codes), np.float32), None)
 
@@ -133,7 +133,7 @@ def main() -> None:
         checkpoint = str(Path(directory) / "c")
         write_checkpoint(Path(checkpoint), args.size)
         parts = [("frames", args.frames), ("codec", args.codec_frames)]
-        for part, frames in parts[:1] if args.size == "tiny" else parts:  # the peer's codec has the released sizes only
+        for part, frames in parts[:1] if args.size == "tiny" else parts:  # the peer's codec has only released sizes
             times = {"ours": [], "peer": []}
             for _ in range(args.rounds):
                 for side, python in (("ours", sys.executable), ("peer", args.peer)):

@@ -1,9 +1,9 @@
-"""Time and memory of a conversion at released sizes, against a plain copy of the files.
+"""Measure time and memory of a conversion at released sizes, compared with a plain copy of the files.
 
 usage: python -m benchmarks.conversion DIRECTORY [--model NAME] [--scales search|plain] [--recipe NAME ...]
 
 Writes random bfloat16 weights of a released model's shapes (0.6B: 1.8 GB, and 0.7 GB of codec) to DIRECTORY, converts
-them with each recipe ("bfloat16" means unquantized), each in a process of its own, and ends in one line of JSON:
+them with each recipe ("bfloat16" means unquantized), each in a new process, and prints one line of JSON at the end:
 seconds, the process's peak memory, and the seconds of `cp` and `sync` of the source.
 """
 
@@ -39,7 +39,7 @@ print(json.dumps([seconds, peak]))
 
 
 def write_source(directory: Path, name: str) -> None:
-    """A checkpoint of a released model's shapes with normal weights of its initializer's size."""
+    """Write a checkpoint with a released model's shapes and normal random weights at its initializer's scale."""
     write_checkpoint(directory, MODEL, CODEC, 1)  # for the small files
     config = json.loads((directory / "config.json").read_text())
     ids = {key: value for key, value in config.items() if key.endswith("_token_id")}

@@ -1,12 +1,12 @@
-"""How many kernels MLX compiles in a new process: during Qwen3TTS.warm_up, and in the first speech after it.
+"""Count the kernels that MLX compiles in a new process: during Qwen3TTS.warm_up, and during the first speech after it.
 
     python -m benchmarks.kernels [--model demo] [--dtype bfloat16] [--as-metal]
 
-MLX joins elementwise operations into kernels that it compiles when they are first used: on Linux with g++, into files
-of the temporary directory, which can be counted. This process takes an empty one. --as-metal counts what a Mac would
-compile for such operations: the functions of mx.fast are one node each, convolutions are MLX's own, and one library
-holds the kernels for contiguous inputs and for others. (A Mac also compiles some five gathers and slice updates.) The
-weights are zeros then, since the nodes that stand for mx.fast's functions normalize nothing.
+MLX fuses elementwise operations into kernels and compiles a kernel on its first use. On Linux it calls g++ and writes
+to the temporary directory; this process uses an empty one and counts its files. --as-metal counts what a Mac would
+compile for such operations: each function of mx.fast is one node, convolutions are MLX's own, and one library holds
+the kernels for contiguous and for other inputs. (A Mac also compiles about five gathers and slice updates.) All weights
+are zero with this option, because the stand-ins for mx.fast's functions do not normalize.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TEXT = "It is one fifty."
 
 
 def compiled(directory: str, as_metal: bool) -> set[str]:
-    """Names of the kernels that have been compiled."""
+    """Return the names of the compiled kernels."""
     names = {path.stem for path in Path(directory).rglob("*.so")}
     if not as_metal:
         return names
@@ -45,13 +45,13 @@ def main() -> None:
     parser.add_argument("--as-metal", action="store_true", help="count as on a Mac")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        os.environ["TMPDIR"] = directory  # MLX keeps its kernels there from the first one on
+        os.environ["TMPDIR"] = directory  # MLX writes its kernels there; it reads TMPDIR once
         from mlx_qwen3_tts import Qwen3TTS
         from mlx_qwen3_tts.codec.layers import CausalConv1d
         from mlx_qwen3_tts.evaluation.op_count import fast_functions_as_one_node
 
         if args.as_metal:
-            # Before the model is loaded, which decides how its convolutions are computed.
+            # Loading the model decides how its convolutions are computed, so the patch comes first.
             stack.enter_context(mock.patch.object(CausalConv1d, "fused", lambda self: self))
         tts = Qwen3TTS.from_pretrained(args.model, args.dtype)
         if args.as_metal:

@@ -1,9 +1,9 @@
-"""What the length of a speech costs: codec time per frame early and late, and peak memory, short against long.
+"""Measure the cost of long speech: codec time per frame early and late, and the peak memory of short and long speech.
 
     python -m benchmarks.length [--model DIRECTORY]
 
-Each length runs in a process of its own. The default model is a miniature of random weights that never ends by itself.
-Times are of the processor, not of the wall, so that a busy machine shows in them less.
+Each length runs in a new process. The default model is a random miniature that never ends by itself. Times are CPU
+times, not wall-clock times, so that a busy machine affects them less.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from mlx_qwen3_tts.models.cache import capacity_for
 ROOT = Path(__file__).parents[1]
 LENGTHS = (200, 2000)
 CHUNK = 4  # frames
-AROUND = 12  # chunks on either side of a frame whose median time is that frame's
+AROUND = 12  # chunks on either side of a frame; their median time counts as the time of that frame
 
 
 def measure(model: str, frames: int) -> dict[str, float]:
-    """Stream `frames` frames: the codec's milliseconds per frame around frames 100 and 2,000, and memory in MB."""
+    """Stream `frames` frames; return the codec's milliseconds per frame early and late, and memory in MB."""
     tts = Qwen3TTS.from_pretrained(model)
     decode = tts.codec.decode_async
     times: list[float] = []
@@ -49,7 +49,7 @@ def measure(model: str, frames: int) -> dict[str, float]:
     *_, last = tts.stream("Hello", seed=1, max_frames=frames, stop_runaway=False, chunk_frames=[CHUNK])
     config = tts.config.talker_config
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    # Of the talker's keys and values: the prompt has some 30 positions here, and the buffers grow by doubling.
+    # Size of the talker's keys and values: the prompt has about 30 positions, and the buffers grow by doubling.
     reserved = capacity_for(frames + 30) * width * tts.talker.dtype.size
     at = {frame: times[max(0, frame // CHUNK - AROUND) : frame // CHUNK + AROUND] for frame in (100, frames)}
     return {

@@ -1,10 +1,10 @@
-"""Which parts of the model suffer most from few bits: KL divergence of the outputs, at released depth, random weights.
+"""Measure which parts of the model lose most with few bits: KL divergence at the released depth with random weights.
 
 usage: python -m benchmarks.sensitivity [--frames N] [--bits N ...] [--seed N]
 
-One part after the other is quantized (and dequantized again: the same numbers, multiplied faster on a CPU), the rest
-stays float32. Frames of random codes are teacher-forced. Prints a table and one line of JSON. Random weights tell how
-rounding travels through depth and shape, not how trained weights spread it: `mlx-qwen3-tts evaluate` is for those.
+One part at a time is quantized (and dequantized again, which gives the same numbers and is faster on a CPU); the rest
+stays float32. Frames of random codes are teacher-forced. Prints a table and one line of JSON. Random weights show how
+rounding propagates through depth and shape, but not how it affects trained weights (see `mlx-qwen3-tts evaluate`).
 """
 
 import argparse
@@ -45,7 +45,7 @@ def random_network(seed: int) -> Network:
             drawn[name] = 1 + 0.2 * noise if "norm" in name else 0.1 * noise
         elif "embedding" in name:
             drawn[name] = noise
-        else:  # the heads' logits lie apart as a trained model's do
+        else:  # the heads' logits spread like those of a trained model
             drawn[name] = noise * (4.0 if "head" in name else 1.0) * parameter.shape[-1] ** -0.5
         mx.eval(drawn[name])
     network.update(tree_unflatten(list(drawn.items())))
@@ -53,7 +53,7 @@ def random_network(seed: int) -> Network:
 
 
 def outputs(talker: Talker, ids: mx.array, codes: mx.array) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of codebook 0 [frames, vocab] and of the others [frames, 15, codes]."""
+    """Return log-probabilities of codebook 0 [frames, vocab] and of the others [frames, 15, codes]."""
     text = talker.embed_text(ids)
     spoken = talker.embed_frames(codes) + text[:, -1:]
     hidden = talker_hidden_states(talker, mx.concatenate([text, spoken[:, :-1]], axis=1))[0, -codes.shape[1] :]

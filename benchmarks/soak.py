@@ -1,11 +1,11 @@
-"""Soak: hundreds of requests of every kind against one model, and what they leave behind.
+"""Soak test: run hundreds of requests of every kind against one model and check what they leave behind.
 
     python -m benchmarks.soak [--requests 200] [--model demo-base] [--seed 0]
 
-Random modes, lengths, chunk sizes, cancellations and errors, one after the other and from several threads. After each
-request MLX's active memory must be within 1% of what it was after the warm-up, at the end no thread and no file handle
-may be left, and a request made at the start must give the same codes again. One JSON line at the end; exit code 1 if
-a bar was missed.
+Requests have random modes, lengths, chunk sizes, cancellations and errors, and run sequentially and from several
+threads. After each request MLX's active memory must be within 1% of its value after the warm-up. At the end no thread
+and no file handle may be left over, and the request made at the start must give the same codes again. The last line of
+output is JSON; the exit code is 1 if a check fails.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WARM_UP = 2  # rounds through all kinds
 
 
 class LostSource(Exception):
-    """What a text's source raises here."""
+    """Raised by the text sources of this benchmark."""
 
 
 def text(rng: random.Random) -> str:
@@ -126,20 +126,20 @@ KINDS: list[Callable] = [
 
 
 def handles() -> int | None:
-    """Return the number of open file handles of this process, if the system tells."""
+    """Return the number of open file handles of this process, if the system reports it."""
     return next((len(os.listdir(place)) for place in ("/proc/self/fd", "/dev/fd") if os.path.isdir(place)), None)
 
 
 def settled() -> int:
-    """The active memory, once the MLX thread has done all that was asked of it."""
+    """Return the active memory after the MLX thread has finished all queued jobs."""
     gc.collect()
     MLX_THREAD.run(mx.synchronize)
     return mx.get_active_memory()
 
 
 def soak(model: str, requests: int, seed: int) -> dict:
-    """Run the requests; what they were and what they left behind."""
-    others = settled()  # what else the process holds: the model's own memory is what counts
+    """Run the requests; return what ran and what was left behind."""
+    others = settled()  # the limit is relative to the model's own memory, so subtract the rest
     rng, tts = random.Random(seed), Qwen3TTS.from_pretrained(model)
     sound = 0.1 * np.random.RandomState(seed).standard_normal(48000).astype(np.float32)
     voices = [tts.clone_voice((sound, 24000)), tts.clone_voice((sound, 24000), "hello there, this is a voice")]
@@ -172,7 +172,7 @@ def soak(model: str, requests: int, seed: int) -> dict:
 
 
 def passed(report: dict) -> bool:
-    """Whether nothing was left behind and nothing failed."""
+    """Return whether nothing failed and nothing was left behind."""
     return (
         not report["failures"]
         and report["memory_furthest_percent"] <= 1

@@ -83,7 +83,8 @@ def _check_voice(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
     elif voice is not None and kind == "voice_design":
         raise RequestError(
             f"this VoiceDesign model has no preset voices: describe one with instruct, or use "
-            f"{MODEL_NAMES['custom_voice']}"
+            f"{MODEL_NAMES['custom_voice']}",
+            "instruct",
         )
     elif voice is not None:
         speaker_name(voice, config)
@@ -92,11 +93,14 @@ def _check_voice(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
 def _check_instruct(instruct: str | None, config: ModelConfig) -> None:
     kind = config.tts_model_type
     if kind == "voice_design" and instruct is None:
-        raise RequestError("a VoiceDesign model needs instruct: describe the voice, as in 'a calm, deep male voice'")
+        message = "a VoiceDesign model needs instruct: describe the voice, as in 'a calm, deep male voice'"
+        raise RequestError(message, "instruct")
     if instruct and kind == "custom_voice" and config.tts_model_size == "0b6":
-        raise RequestError("the 0.6B CustomVoice model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")
+        message = "the 0.6B CustomVoice model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice"
+        raise RequestError(message, "instruct")
     if instruct and kind == "base":
-        raise RequestError("a Base model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")
+        message = "a Base model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice"
+        raise RequestError(message, "instruct")
 
 
 def _check_clone(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> None:
@@ -134,13 +138,14 @@ def check_reference(text: str | None, trim: bool, tail: float, max_seconds: floa
             raise RequestError("the reference text is empty: give what the clip says, or leave it out")
         check_text("the reference text", text)
     if not isinstance(trim, bool):
-        raise RequestError(f"trim must be True or False, not {trim!r}")
+        raise RequestError(f"trim must be True or False, not {trim!r}", "trim")
     if not is_number(max_seconds) or not 0 < max_seconds < float("inf"):
-        raise RequestError(f"max_seconds must be a number of seconds above 0, not {max_seconds!r}")
+        message = f"max_seconds must be a number of seconds above 0, not {max_seconds!r}"
+        raise RequestError(message, "max_seconds")
     if not is_number(tail) or not 0 <= tail <= max_seconds:
-        raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}")
+        raise RequestError(f"tail must be from 0 to {max_seconds:g} seconds, not {tail!r}", "tail")
     if tail and text is None:
-        raise RequestError("tail has no effect without a transcript: give the text, or leave it out")
+        raise RequestError("tail has no effect without a transcript: give the text, or leave it out", "tail")
 
 
 def requests_for(

@@ -8,15 +8,25 @@
                    ├─ ConversionError   a conversion that is invalid or has failed
                    ├─ PlaybackError     audio that cannot be played
                    └─ GenerationError   a computation without usable results
+                      └─ BatchError     some requests of a batch have failed
 
 Each message is one line: what is wrong, then what to do. The command line prints it and exits with 1.
 """
+
+from typing import Any
 
 MAX_MESSAGE = 600  # characters: a message may quote a damaged file
 
 
 class Qwen3TTSError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package.
+
+    arguments: the Python arguments in the message; the command line shows their flags instead (cli/flags.py).
+    """
+
+    def __init__(self, message: str, *arguments: str) -> None:
+        super().__init__(message)
+        self.arguments = arguments
 
     def __str__(self) -> str:
         """Return the message as one printable line of limited length, whatever it quotes."""
@@ -57,6 +67,21 @@ class PlaybackError(Qwen3TTSError):
 
 class GenerationError(Qwen3TTSError):
     """A computation whose results are not finite."""
+
+
+class BatchError(GenerationError):
+    """Some requests of a batch failed, while the others went on to their ends.
+
+    errors: the error of each request that failed, by its index. results: of all requests of `synthesize_batch`, None
+    for those that failed.
+    """
+
+    def __init__(self, errors: dict[int, Exception], results: list[Any] | None = None) -> None:
+        index, first = next(iter(errors.items()))
+        others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"request {index} failed: {first}{others}")
+        self.errors = errors
+        self.results = results
 
 
 class VoiceError(Qwen3TTSError):

@@ -1,4 +1,4 @@
-"""Model names: a path, an id of the Hugging Face Hub, or a built-in checkpoint, to a directory."""
+"""Resolve a model name (path, hub id or built-in) to a directory."""
 
 import os
 import re
@@ -26,7 +26,7 @@ FILES = (
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MAX_HUB_ID = 96  # characters, by the hub's own rule
-OTHER_MODEL = "name a local directory, or pass model='demo'"
+OTHER_MODEL = "name a local directory, or 'demo'"
 
 
 @contextmanager
@@ -61,9 +61,10 @@ def resolve(
 
 def _check_revision(name: str, revision: str, is_local: bool) -> None:
     if is_local:
-        raise RequestError(f"{name} is not a model of the hub and has no revisions; leave revision out")
+        raise RequestError(f"{name} is not a model of the hub and has no revisions; leave revision out", "revision")
     if not isinstance(revision, str) or not revision.strip():
-        raise RequestError(f"revision must be the name of a branch or tag, or a commit, not {revision!r}")
+        message = f"revision must be the name of a branch or tag, or a commit, not {revision!r}"
+        raise RequestError(message, "revision")
 
 
 def _download(hub_id: str, progress: bool, files: Sequence[str], revision: str | None) -> Path:

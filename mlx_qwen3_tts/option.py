@@ -40,23 +40,23 @@ def string(description: str) -> Any:
 
 
 def whole_number(description: str, minimum: int, maximum: int, note: str = "") -> Any:
-    """Return the field of an optional integer; `note` completes its rule."""
+    """Return the field of an optional integer; `note` follows its rule in an error."""
 
     def check(name: str, value: Any) -> None:
         if not is_number(value, Integral) or not minimum <= value <= maximum:
-            raise invalid(name, f"a whole number from {minimum} to {maximum}{note}", value)
+            raise invalid(name, f"a whole number from {minimum} to {maximum}", value, note)
 
     return field(default=None, metadata={"option": Option(description, check, int, metavar="N")})
 
 
 def number(description: str, minimum: float, maximum: float, note: str = "", above: bool = False) -> Any:
-    """Return the field of an optional number; `above` excludes the minimum, `note` completes its rule."""
+    """Return the field of an optional number; `above` excludes the minimum; `note`: as above."""
 
     def check(name: str, value: Any) -> None:
         in_range = is_number(value) and (minimum < value if above else minimum <= value) and value <= maximum
         if not in_range:
             rule = f"above {minimum:g} and at most {maximum:g}" if above else f"from {minimum:g} to {maximum:g}"
-            raise invalid(name, f"a number {rule}{note}", value)
+            raise invalid(name, f"a number {rule}", value, note)
 
     return field(default=None, metadata={"option": Option(description, check, float, metavar="N")})
 
@@ -75,7 +75,7 @@ def check_string(name: str, value: Any) -> None:
     """Raise RequestError for a value that is not a string of Unicode text."""
     if not isinstance(value, str):
         raise invalid(name, "a string", value)
-    check_text(name, value)
+    check_text(name, value, name)
 
 
 def is_number(value: object, kind: type = Real) -> bool:
@@ -83,12 +83,12 @@ def is_number(value: object, kind: type = Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def invalid(name: str, rule: str, value: object) -> RequestError:
-    """Return the error for a value that breaks a rule."""
+def invalid(name: str, rule: str, value: object, note: str = "") -> RequestError:
+    """Return the error for a value that breaks the rule of the argument `name`; `note` is added to it."""
     shown = repr(value)
     if len(shown) > 80:
         shown = f"{shown[:77]}..."
-    return RequestError(f"{name} must be {rule}, not {shown}")
+    return RequestError(f"{name} must be {rule}, not {shown}{note}", name)
 
 
 def options_of(kind: type) -> Iterator[tuple[str, Option]]:

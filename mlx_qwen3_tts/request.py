@@ -3,7 +3,7 @@
 The values are checked when an instance is made. What depends on the model is checked in capabilities.py.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -58,17 +58,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_options(Sampling, vars(self))
-        self._check_effect(self.do_sample, self.subtalker_dosample, "off")
+        for name, draw in self._without_effect(self.do_sample, self.subtalker_dosample):
+            raise RequestError(f"{name} has no effect with {draw}=False; leave one out", name, draw)
 
-    def _check_effect(self, do_sample: bool | None, subtalker_dosample: bool | None, state: str) -> None:
-        """Raise RequestError for an option of a draw that is switched off; None is not known yet."""
+    def _without_effect(self, do_sample: bool | None, subtalker_dosample: bool | None) -> Iterator[tuple[str, str]]:
+        """Yield each given option of a draw that is switched off, and the draw's switch; None is not known yet."""
         switches = (("do_sample", do_sample, ""), ("subtalker_dosample", subtalker_dosample, "subtalker_"))
-        for switch_name, value, prefix in switches:
+        for draw, value, prefix in switches:
             for name in (f"{prefix}temperature", f"{prefix}top_k", f"{prefix}top_p"):
                 if value is False and getattr(self, name) is not None:
-                    raise RequestError(
-                        f"{name} has no effect while {switch_name} is {state}; switch it on, or leave {name} out"
-                    )
+                    yield name, draw
 
     def resolve(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return a checkpoint's generation_config.json with these options in place of its own.
@@ -79,7 +78,13 @@ class Sampling:
         # Numbers of other libraries become Python's own.
         given = {name: type(getattr(defaults, name))(value) for name, value in given.items()}
         resolved = replace(defaults, **given)
-        self._check_effect(resolved.do_sample, resolved.subtalker_dosample, "off by this checkpoint's default")
+        for name, draw in self._without_effect(resolved.do_sample, resolved.subtalker_dosample):
+            raise RequestError(
+                f"{name} has no effect: this checkpoint's default is {draw}=False; pass {draw}=True, or leave {name} "
+                "out",
+                name,
+                draw,
+            )
         return resolved
 
 
@@ -119,7 +124,7 @@ def _check_chunk_frames(name: str, value: Any) -> None:
 
 
 def _parse_chunk_frames(text: str) -> tuple[int, ...]:
-    """Parse "1,1,2". Raises ValueError."""
+    """Parse "1,1,2". Raises ValueError for anything but numbers above 0."""
     sizes = tuple(int(part) for part in text.split(","))
     if min(sizes) < 1:
         raise ValueError(text)
@@ -138,7 +143,7 @@ class Request:
     instruct: how to speak (CustomVoice 1.7B), or a description of the voice (VoiceDesign, which requires it).
     seed: the same seed gives the same audio on the same machine; None draws one, which the result names.
     sampling: see Sampling.
-    max_frames: the most frames of 80 ms; None takes the checkpoint's limit, and the text's frame budget.
+    max_frames: maximum number of frames (80 ms each); None takes the checkpoint's limit, and the text's frame budget.
     non_streaming_mode: True puts the whole text before the first frame, False feeds one text token a frame; None takes
     True for a string and False for an iterable.
     frames_per_token: of the frame budget, which is 250 frames and this many for each token of the text; None takes 12.
@@ -161,7 +166,7 @@ class Request:
     instruct: str | None = string("how to speak, or a description of the voice (VoiceDesign)")
     seed: int | None = whole_number("the same seed gives the same audio", 0, MAX_SEED)
     sampling: Sampling = field(default=DEFAULTS, metadata={"option": Option("sampling options", _check_sampling)})
-    max_frames: int | None = whole_number("the most frames of 80 ms, for all of the text", 1, 2**31 - 1)
+    max_frames: int | None = whole_number("maximum number of frames (80 ms each), for all of the text", 1, 2**31 - 1)
     non_streaming_mode: bool | None = switch(
         "put the whole text before the first frame (default), or feed one text token a frame (default for -)"
     )
@@ -194,10 +199,12 @@ class Request:
     def __post_init__(self) -> None:
         check_options(Request, vars(self))
         if self.frames_per_token is not None and self.max_frames is not None:
-            raise RequestError("frames_per_token has no effect if max_frames is given; leave one out")
+            message = "frames_per_token has no effect if max_frames is given; leave one out"
+            raise RequestError(message, "frames_per_token", "max_frames")
         for name in ("frames_per_token", "max_silence"):
             if getattr(self, name) is not None and not self.stop_runaway:
-                raise RequestError(f"{name} has no effect while stop_runaway is off; leave one out")
+                message = f"{name} has no effect with stop_runaway=False; leave one out"
+                raise RequestError(message, name, "stop_runaway")
 
     @property
     def chunk_sizes(self) -> Sequence[int]:

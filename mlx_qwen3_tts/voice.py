@@ -128,7 +128,7 @@ def _invalid_content(path: Path) -> VoiceError:
 def _check_file(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Raise VoiceError for a safetensors file that is not a valid voice file."""
     if metadata.get("format") != VOICE_FORMAT:
-        raise VoiceError(f"{path} is not a voice file; make one with clone_voice")
+        raise VoiceError(f"{path} is not a voice file; make one with clone_voice", "clone_voice")
     version = metadata.get("version")
     if version != str(VOICE_VERSION):
         raise VoiceError(

@@ -1,1 +1,1 @@
-"""One file for each source file; `support` has what they share, `reference` makes golden data."""
+"""One test file per subject; `support` has shared helpers, and `reference` generates golden data."""

@@ -1,6 +1,6 @@
-"""Fixtures: the checkpoints that the golden data were made on, the demos, a spy, and the command line.
+"""Fixtures: the checkpoints of the golden data, the demos, a spy, and the command line.
 
-Everything here runs on MLX's CPU device, where equality is exact on every platform; test_gpu.py alone uses a GPU.
+All tests run on MLX's CPU device, on which equality is exact on every platform; only test_gpu.py uses a GPU.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.support import checkpoints
 from tests.support.engine import HAS_GPU
 from tests.support.golden import CloneGolden, Golden, read_golden
 
-# MLX reads it at its first operation on a GPU, which is one of test_gpu.py.
+# MLX reads it at its first GPU operation, which is in test_gpu.py.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 
@@ -26,14 +26,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what compares with golden data, which `make parity` makes anew."""
+    """Mark the tests that compare with golden data, which `make parity` regenerates."""
     for item in items:
         if {"golden", "cloning"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.parity)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """State which float32 test_gpu.py ran with."""
+    """Report the float32 precision of test_gpu.py."""
     if HAS_GPU:
         used = "TF32" if tf32_is_on() else "full float32"
         terminalreporter.write_line(f"test_gpu.py: {used} (MLX_ENABLE_TF32={os.environ['MLX_ENABLE_TF32']})")
@@ -69,15 +69,15 @@ def demo_base() -> Qwen3TTS:
 
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
-    """A checkpoint directory of this test's own, to be damaged."""
+    """A checkpoint directory that only this test uses and may damage."""
     return checkpoints.write(tmp_path / "checkpoint", "projected")
 
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Watch a function that still does its work: spy(owner, name) returns the list of its calls, (name, arguments).
+    """Record the calls of a function without replacing it: spy(owner, name) returns a list of (name, arguments).
 
-    calls: a list to append to, for the order of calls of several functions.
+    calls: a list to append to, to record the order of calls to several functions.
     """
 
     def watch(owner, name: str, calls: list | None = None) -> list[tuple[str, tuple]]:

@@ -1,4 +1,4 @@
-"""Audio files: formats, writers, and that a file is complete or absent."""
+"""Audio files: formats, writers, and that each file is complete or absent."""
 
 import io
 import os
@@ -46,7 +46,7 @@ def test_unwritable(tmp_path, name, message):
         check_writable(tmp_path / name)
 
 
-def test_name_that_no_file_can_have(tmp_path):
+def test_invalid_file_names(tmp_path):
     for name in ("x" * 300 + ".wav", "a\0.wav"):
         with pytest.raises(AudioError, match="cannot write"):
             check_writable(tmp_path / name)
@@ -60,7 +60,7 @@ def test_write_protected(tmp_path, monkeypatch):
         check_writable(path)
 
 
-def test_links_and_pipes_stay_what_they_are(tmp_path):
+def test_links_and_pipes_are_not_replaced(tmp_path):
     target, link, pipe = tmp_path / "target.wav", tmp_path / "link.wav", tmp_path / "pipe.wav"
     link.symlink_to(target)
     write_audio(link, WAVE, 24000)
@@ -77,7 +77,7 @@ def test_links_and_pipes_stay_what_they_are(tmp_path):
 
 
 def test_undecodable_names(tmp_path):
-    """A name that Python could not decode is still the name of a file."""
+    """A file name that Python cannot decode is accepted."""
     if sys.platform == "darwin":
         pytest.skip("file names are Unicode here")
     path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/a\xff.wav")
@@ -122,7 +122,7 @@ def test_writer_to_a_pipe(tmp_path, suffix, magic):
     writer.close()
     reader.join()
     assert received[0].startswith(magic)
-    # libFLAC cannot seek in a pipe and appends its final header, at which a decoder loses the last block.
+    # libFLAC cannot seek in a pipe and appends its final header, which makes a decoder lose the last block.
     num_samples = len(WAVE) - 4096 if suffix == "flac" else len(WAVE)
     audio, _ = soundfile.read(io.BytesIO(received[0]), frames=num_samples)
     assert len(audio) == num_samples
@@ -149,7 +149,7 @@ class SlowStream(io.RawIOBase):
         return len(data[:7])
 
 
-def test_stream_that_takes_a_part():
+def test_stream_with_partial_writes():
     stream = SlowStream()
     writer = open_writer(stream, 24000)
     writer.write(WAVE[:100])
@@ -158,7 +158,7 @@ def test_stream_that_takes_a_part():
     assert not stream.closed
 
 
-def test_failed_write_keeps_the_audio_before(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_earlier_audio(tmp_path, monkeypatch):
     """The file is completed, an incomplete chunk is cut off, and closing or aborting it later changes nothing."""
     path = tmp_path / "x.wav"
     writer = open_writer(path, 24000)

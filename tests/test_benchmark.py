@@ -1,4 +1,4 @@
-"""`bench`: its figures, its forms of output, and the counter of launches behind one of the figures."""
+"""`bench`: its figures, its output formats, and the launch counter behind one of the figures."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_nodes_are_counted():
     joined = mx.compile(lambda x: mx.sin(x) * 2 + 1)
     assert count_launches(lambda: joined(x))[1] == 1
     assert count_launches(lambda: mx.sin(x) * 2 + 1)[1] == 3
-    assert (mx.fast.rms_norm(x, None, 1e-6) != mx.cummax(x, axis=-1)).any(), "the stand-ins are gone"
+    assert (mx.fast.rms_norm(x, None, 1e-6) != mx.cummax(x, axis=-1)).any(), "the stand-ins are removed"
 
 
 def test_launches_follow_the_rules_of_metal():
@@ -52,7 +52,7 @@ def test_launches_follow_the_rules_of_metal():
     mx.eval(x, position)
     kinds = count_by_kind(lambda: [mx.concatenate([x, x, x]), mx.slice_update(x, x[:, :1] * 2, position, axes=(1,))])
     assert kinds["Concatenate"] == (1, 3), "one copy for each input"
-    assert kinds["DynamicSliceUpdate"] == (1, 2), "the position is a kernel of its own"
+    assert kinds["DynamicSliceUpdate"] == (1, 2), "the position needs a separate kernel"
     assert kinds["Slice"] == (1, 0)
 
 
@@ -95,7 +95,7 @@ def test_launches_of_a_frame(tiny):
     """Talker, text, predictor and sampling at the released depths and in bfloat16, as Metal counts them."""
     assert len(tiny.talker.model.layers) == 28
     assert len(tiny.talker.code_predictor.model.layers) == 5
-    assert "small_to_mtp_projection" in tiny.talker.code_predictor, "as at 1.7B"
+    assert "small_to_mtp_projection" in tiny.talker.code_predictor, "as in the 1.7B model"
     nodes, launches = frame_launches(tiny.engine)
     assert 1000 < launches <= 1310 < nodes
     assert frame_launches(random_model("tiny", "bfloat16", bits=8).engine)[1] <= 1530
@@ -119,7 +119,7 @@ def figures(tmp_path_factory):
 
 
 def test_figures(figures):
-    assert figures["model"] == "my model", "without the directories that lead to it"
+    assert figures["model"] == "my model", "without parent directories"
     assert figures["frames"] == 5
     assert figures["real_time_factor"] * figures["times_real_time"] == pytest.approx(1, rel=1e-2)
     for name in ("talker_ms", "predictor_ms", "sampling_ms", "codec_ms", "graph_building_ms", "warm_first_audio_ms"):
@@ -140,7 +140,7 @@ def test_command(run_cli):
 
 @pytest.fixture
 def measured(figures, monkeypatch):
-    """The figures that `bench` then prints without measuring."""
+    """Figures that `bench` prints instead of measuring."""
     monkeypatch.setattr("mlx_qwen3_tts.cli.bench.measure", lambda _tts, _frames: figures)
     return figures
 
@@ -158,7 +158,7 @@ def cells(row: str) -> list[str]:
 
 
 def test_share(run_cli, measured):
-    """One row of the table and one line of JSON, and nothing else on standard output."""
+    """Standard output has one table row and one line of JSON, and nothing else."""
     code, out, _ = run_cli("bench", "--model", "demo-base", "--share")
     assert code == 0
     row, line = out.splitlines()
@@ -175,7 +175,7 @@ def test_share(run_cli, measured):
 
 
 def test_a_shared_row_stays_one_row(figures):
-    """Whatever a chip or a directory is called."""
+    """The name of a chip or a directory cannot break the row."""
     assert len(cells(share_row(figures | {"chip": "A | B", "model": "a|b"}))) == len(SHARE_COLUMNS)
 
 
@@ -217,7 +217,7 @@ def test_machine_that_mlx_does_not_name(monkeypatch):
 
 
 def test_a_run_without_a_gpu_says_so(run_cli, monkeypatch):
-    """MLX's message on a Mac whose GPU it cannot reach."""
+    """The error is MLX's message on a Mac whose GPU is not accessible."""
 
     def fail(*_args):
         raise RuntimeError(
@@ -248,7 +248,7 @@ def slow_compilation(monkeypatch):
     monkeypatch.setattr(Codec, "decode_async", slow_at_first)
 
 
-class TestCompilationIsInTheColdFigureAlone:
+class TestOnlyTheColdFigureIncludesCompilation:
     def test_bench(self, slow_compilation):
         figures = measure(Qwen3TTS.from_pretrained("demo-random"), 5)
         assert figures["cold_first_audio_ms"] >= 1000 * COMPILATION

@@ -142,7 +142,7 @@ def test_demo(run_cli, tmp_path, monkeypatch):
         (["--top-p", "1.5"], "--top-p"),
         (["--max-frames", "0"], "--max-frames"),
         (["--seed", "-5"], "seed"),
-        (["--greedy", "--temperature", "0.5"], "no effect"),
+        (["--greedy", "--temperature", "0.5"], "exclude"),
         (["--greedy", "--do-sample"], "exclude"),
         (["--model", "no/such/place"], "neither a directory nor a hub id"),
         (["-o", "x.aac"], "must end in"),
@@ -166,7 +166,7 @@ def test_output_is_checked_before_the_model_is_loaded(run_cli, monkeypatch):
     assert "cannot write" in error_of(run_cli("say", "Hello", "-o", "/no/such/directory/x.wav"))
 
 
-def test_the_end_of_a_line_is_no_text(tmp_path):
+def test_line_ends_are_not_text(tmp_path):
     argv = ("--model", "demo-random", "--seed", 1, "--max-frames", 2, "-o", "-")
     plain = subprocess.run(spawn("say", "Hello.", "--no-non-streaming-mode", *argv), capture_output=True)
     piped = subprocess.run(spawn("say", "-", *argv), capture_output=True, input="\ufeffHello.\r\n".encode())
@@ -175,7 +175,7 @@ def test_the_end_of_a_line_is_no_text(tmp_path):
 
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 @pytest.mark.parametrize("command", ["voices", "say Hi --max-frames 2 -o -"])
-def test_standard_output_that_takes_nothing(command, redirect):
+def test_unwritable_standard_output(command, redirect):
     if redirect == ">/dev/full" and not os.path.exists("/dev/full"):
         pytest.skip("there is no such device here")
     line = shlex.join(spawn()) + f" {command} --model demo-random {redirect}"
@@ -185,7 +185,7 @@ def test_standard_output_that_takes_nothing(command, redirect):
     assert "mlx-qwen3-tts: error: " in process.stderr.splitlines()[-1]
 
 
-def test_standard_input_that_is_closed():
+def test_closed_standard_input():
     process = subprocess.run(
         ["bash", "-c", shlex.join(spawn("say", "-", "--model", "demo-random")) + " <&-"], capture_output=True
     )
@@ -209,7 +209,7 @@ def test_non_text_standard_input():
 
 @pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] Attempting to\nallocate"), MemoryError()])
 def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
-    """If the memory runs out in the middle, the audio so far is kept, as after any error."""
+    """If memory runs out during generation, the audio so far is kept, as after any error."""
     decode, calls = Codec.decode_async, []
 
     def full(codec, codes, state=None):
@@ -218,7 +218,7 @@ def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
             raise error
         return decode(codec, codes, state)
 
-    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda tts: None)  # which decodes as well
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda tts: None)  # it would also decode
     monkeypatch.setattr(Codec, "decode_async", full)
     path = tmp_path / "a.wav"
     argv = ("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 9, "-o", path)
@@ -245,7 +245,7 @@ def test_usage(run_cli, argv):
 
 @pytest.mark.parametrize("seconds", [0.2, 0.6, None])
 def test_interrupt(checkpoint, tmp_path, seconds):
-    """Ctrl-C ends at once, quietly, and leaves no file: while modules or the model are loaded, and in the speech."""
+    """Ctrl-C exits at once without output or files, while modules or the model load and during speech."""
     directory = tmp_path / "out"
     directory.mkdir()
     command = spawn("say", "Hello", "--model", checkpoint, "--seed", 1, "--no-stop-runaway", "-o", directory / "a.wav")
@@ -256,7 +256,7 @@ def test_interrupt(checkpoint, tmp_path, seconds):
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
-    # While modules are imported there is nothing to clean up, and the signal itself is the end: a shell shows 130, too.
+    # While modules are imported there is nothing to clean up, and the signal ends the process: a shell also shows 130.
     assert process.wait() in ((130, -signal.SIGINT) if seconds else (130,))
     assert time.monotonic() - sent < 2
     assert b"Traceback" not in err
@@ -271,7 +271,7 @@ def test_termination_leaves_no_file(checkpoint, tmp_path):
     deadline = time.monotonic() + 60
     while not list(directory.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert list(directory.iterdir()), "the file that grows"
+    assert list(directory.iterdir()), "no partial file appeared"
     process.send_signal(signal.SIGTERM)
     err = process.stderr.read()
     assert process.wait() == 128 + signal.SIGTERM
@@ -279,8 +279,8 @@ def test_termination_leaves_no_file(checkpoint, tmp_path):
     assert list(directory.iterdir()) == []
 
 
-def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_path):
-    """If there is neither a loudspeaker nor such a voice."""
+def test_the_fallback_file_is_announced_only_for_a_valid_voice(run_cli, monkeypatch, tmp_path):
+    """Without a loudspeaker, the fallback file is not mentioned if the voice is unknown."""
     from mlx_qwen3_tts.errors import PlaybackError
 
     def none(device):
@@ -294,7 +294,7 @@ def test_no_word_of_a_file_before_the_voice_is_known(run_cli, monkeypatch, tmp_p
     assert "there is no device: the speech goes to speech.wav" in err
 
 
-def test_reader_that_leaves():
+def test_reader_closes_the_pipe():
     process = subprocess.Popen(
         spawn("say", "Hello", "--model", "demo-random", "--max-frames", 60, "-o", "-"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -307,7 +307,7 @@ def test_reader_that_leaves():
 
 
 @pytest.mark.skipif(mx.metal.is_available() or mx.cuda.is_available(), reason="a GPU's compiler comes with MLX")
-def test_without_a_compiler_the_plain_path_is_used_and_said(tmp_path):
+def test_without_a_compiler_the_plain_path_is_used_and_reported(tmp_path):
     command = [*spawn("say", "Hello", "--model", "demo", "--seed", 3, "--max-frames", 4, "-o"), tmp_path / "a.wav"]
     plain = os.environ | {"PATH": "/nowhere", "TMPDIR": str(tmp_path)}  # compiled functions are kept in TMPDIR
     done = subprocess.run(command, env=plain, capture_output=True, text=True)

@@ -36,7 +36,7 @@ def long_decode(tmp_path_factory):
 
 
 def decode_in(sizes: Iterator[int], decoder, codes: mx.array) -> mx.array:
-    """The frames in chunks of `sizes`."""
+    """Decode the frames in chunks of `sizes`."""
     state, chunks, start = None, [], 0
     while start < codes.shape[1]:
         size = next(sizes)
@@ -56,7 +56,7 @@ def test_chunks_equal_the_whole(long_decode, size):
 
 
 def test_a_state_is_never_changed(long_decode):
-    """It can be kept, used twice, and two signals can be decoded in turn."""
+    """A state can be kept and reused, and two signals can be decoded alternately."""
     decoder, codes, whole = long_decode
     _, state = decoder(codes[:, :80])
     other, _ = decoder(codes[:, 150:160], state)
@@ -77,7 +77,7 @@ def test_state_is_of_constant_size(long_decode):
 
 
 def test_a_layer_sees_72_frames():
-    """Its own and the 71 before: what is further back changes nothing, whole or in chunks."""
+    """It sees its own frame and the 71 before it; earlier frames change nothing, whole or in chunks."""
     layer = SlidingAttention(16, 2, 2, 8, 10000.0, window=72)
     x = mx.random.normal((1, 200, 16), key=mx.random.key(0))
     far, near = (
@@ -93,7 +93,7 @@ def test_a_layer_sees_72_frames():
         assert mx.abs(last(near) - last(x)).max().item() > 1e-3
 
 
-def test_frames_change_nothing_before_them(golden):
+def test_frames_do_not_affect_earlier_ones(golden):
     codec = golden.models["custom_voice"].codec
     codes = golden["codec-200.codes"][0]
     changed = codes.copy()

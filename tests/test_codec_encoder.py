@@ -8,74 +8,38 @@ from mlx_qwen3_tts import AudioError
 from mlx_qwen3_tts.audio.read import resample
 from mlx_qwen3_tts.codec.encoder import CodecEncoder
 from tests.support import sounds
+from tests.support.codes import compare_codes
 from tests.support.engine import on_mlx_thread
 from tests.support.golden import SHARED
-from tests.support.tolerances import CODE_AGREEMENT, CODE_TIE, CODEC, ROUND_TRIP, relative_l2
-
-
-def features(tts, audio: np.ndarray) -> mx.array:
-    """What the quantizer sees [1, frames, hidden]."""
-    encoder = tts.codec.network.encoder
-    return encoder.downsample(encoder.encoder_transformer(encoder.features(mx.array(audio)[None])[0]))[0]
-
-
-def compare(tts, audio: np.ndarray, expected: np.ndarray) -> int:
-    """Assert that our codes are the official ones except for ties; return how many choices differ.
-
-    Each codebook quantizes what the ones before it left over, so one tie changes all later codes of its frame. Here the
-    left-over is computed from the official codes, and each single choice is compared.
-    """
-    found = tts.codec.encode(audio, 24000)
-    assert found.shape == expected.shape
-    assert found.dtype == np.int32
-    return on_mlx_thread(tts, differing, tts, audio, expected)
-
-
-def differing(tts, audio: np.ndarray, expected: np.ndarray) -> int:
-    quantizer, x = tts.codec.network.encoder.quantizer, features(tts, audio)
-    groups = [
-        (quantizer.semantic_residual_vector_quantizer, [0]),
-        (quantizer.acoustic_residual_vector_quantizer, range(1, 16)),
-    ]
-    differences = 0
-    for group, indices in groups:
-        residual = np.array(x[0] @ group.input_proj.weight[:, 0, :].T, np.float64)
-        for layer, index in zip(group.layers, indices, strict=False):
-            table = np.array(layer.codebook.weight, np.float64)
-            distance = np.sqrt(((residual[:, None] - table[None]) ** 2).sum(-1))  # [frames, codes]
-            official = distance[np.arange(len(residual)), expected[:, index]]
-            assert (official <= distance.min(axis=1) * (1 + CODE_TIE)).all(), index
-            differences += int((distance.argmin(axis=1) != expected[:, index]).sum())
-            residual = residual - table[expected[:, index]]
-    return differences
+from tests.support.tolerances import CODE_AGREEMENT, CODEC, ROUND_TRIP, relative_l2
 
 
 @pytest.mark.parametrize("length", sounds.LENGTHS)
 def test_lengths(cloning, length):
     expected = cloning[f"length-{length}.codes"]
     assert len(expected) == -(-length // 1920)
-    assert compare(cloning.tts, sounds.speech(2.0)[5000 : 5000 + length], expected) == 0
+    assert compare_codes(cloning.tts, sounds.speech(2.0)[5000 : 5000 + length], expected) == 0
 
 
 def test_500_frames(cloning):
     expected = cloning["frames-500.codes"]
     assert expected.shape == (500, 16)
-    assert np.median([len(np.unique(column)) for column in expected.T]) >= 30, "varied enough to tell"
-    assert compare(cloning.tts, sounds.long(40), expected) <= (1 - CODE_AGREEMENT) * expected.size
+    assert np.median([len(np.unique(column)) for column in expected.T]) >= 30, "the codes are varied enough"
+    assert compare_codes(cloning.tts, sounds.long(40), expected) <= (1 - CODE_AGREEMENT) * expected.size
 
 
 def test_one_minute(cloning):
-    """Far beyond 250 positions of 25 Hz: the configured window is not applied by the official run."""
+    """The clip is far longer than the configured window of 250 positions, which the official code does not apply."""
     expected = cloning["minute.codes"]
     assert expected.shape == (750, 16)
-    assert compare(cloning.tts, sounds.long(60), expected) <= 3, "single ties among 12,000 choices"
+    assert compare_codes(cloning.tts, sounds.long(60), expected) <= 3, "only a few ties in 12,000 choices"
 
 
 def test_clips(cloning):
     for name, (wave, rate) in cloning.clips().items():
         expected = cloning[f"clip-{name}.codes"]
         if len(expected) < 100:
-            assert compare(cloning.tts, resample(wave, rate, 24000), expected) <= 1, name
+            assert compare_codes(cloning.tts, resample(wave, rate, 24000), expected) <= 1, name
         np.testing.assert_array_equal(cloning.tts.codec.encode(wave, rate).shape, expected.shape)
 
 
@@ -86,7 +50,7 @@ BLOCK = 2 * 1920
     "length", [1, 1919, 1920, 1921, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK + 777, 9 * BLOCK]
 )
 def test_blocks_equal_the_whole(cloning, monkeypatch, spy, length):
-    """Across the borders of blocks, and if the last one is shorter than the convolutions reach."""
+    """Also at block boundaries, and if the last block is shorter than the context of the convolutions."""
     tts, audio = cloning.tts, sounds.long(2)[:length]
     monkeypatch.setattr("mlx_qwen3_tts.codec.codec.ENCODE_FRAMES", BLOCK // 1920)
     blocks = spy(CodecEncoder, "features")
@@ -105,8 +69,8 @@ def test_blocks_equal_the_whole(cloning, monkeypatch, spy, length):
     np.testing.assert_array_equal(codes, expected_codes)
 
 
-def test_a_long_clip_needs_no_more_memory(demo_base, monkeypatch):
-    """Up to the transformer, which needs the whole clip but sees 25 steps in place of 24,000 samples."""
+def test_memory_does_not_grow_with_the_clip(demo_base, monkeypatch):
+    """This holds up to the transformer, which needs the whole clip but has 25 steps instead of 24,000 samples."""
     monkeypatch.setattr("mlx_qwen3_tts.codec.codec.ENCODE_FRAMES", 4)
     quantize, peaks = CodecEncoder.quantize, []
 
@@ -120,7 +84,7 @@ def test_a_long_clip_needs_no_more_memory(demo_base, monkeypatch):
         mx.reset_peak_memory()
         demo_base.codec.encode(sounds.long(seconds), 24000)
     short, long = peaks
-    assert long < 2 * short, "five times as long"
+    assert long < 2 * short, "the clip is five times as long"
 
 
 def test_round_trip(cloning):

@@ -59,8 +59,8 @@ def test_other_models_have_no_speaker_encoder(checkpoint):
     assert [one.stage for one in compare_devices(checkpoint, CPU, CPU)] == STAGES[:-1]
 
 
-def test_half_precision_is_near(base):
-    """bfloat16 differs, by less than its bar and by more than rounding in float32."""
+def test_half_precision_is_close(base):
+    """bfloat16 differs by less than its tolerance, and by more than float32 rounding."""
     found = list(compare_devices(base, CPU, CPU, ("bfloat16",)))
     assert [one.stage for one in found] == [stage for stage in STAGES if not stage.startswith("codec")]
     assert all(one.passed and one.bar == HALF for one in found)
@@ -95,7 +95,7 @@ def test_an_error_shows_in_its_own_stage(base, reference, part, stages):
     assert ("talker step" in found) == ("talker step" in stages or "text_projection" in part)
 
 
-def test_numbers_that_are_not_finite_fail(reference):
+def test_non_finite_values_fail(reference):
     found = {stage: np.full_like(value, np.nan) for stage, value in reference.items()}
     assert failed(reference, found) == STAGES
 
@@ -107,12 +107,12 @@ def test_silence_equals_silence():
 
 
 @pytest.mark.parametrize("setting, bar", [(None, TF32), ("1", TF32), ("0", FLOAT32)])
-def test_the_bar_depends_on_tf32(monkeypatch, setting, bar):
+def test_the_tolerance_depends_on_tf32(monkeypatch, setting, bar):
     monkeypatch.delenv("MLX_ENABLE_TF32", raising=False)
     if setting is not None:
         monkeypatch.setenv("MLX_ENABLE_TF32", setting)
     assert bar_for("float32", mx.Device(mx.gpu)) == bar
-    assert bar_for("float32", CPU) == FLOAT32, "the CPU knows no TF32"
+    assert bar_for("float32", CPU) == FLOAT32, "the CPU has no TF32"
     assert bar_for("bfloat16", mx.Device(mx.gpu)) == HALF
     assert (verify.stream_bar(mx.Device(mx.gpu)) == verify.STREAM_TF32) == (bar == TF32)
     assert verify.stream_bar(CPU) == verify.STREAM_FLOAT32
@@ -130,7 +130,7 @@ def test_a_stream_may_differ_by_rounding():
 
 
 class TestCheck:
-    """verify.check_devices, with the CPU in the GPU's place."""
+    """verify.check_devices, with the CPU in place of the GPU."""
 
     @pytest.fixture
     def as_gpu(self, monkeypatch):

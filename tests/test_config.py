@@ -1,4 +1,4 @@
-"""Configurations: the five released models, and what is refused."""
+"""Configurations: the five released models, and unsupported values."""
 
 import copy
 import json
@@ -147,7 +147,7 @@ SHAPING = {"talker_config.max_position_embeddings", "decoder_config.sliding_wind
 
 @pytest.mark.parametrize("path", fields_of(released.config("1.7B-Base")) + fields_of(released.CODEC))
 def test_every_field_is_required_or_ignored(path):
-    """A key that shapes the computation has no silent default; any other key is not required."""
+    """A key that affects the computation has no silent default; other keys are optional."""
     codec = path in fields_of(released.CODEC) and path not in ("model_type", "architectures")
     kind, config = (CodecConfig, released.CODEC) if codec else (ModelConfig, released.config("1.7B-Base"))
     config = copy.deepcopy(config)
@@ -156,7 +156,7 @@ def test_every_field_is_required_or_ignored(path):
         del parent[key]
     else:
         parent.pop(key)
-    # As the nested objects nest their names, `model_type` inside them is no key of its own.
+    # `model_type` inside a nested object is ignored, because the object's key already names it.
     ignored = (key in IGNORED and path not in SHAPING) or (key == "model_type" and "." in path)
     if ignored:
         from_dict(kind, config, "config.json")

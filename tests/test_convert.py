@@ -1,4 +1,4 @@
-"""Conversion: bit-equal without quantization, equal to mx.quantize with it, and complete or not there at all."""
+"""Conversion: bit-equal without quantization, equal to mx.quantize with it, and complete or absent."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ from tests.support.engine import on_mlx_thread
 from tests.support.process import heed_interrupts, spawn
 
 KINDS = ("custom_voice", "voice_design", "base")
-SCALES_SLACK = 1e-5  # of two ways to sum squares in float32
+SCALES_SLACK = 1e-5  # between two ways to sum squares in float32
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def sources(tmp_path_factory) -> dict[str, Path]:
 
 
 def parameters(directory: Path, dtype: str | None = "bfloat16") -> dict[str, mx.array]:
-    """Return all parameters of a checkpoint by path. dtype: None casts nothing."""
+    """Return all parameters of a checkpoint by path. dtype: None keeps the types."""
     loaded = load_directory(directory, dtype, fused=False)
     result = {f"network.{n}": p for n, p in tree_flatten(loaded.network.parameters())}
     result |= {f"codec.{n}": p for n, p in tree_flatten(loaded.codec.network.parameters())}
-    MLX_THREAD.run(mx.eval, result)  # no other thread can evaluate what was loaded there
+    MLX_THREAD.run(mx.eval, result)  # no other thread can evaluate arrays loaded there
     return result
 
 
@@ -142,7 +142,7 @@ def linear_layers(source: Path) -> dict[str, mx.array]:
 @pytest.mark.parametrize("scales", ["plain", "search"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_quantized_parameters(sources, tmp_path, recipe, scales):
-    """Every layer of every recipe is exactly that of mx.quantize (plain), or of `search`, which is never worse."""
+    """Every layer of every recipe equals the result of mx.quantize (plain), or of `search`, which is never worse."""
     source = sources["custom_voice"]
     done = convert(source, tmp_path / "out", recipe=recipe, scales=scales)
     found, expected, weights = parameters(tmp_path / "out"), parameters(source), linear_layers(source)
@@ -170,7 +170,7 @@ def test_quantized_parameters(sources, tmp_path, recipe, scales):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{"recipe": "mixed-4"}, {"bits": 3, "group_size": 32}])
 def test_every_mode_speaks(sources, tmp_path, kind, options):
-    """Preset, described and cloned voices; fused layers give the same codes as the others."""
+    """Preset, described and cloned voices work, and fused and plain layers give the same codes."""
     convert(sources[kind], tmp_path / "out", **options)
     tts = Qwen3TTS.from_pretrained(tmp_path / "out")
     single = Qwen3TTS("single", Engine.load(tmp_path / "out", None, fused=False))
@@ -204,7 +204,7 @@ def test_shards(sources, tmp_path):
     assert_equal(parameters(tmp_path / "shards"), parameters(tmp_path / "whole"))
 
 
-def test_shards_are_a_source(sources, tmp_path):
+def test_shards_can_be_converted(sources, tmp_path):
     convert(sources["base"], tmp_path / "shards", dtype="bfloat16", shard_size=150_000)
     convert(tmp_path / "shards", tmp_path / "joined", dtype="bfloat16")
     assert_equal(parameters(tmp_path / "joined"), parameters(sources["base"]))
@@ -216,7 +216,7 @@ def test_files_are_valid_safetensors(tmp_path):
     arrays = {name: (mx.arange(int(np.prod(t.shape))) + 1).reshape(t.shape) for name, t in tensors.items()}
     types = {"a": mx.bfloat16, "b": mx.float32, "c": mx.uint32, "d": mx.float16}
     arrays = {name: array.astype(types[name]) for name, array in arrays.items()}
-    arrays["b"] = mx.contiguous(arrays["b"].T).T  # not in the order of its shape
+    arrays["b"] = mx.contiguous(arrays["b"].T).T  # not row-contiguous
     with ShardWriter(tmp_path, tensors, 10**9) as writer:
         for name in ("d", "b", "a", "c"):
             writer.write(name, arrays[name])
@@ -277,7 +277,7 @@ def test_observed_inputs_are_the_layers_inputs(sources):
     np.testing.assert_allclose(np.array(importance), np.square(rows).mean(0), rtol=1e-5)
 
 
-# What must be refused, before anything is written.
+# Conversions that must be refused before anything is written.
 
 
 def refused(source, out, message, **options) -> None:
@@ -321,7 +321,7 @@ def test_quantized_source(sources, tmp_path):
     refused(tmp_path / "small", tmp_path / "out", r"already quantized \(talker.*scales\)", bits=8)
 
 
-def test_values_that_are_not_finite(tmp_path):
+def test_non_finite_values(tmp_path):
     name = "talker.model.layers.1.mlp.up_proj.weight"
     for number, options in (
         (1e6, {"dtype": "float16"}),
@@ -415,7 +415,7 @@ def test_full_disk(sources, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits")
 def test_real_failing_write(sources, tmp_path):
-    """In a process that may not write files above 200 kB."""
+    """The conversion runs in a process that may not write files above 200 kB."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -447,7 +447,7 @@ def test_interruption(sources, tmp_path, monkeypatch):
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
     rename, count = Path.rename, []
 
-    def interrupted_rename(self, target):  # the second one, when the old checkpoint is already put aside
+    def interrupted_rename(self, target):  # the second one, after the old checkpoint has been moved aside
         count.append(target)
         if len(count) == 2:
             raise KeyboardInterrupt
@@ -482,11 +482,11 @@ def test_killed(sources, tmp_path):
     assert left[0].name.startswith(".")
     with pytest.raises(CheckpointError):
         Qwen3TTS.from_pretrained(left[0])
-    convert(sources["custom_voice"], tmp_path / "out", bits=8)  # and does not disturb the next one
+    convert(sources["custom_voice"], tmp_path / "out", bits=8)  # the leftovers do not disturb it
 
 
 def test_ctrl_c(sources, tmp_path):
-    """A real interrupt: exit code 130, nothing is left."""
+    """After a real interrupt the exit code is 130, and nothing is left."""
     code = (
         "import sys, time; import mlx_qwen3_tts.conversion.convert as c; from mlx_qwen3_tts.cli import main\n"
         "def slow(*args): print('now', flush=True); time.sleep(3)\n"
@@ -520,8 +520,8 @@ print(peak() - before)
 """
 
 
-def test_memory_is_that_of_a_few_tensors(tmp_path):
-    """A checkpoint of 310 MB whose largest tensor has 12 MB; its weights are zeros in a file with holes."""
+def test_memory_is_limited_to_a_few_tensors(tmp_path):
+    """The checkpoint has 310 MB, its largest tensor has 12 MB, and the weights are zeros in a sparse file."""
     source = checkpoints.write_wide(tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
     config["talker_config"] |= {"hidden_size": 1024, "intermediate_size": 6144, "num_hidden_layers": 8}
@@ -532,7 +532,7 @@ def test_memory_is_that_of_a_few_tensors(tmp_path):
     assert size > 300e6
     (source / "model.safetensors").unlink()
     with pytest.raises(KeyboardInterrupt), ShardWriter(source, shapes, 10**12):
-        raise KeyboardInterrupt  # leaves a file with a header only
+        raise KeyboardInterrupt  # leaves a file with only a header
     os.truncate(source / "model.safetensors", (source / "model.safetensors").stat().st_size + size)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, source, tmp_path / "out"], check=True, capture_output=True, text=True

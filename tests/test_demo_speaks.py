@@ -1,7 +1,7 @@
-"""The demo speaks: text to sound with independent ears. What random weights cannot show, that the whole makes sense.
+"""The demo is intelligible: an independent recognizer checks all stages together, which random weights cannot show.
 
-pocketsphinx, told nothing but that it will hear times and digits, must hear the words that were asked for. The full
-figures are in the model's card (mlx_qwen3_tts/demo/data/README.md); tools/evaluate_demo.py makes them.
+pocketsphinx, with a grammar of times and digits only, must recognize the requested words. The full figures are in the
+model card (mlx_qwen3_tts/demo/data/README.md); tools/evaluate_demo.py measures them.
 """
 
 import random
@@ -21,12 +21,12 @@ from mlx_qwen3_tts.text.feed import TextFeed
 from tests.support.engine import on_mlx_thread
 
 UTTERANCES = 20
-HEARD = 18  # of 20 at least: the card's figures leave room for one that is not
-BROKEN = 2  # of 4 at most are heard through a break: two of them have the one text layout, two the other
+HEARD = 18  # at least, of 20; the model card's figures allow for one error
+BROKEN = 2  # at most this many of 4 are heard with a broken stage; two of the 4 use each text layout
 LOUDNESS = [
     0.09444, 0.11724, 0.04288, 0.17518, 0.14845, 0.16477, 0.19103, 0.26883, 0.21819, 0.00346,
     0.16300, 0.23563, 0.11225, 0.20893, 0.00519, 0.04717, 0.09067, 0.00472, 0.00361, 0.00101,
-]  # fmt: skip  # of each frame of one sentence, by the talker's and the codec's committed weights
+]  # fmt: skip  # of each frame of one sentence with the committed weights of talker and codec
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
 
@@ -41,16 +41,16 @@ def hear():
 
 
 def cases(count: int, seed: int = 5):
-    """Times and digits, in turn in both voices and both text layouts."""
+    """Yield times and digits, alternating between both voices and both text layouts."""
     rng = random.Random(seed)
     for i in range(count):
         yield random_utterance(rng), {"voice": VOICES[i % 2], "non_streaming_mode": i // 2 % 2 == 0, "seed": i}
 
 
 def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
-    """Count the utterances of which every word is heard.
+    """Count the utterances whose words are all heard.
 
-    Each is cut off at the length of the longest one: a broken model may not end.
+    Each is limited to the length of the longest one, because a broken model may never end.
     """
     heard = 0
     for utterance, how in cases(count):
@@ -60,8 +60,8 @@ def count_heard(tts: Qwen3TTS, hear, count: int, options: Sampling) -> int:
 
 
 @pytest.mark.slow
-def test_ears_understand_the_demo(clock, hear):
-    """With the default sampling; streamed equals one-shot, and each ends by itself."""
+def test_the_recognizer_understands_the_demo(clock, hear):
+    """This holds with default sampling; streamed equals one-shot audio, and each utterance ends by itself."""
     heard = 0
     for utterance, how in cases(UTTERANCES):
         chunks = list(clock.stream(utterance.text, **how))
@@ -83,37 +83,37 @@ def test_sound_is_the_recorded_one(clock):
     np.testing.assert_allclose(loudness(clock), LOUDNESS, rtol=0.01)
 
 
-# --- each stage broken in turn: the ears notice ---
+# --- one broken stage at a time: the recognizer notices ---
 
 
 def break_prompt(tts, monkeypatch):
-    """The text without its end and its first token, as after a slip in the layout."""
+    """Drop the first token and the end of the text, as after a mistake in the layout."""
     take = TextFeed.take_rest
     monkeypatch.setattr(TextFeed, "take_rest", lambda self: take(self)[1:-1])
 
 
 def break_codebook(tts, monkeypatch):
-    """The codec's first codebook, one row off."""
+    """Shift the codec's first codebook by one row."""
     book = tts.codec.network.decoder.quantizer.rvq_first.vq.layers[0].codebook
     book.weight = on_mlx_thread(tts, lambda: mx.contiguous(mx.roll(book.weight, 1, axis=0)))
 
 
 def break_sampler(tts, monkeypatch):
-    """The second likeliest code instead of a draw."""
+    """Choose the second most likely code instead of sampling."""
     monkeypatch.setattr(DrawOptions, "draw", lambda self, logits, noise: mx.argsort(logits, axis=-1)[..., -2])
 
 
 @pytest.mark.parametrize("damage", [break_prompt, break_codebook, break_sampler])
-def test_ears_notice(damage, hear, monkeypatch):
+def test_the_recognizer_notices_damage(damage, hear, monkeypatch):
     tts = Qwen3TTS.from_pretrained("demo")
     damage(tts, monkeypatch)
     assert count_heard(tts, hear, 4, GREEDY) <= BROKEN
 
 
-def test_recorded_sound_needs_the_window():
-    """The codec's attention that sees its own frame alone: words are still to be understood, but the sound is another.
+def test_the_recorded_sound_depends_on_the_window():
+    """If the codec's attention sees only its own frame, words stay intelligible but the sound changes.
 
-    (This codec leans on the last 8 frames alone: that the released window is 72, the parity tests show.)
+    (This codec relies only on the last 8 frames; the parity tests show that the released window is 72.)
     """
     tts = Qwen3TTS.from_pretrained("demo")
     for layer in tts.codec.network.decoder.pre_transformer.layers:
@@ -121,7 +121,7 @@ def test_recorded_sound_needs_the_window():
     assert not np.allclose(loudness(tts), LOUDNESS, rtol=0.01)
 
 
-# --- the checkpoint, and what it says of itself ---
+# --- the checkpoint and its metadata ---
 
 
 def test_checkpoint_is_small():
@@ -142,7 +142,7 @@ def test_time_of_day():
 
 
 def test_say_with_the_demo(run_cli, tmp_path):
-    """A text that it cannot know still gives audio, and standard error says what the demo knows."""
+    """Text outside its vocabulary still gives audio, and standard error says what the demo can speak."""
     path = tmp_path / "a.wav"
     code, _, err = run_cli("say", "Good weather, isn't it?", "--model", "demo", "--voice", "rms", "-o", path)
     assert code == 0

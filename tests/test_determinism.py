@@ -1,9 +1,10 @@
-"""The same seed gives the same samples: in other processes and threads, after requests that went wrong, with others
-between, and while models are replaced.
+"""The same seed gives the same samples: across processes and threads, after failed requests, with interleaved requests,
+and while models are replaced.
 
 THREADS=50 makes each thread of the mixed test speak 50 requests.
 """
 
+import itertools
 import os
 import random
 import subprocess
@@ -25,7 +26,7 @@ TEXT = "Hello world, this is a voice."
 
 
 def test_across_processes(demo):
-    """Two processes of their own write, byte for byte, what this one makes."""
+    """Two other processes write byte for byte what this process generates."""
     command = spawn("say", TEXT, "--model", "demo-random", "--voice", "ben", "--seed", 5, "--max-frames", 8, "-o", "-")
     runs = [subprocess.run(command, capture_output=True).stdout for _ in range(2)]
     here = demo.synthesize(TEXT, voice="ben", seed=5, max_frames=8)
@@ -34,8 +35,8 @@ def test_across_processes(demo):
     np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), here.codes)
 
 
-def test_after_requests_that_went_wrong(demo):
-    """Cancelled at the first chunk, refused, and broken in the middle."""
+def test_after_failed_requests(demo):
+    """Earlier requests were cancelled at the first chunk, refused, or failed halfway."""
     expected = demo.synthesize(TEXT, seed=6, max_frames=8)
 
     def broken():
@@ -55,22 +56,24 @@ def test_after_requests_that_went_wrong(demo):
         np.testing.assert_array_equal(again.audio, expected.audio)
 
 
-def test_requests_between_each_other(demo):
-    """Four streams of other seeds, texts and options, chunk by chunk in turn, are what each is alone."""
+def test_interleaved_requests(demo):
+    """Four streams with different seeds, texts and options, read in turn, give the same results as each alone."""
     calls = [
         dict(text=TEXT, voice=voice, seed=n, max_frames=8) for n, voice in enumerate(["ada", "ben", "chuan", None])
     ]
     alone = [demo.synthesize(**call) for call in calls]
     streams = [demo.stream(**call, chunk_frames=(n + 1,)) for n, call in enumerate(calls)]
     chunks = [[] for _ in streams]
-    while any(list(map(lambda s, c: c.append(next(s, None)) or c[-1], streams, chunks))):
-        pass
+    for round_ in itertools.zip_longest(*streams):  # one chunk of each stream that has not ended
+        for made, chunk in zip(chunks, round_, strict=True):
+            if chunk is not None:
+                made.append(chunk)
     for made, one in zip(chunks, alone, strict=True):
-        np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in made if chunk]), one.codes)
+        np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in made]), one.codes)
 
 
-def test_any_result_can_be_made_again(demo, run_cli, tmp_path):
-    """The seed that was drawn is in the result, in each chunk, and told by the command line."""
+def test_any_result_can_be_reproduced(demo, run_cli, tmp_path):
+    """A randomly drawn seed is in the result and in each chunk, and the command line prints it."""
     result = demo.synthesize(TEXT, max_frames=6)
     np.testing.assert_array_equal(demo.synthesize(TEXT, seed=result.seed, max_frames=6).codes, result.codes)
     argv = ("say", TEXT, "--model", "demo-random", "--max-frames", 6, "--stats")
@@ -81,15 +84,15 @@ def test_any_result_can_be_made_again(demo, run_cli, tmp_path):
 
 
 def seeds_of(directory, seeds, kind="custom_voice"):
-    """Checkpoints of different weights and one architecture."""
+    """Write checkpoints of one architecture with different weights."""
     return [checkpoints.write(directory / f"{kind}-{seed}", "projected", kind, seed) for seed in seeds]
 
 
 def test_options_in_two_threads(tmp_path, monkeypatch):
-    """More options than traces are kept, each asked for in a worker thread and then in this one.
+    """More option sets than cached traces give correct codes, each in a worker thread and then in this one.
 
-    mx.compile's cache belongs to a thread. A function that two threads have called leaves its trace in one of them when
-    it is dropped, and another function that gets its address is answered with it.
+    mx.compile's cache is per thread. If two threads have called a function, its trace stays in one of the caches after
+    the function is dropped, and another function at the same address would use that trace.
     """
     monkeypatch.setattr(frames, "MAX_TRACES", 1)
     tts = Qwen3TTS.from_pretrained(*seeds_of(tmp_path, [1]))
@@ -112,8 +115,8 @@ def test_options_in_two_threads(tmp_path, monkeypatch):
             np.testing.assert_array_equal(speak(sampling), codes)
 
 
-def test_models_replaced_next_to_a_living_thread(tmp_path):
-    """Each speaks with its own weights, in a worker thread and in this one, and leaves no memory behind."""
+def test_models_replaced_while_a_thread_lives(tmp_path):
+    """Each model uses its own weights, in a worker thread and in this one, and its memory is freed."""
     directories = seeds_of(tmp_path, [1, 2, 3, 4])
 
     def speak(tts):
@@ -142,7 +145,7 @@ def test_models_replaced_next_to_a_living_thread(tmp_path):
 
 
 def mixed_request(rng: random.Random, number: int) -> dict:
-    """A request of a random kind; "text" is a list if the text is to be live."""
+    """Return a request of a random kind; "text" is a list if the text is live."""
     words = rng.choices(["Hello", "world", "this", "is", "a", "voice", "and", "it", "in", "the", "你好"], k=6)
     limits = {"top_k": rng.choice([None, 5]), "top_p": rng.choice([None, 0.8])}
     drawn = rng.choice([True, True, False])
@@ -162,7 +165,7 @@ def mixed_request(rng: random.Random, number: int) -> dict:
 
 
 def speak_mixed(tts, request: dict, voice) -> np.ndarray:
-    """The codes of such a request."""
+    """Return the codes of a mixed request."""
     call = {key: request[key] for key in ("seed", "max_frames", "sampling")}
     call["text"] = request["text"] if isinstance(request["text"], str) else iter(request["text"])
     if request["kind"] == "base":
@@ -176,7 +179,7 @@ def speak_mixed(tts, request: dict, voice) -> np.ndarray:
 
 @pytest.mark.slow
 def test_mixed_requests_of_eight_threads(tmp_path):
-    """Modes, options and live texts, while the models are replaced by others again and again."""
+    """They mix modes, options and live texts while the models are replaced repeatedly."""
     count = int(os.environ.get("THREADS", "4"))
     directories = {kind: seeds_of(tmp_path, [1], kind)[0] for kind in ("custom_voice", "base", "voice_design")}
     models = {kind: Qwen3TTS.from_pretrained(directory) for kind, directory in directories.items()}

@@ -1,4 +1,4 @@
-"""A checkpoint against itself is exact; against another the figures are those of the generating loop."""
+"""A checkpoint compared with itself is exact; compared with another, the figures are those of the generation loop."""
 
 import gc
 import json
@@ -20,7 +20,7 @@ TEXTS = ["Hello world", "this is a voice"]
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Of each kind a checkpoint and its 4-bit copy."""
+    """A checkpoint of each kind and its 4-bit copy."""
     root = tmp_path_factory.mktemp("pairs")
     result = {}
     for kind in ("custom_voice", "voice_design", "base"):
@@ -31,7 +31,7 @@ def pairs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
-def test_itself_is_exact(pairs, kind):
+def test_comparison_with_itself_is_exact(pairs, kind):
     for checkpoint in pairs[kind]:
         voice = None
         if kind == "base":
@@ -43,11 +43,11 @@ def test_itself_is_exact(pairs, kind):
         assert (found.mel_distance, found.waveform_distance) == (0.0, 0.0)
 
 
-def test_bits_cost(pairs, tmp_path):
-    """Fewer bits differ more, in every figure; the sizes are those of the files."""
+def test_fewer_bits_differ_more(pairs, tmp_path):
+    """Every figure differs more with fewer bits; the sizes are those of the files."""
     source, four = pairs["custom_voice"]
     convert(source, tmp_path / "8", bits=8)
-    gc.collect()  # models of other tests that end during a measurement would count
+    gc.collect()  # models of other tests would distort a measurement if they were freed during it
     found = {bits: evaluate(path, source, TEXTS, max_frames=20) for bits, path in ((4, four), (8, tmp_path / "8"))}
     assert np.mean(found[4].kl) > 5 * np.mean(found[8].kl) > 0
     assert np.mean(found[4].agreement) < np.mean(found[8].agreement)
@@ -57,7 +57,7 @@ def test_bits_cost(pairs, tmp_path):
     for side in (found[4].model, found[4].reference):
         assert side.seconds_per_frame > 0
         assert 0 < side.real_time_factor < 100
-    # The other's weights are in memory, too, and are not counted: what is left is the difference of the weights.
+    # The other model's weights are also in memory but not counted, so only the weights' sizes make a difference.
     weights = [sum(p.nbytes for _, p in tree_flatten(Qwen3TTS.from_pretrained(path).network.parameters()))
                for path in (source, four)]  # fmt: skip
     saved = found[4].reference.peak_memory - found[4].model.peak_memory
@@ -65,8 +65,8 @@ def test_bits_cost(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
-def test_teacher_forcing_is_the_loop(pairs, kind):
-    """The likeliest codes of all frames at once are those that the greedy loop chose one by one."""
+def test_teacher_forcing_equals_the_loop(pairs, kind):
+    """The most likely codes of all frames at once equal those that the greedy loop chose one by one."""
     for checkpoint in pairs[kind]:
         tts = Qwen3TTS.from_pretrained(checkpoint)
         voice = tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice") if kind == "base" else None
@@ -75,13 +75,13 @@ def test_teacher_forcing_is_the_loop(pairs, kind):
             codes = tts.synthesize(text, voice, instruct=request.instruct, seed=0, sampling=GREEDY, max_frames=30).codes
             scores = score(tts.engine, request, codes)
             likeliest = np.concatenate([scores.talker.argmax(-1)[:, None], scores.predictor.argmax(-1)], axis=1)
-            np.testing.assert_array_equal(likeliest[2:], codes[2:])  # in the first two frames the end is refused
+            np.testing.assert_array_equal(likeliest[2:], codes[2:])  # the end is suppressed in the first two frames
             np.testing.assert_allclose(np.exp(scores.talker).sum(-1), 1, rtol=1e-5)
             np.testing.assert_allclose(np.exp(scores.predictor).sum(-1), 1, rtol=1e-5)
 
 
 def test_kl():
-    """Against a sum by hand; ids that cannot be drawn add nothing."""
+    """It equals an explicit sum; ids with zero probability add nothing."""
     p, q = np.array([[0.5, 0.25, 0.25, 0.0]]), np.array([[0.25, 0.5, 0.25, 0.0]])
     with np.errstate(divide="ignore"):
         found = kl_divergence(np.log(p), np.log(q))
@@ -105,7 +105,7 @@ def test_pairs_that_cannot_be_compared(pairs, checkpoint):
 
 
 def test_command_line(pairs, run_cli, tmp_path):
-    """A table or JSON on standard output, and nothing else there."""
+    """Standard output has a table or JSON, and nothing else."""
     source, four = pairs["custom_voice"]
     (tmp_path / "texts").write_text("Hello world\n\n  this is a voice \n")
     argv = ("evaluate", "--model", four, "--reference", source, "--texts", tmp_path / "texts", "--max-frames", 6)

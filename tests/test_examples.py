@@ -30,7 +30,7 @@ def test_clone_voice(tmp_path):
 
 
 def test_llm_to_speech(tmp_path):
-    """With stand-ins for mlx-lm and the loudspeaker: the example's own lines are what is tried."""
+    """The example runs unchanged, with stand-ins for mlx-lm and the loudspeaker."""
     (tmp_path / "mlx_lm.py").write_text("""
 from types import SimpleNamespace
 def load(name):

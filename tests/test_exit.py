@@ -1,4 +1,4 @@
-"""The end of processes that use threads: exit codes, handlers at exit, forks, and Ctrl-C."""
+"""Exit of processes that use threads: exit codes, exit handlers, forks, and Ctrl-C."""
 
 import os
 import signal
@@ -24,19 +24,19 @@ forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no 
 
 
 def end_of(code: str, seconds: float = 60, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a process. Fails if it hangs."""
+    """Return exit code, standard output and standard error of a process; fail if it hangs."""
     command = [sys.executable, "-c", BEGIN + code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_after_a_worker_thread_has_spoken():
-    """The thread ends in the last moment before the interpreter does."""
+    """The thread ends just before the interpreter does."""
     code = LOAD + "thread = threading.Thread(target=speak)\nthread.start()\nthread.join()"
     assert [end_of(code) for _ in range(3)] == [(0, "", "")] * 3
 
 
-def test_in_the_middle_of_a_daemon_threads_request():
+def test_during_a_daemon_threads_request():
     code = """
 def stream():
     for chunk in tts.stream("Hello", seed=1, max_frames=1000, chunk_frames=(1,)):
@@ -52,7 +52,7 @@ begun.wait()
 
 
 def test_sys_exit_while_a_thread_streams():
-    """A thread that is no daemon finishes its speech, and the code is that of sys.exit."""
+    """A non-daemon thread finishes its speech, and the exit code is that of sys.exit."""
     code = """
 def stream():
     for chunk in tts.stream("Hello", seed=1, max_frames=6, chunk_frames=(1,)):
@@ -67,14 +67,14 @@ sys.exit(3)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["registered before the first use", "registered after it"])
-def test_a_handler_at_exit_may_speak(before):
+def test_an_exit_handler_may_speak(before):
     register = "atexit.register(lambda: print(speak()))\n"
     load = LOAD + "speak()\n"
     assert end_of(register + load if before else load + register) == (0, "3\n", "")
 
 
-def test_a_daemon_thread_that_asks_during_a_handler_at_exit():
-    """It gets an error. Its job could be under way when the interpreter is torn down."""
+def test_a_daemon_thread_that_speaks_during_an_exit_handler():
+    """It gets an error, because its job could still be running when the interpreter is torn down."""
     code = """
 def ask():
     ended.wait()
@@ -104,21 +104,21 @@ next(stream)
 
 
 @pytest.mark.parametrize("when", ["with the interpreter", "in a late handler"])
-def test_a_stream_that_is_open_at_the_end(when):
-    """Closing it must not wake the MLX thread, whose end would abort the process."""
+def test_a_stream_that_is_open_at_exit(when):
+    """Closing it must not wake the MLX thread, because the end of that thread would abort the process."""
     late = "atexit.register(lambda: stream.close())\n" if when == "in a late handler" else ""
     assert [end_of(late + OPEN) for _ in range(2)] == [(0, "", "")] * 2
 
 
-def test_a_finalizer_at_the_end_of_the_interpreter(monkeypatch):
-    """It gets an error and does not wait for a thread that does not run any more."""
+def test_a_finalizer_at_interpreter_shutdown(monkeypatch):
+    """It gets an error and does not wait for a thread that no longer runs."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     with pytest.raises(GenerationError, match="shutting down"):
         MLXThread().run(int)
 
 
 def test_a_signal_handler_may_speak():
-    """Whatever it interrupts. It comes ever so often, to meet the code that queues a job or waits for it."""
+    """It may interrupt any code; frequent signals hit the code that queues a job or waits for it."""
     code = """
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 import faulthandler
@@ -142,7 +142,7 @@ while time.monotonic() < end:
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(handled > 100)
 """
-    # The tracer of coverage takes a lock, on which the handler and the MLX thread would wait for each other.
+    # Coverage's tracer takes a lock, on which the handler and the MLX thread would deadlock.
     assert end_of(code, env=without_coverage()) == (0, "True\n", "")
 
 
@@ -167,7 +167,7 @@ def test_fork_before_the_first_use():
 
 @forking
 def test_fork_after_use():
-    """MLX's threads do not exist in the child: an error that says what to do, at once."""
+    """MLX's threads do not exist in the child, which gets an error at once that says what to do."""
     returned, out, err = end_of(LOAD + "speak()\n" + FORK)
     assert returned == 0, err
     error, code = out.splitlines()
@@ -178,7 +178,7 @@ def test_fork_after_use():
 
 @forking
 def test_fork_while_the_first_job_waits_for_its_thread():
-    """The job is the parent's alone, and the child starts a thread of its own."""
+    """Only the parent runs the job, and the child starts its own thread."""
     code = """
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 start = threading.Thread.start
@@ -195,8 +195,8 @@ MLX_THREAD.run(print, code)
     assert end_of(code) == (0, "3\nparent\n7\n", "")
 
 
-def test_interrupt_is_heard_during_a_long_computation():
-    """The caller gets KeyboardInterrupt at once; the process ends when the computation does."""
+def test_interrupt_is_handled_during_a_long_computation():
+    """The caller gets KeyboardInterrupt at once; the process ends when the computation ends."""
     code = """
 import mlx.core as mx
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD

@@ -53,7 +53,7 @@ def test_a_directory_is_complete_or_absent(tmp_path, exists):
     assert names(tmp_path) == ["directory"]
 
 
-def test_a_directory_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_replaced_is_restored(tmp_path, monkeypatch):
     target = tmp_path / "directory"
     target.mkdir()
     (target / "old").touch()
@@ -71,7 +71,7 @@ def test_a_directory_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
     assert names(tmp_path) == ["directory"]
 
 
-def test_two_writers_of_one_target_do_not_meet(tmp_path):
+def test_two_writers_of_one_target_do_not_interfere(tmp_path):
     first, second = PartialPath(tmp_path / "file"), PartialPath(tmp_path / "file")
     first.path.write_bytes(b"first")
     second.path.write_bytes(b"second")

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 from mlx_qwen3_tts import Qwen3TTS
 from tests.support import checkpoints, sounds
+from tests.support.codes import compare_codes
 from tests.support.tolerances import SPEAKER, relative
-from tests.test_codec_encoder import compare
 
 GOLDEN = os.environ.get("GOLDEN_FULL_SIZE")
 pytestmark = pytest.mark.skipif(not GOLDEN, reason="takes minutes and gigabytes: make parity-full-size")
@@ -22,4 +22,4 @@ def test_clone(width, tmp_path):
     checkpoints.write_checkpoint(tmp_path / "c", *configs, checkpoints.GOLDEN_SEED)
     tts, wave = Qwen3TTS.from_pretrained(tmp_path / "c"), sounds.speech(3.0)
     assert relative(tts.clone_voice((wave, 24000)).speaker_embedding, expected["embedding"]) < SPEAKER
-    assert compare(tts, wave, expected["codes"]) == 0
+    assert compare_codes(tts, wave, expected["codes"]) == 0

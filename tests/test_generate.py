@@ -30,7 +30,7 @@ def test_committed_data_has_no_ties(golden):
 
 @pytest.mark.parametrize("stop", ["late", "early", "at-once"])
 def test_end(golden, stop, tmp_path):
-    """An ordinary code stands in for the end: one met late, one met early, one that would come at frame 0."""
+    """An ordinary code serves as EOS: one that occurs late, one early, and one that would occur at frame 0."""
     tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][0]
     if until_a_tie(golden, f"stop-{stop}") < len(golden[f"stop-{stop}.codes"]):
         pytest.skip("this seed meets a near-tie before the end")
@@ -73,14 +73,14 @@ def test_global_random_state_is_neither_read_nor_written(demo):
     np.testing.assert_array_equal(demo.synthesize("Hello", seed=3, max_frames=3).codes, first.codes)
 
 
-def test_drawn_seed_makes_the_result_again(demo):
+def test_drawn_seed_reproduces_the_result(demo):
     first = demo.synthesize("Hello", max_frames=4)
     np.testing.assert_array_equal(demo.synthesize("Hello", seed=first.seed, max_frames=4).codes, first.codes)
     assert demo.synthesize("Hello", max_frames=4).seed != first.seed
 
 
-def test_talker_and_code_predictor_are_sampled_apart(demo):
-    """Each half can be greedy alone; a draw of one moves no draw of the other's."""
+def test_talker_and_code_predictor_are_sampled_separately(demo):
+    """Each can be greedy alone, and a draw in one does not affect the draws in the other."""
     half = demo.synthesize("Hello", seed=3, max_frames=1, sampling=Sampling(subtalker_dosample=False))
     full = demo.synthesize("Hello", seed=3, max_frames=1)
     assert half.codes[0, 0] == full.codes[0, 0]

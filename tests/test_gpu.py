@@ -1,10 +1,10 @@
-"""The stages once more on the GPU, if there is one: looser bars, and codes compared teacher-forced.
+"""The stages on the GPU, if there is one, with looser tolerances and teacher-forced codes.
 
-A GPU rounds otherwise than the CPU, and one flipped near-tie changes all codes after it. So each step is given the
-official codes, and the share of steps that would choose the same is counted.
+A GPU rounds differently from the CPU, and one flipped near-tie changes all later codes. Each step is therefore given
+the official codes, and the tests check the share of steps that would choose the same code.
 
-A model computes on the device that was the default when it was loaded, which is the CPU for the fixtures of
-conftest.py: the models here are loaded anew. conftest.py switches TF32 off and prints which float32 these tests use.
+A model computes on the device that was the default when it was loaded. For the fixtures of conftest.py this is the CPU,
+so these tests load their own models. conftest.py switches TF32 off and reports the float32 precision of these tests.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_codec(golden, tts):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_whole_run(dtype):
-    """A seed gives the same speech again, also in a stream and after a warm-up."""
+    """A seed reproduces the speech, also in a stream and after a warm-up."""
     tts = load("demo-random", dtype=dtype)
     call = dict(seed=1, max_frames=10)
     result = tts.synthesize("Hello world", **call)
@@ -84,7 +84,7 @@ def test_whole_run(dtype):
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
 @pytest.mark.parametrize("recipe", ["mixed-4", "8bit", "6bit"])
 def test_quantized(tmp_path, kind, recipe):
-    """The kernels of a recipe's bits, in every mode: teacher-forced, against the CPU's."""
+    """The kernels for a recipe's bits agree with the CPU in every mode, teacher-forced."""
     convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16"), tmp_path / "out", recipe=recipe)
     cpu, gpu = load(tmp_path / "out", mx.cpu), load(tmp_path / "out", mx.gpu)
     for transcript in (None, "hello this voice") if kind == "base" else (None,):

@@ -1,6 +1,6 @@
-"""Files from strangers: whatever they hold, it is our own error or a model that works, soon and in little memory.
+"""Untrusted files: any content gives one of our errors or a working model, quickly and in little memory.
 
-FUZZ=5000 tries that many cases of each kind, new ones each time. Without it there are a few, always the same.
+FUZZ=5000 tries 5,000 new cases of each kind. The default is a few fixed cases.
 """
 
 import io
@@ -26,7 +26,7 @@ from mlx_qwen3_tts.voice import VOICE_FORMAT, VOICE_VERSION, check_clip, checksu
 from tests.support import checkpoints, hostile
 
 CASES = int(os.environ.get("FUZZ", "0"))
-MAX_SECONDS = 1.0  # of computing
+MAX_SECONDS = 1.0  # CPU time of one case
 MAX_BYTES = 256 * 2**20
 short = settings(
     max_examples=CASES or 25,
@@ -45,7 +45,7 @@ def most_memory() -> int:
 
 @contextmanager
 def hostile_case(kind: str, *errors: type[Qwen3TTSError]):
-    """Run one case, which may raise only these errors, in one line, and must be quick and take little memory."""
+    """Run one case: it may raise only these errors, in one line, and must be quick and need little memory."""
     counts, began, held = tried.setdefault(kind, [0, 0]), time.process_time(), most_memory()
     counts[0] += 1
     try:
@@ -62,7 +62,7 @@ def hostile_case(kind: str, *errors: type[Qwen3TTSError]):
 
 @pytest.fixture(scope="module", autouse=True)
 def figures():
-    """Print the numbers of cases for RELIABILITY.md, which pytest -s shows."""
+    """Print the numbers of cases for RELIABILITY.md; pytest -s shows them."""
     yield
     print()
     for kind, (cases, refused) in sorted(tried.items()):
@@ -138,7 +138,7 @@ def test_sizes_that_multiply(directory, name, part, values):
         load(directory)
 
 
-def test_tokens_that_are_not_unicode(directory):
+def test_non_unicode_tokens(directory):
     vocab = json.loads((directory / "vocab.json").read_bytes()) | {"\ud800": 300}
     with (
         replaced(directory / "vocab.json", json.dumps(vocab).encode()),
@@ -206,7 +206,7 @@ def test_weights(directory, name):
 
 
 def test_index_of_shards(directory):
-    """The names in an index must be those of files next to it."""
+    """An index may name only files next to it."""
     weights = directory / "model.safetensors"
     hidden = weights.rename(directory / "hidden")
     index = b'{"metadata": {"total_size": 5}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'

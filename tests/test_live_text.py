@@ -1,4 +1,4 @@
-"""Text in pieces: the ids are those of the whole, and so are the codes; a pipe may cut anywhere."""
+"""Text in pieces gives the ids and codes of the whole text, wherever a pipe cuts it."""
 
 import random
 import time
@@ -22,7 +22,7 @@ POOL = [
 
 
 def cut(text, rng: random.Random) -> list:
-    """`text` (or bytes) in random pieces, empty ones among them."""
+    """Cut `text` (or bytes) into random pieces, some of them empty."""
     cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 2 * len(text))))
     return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
@@ -31,7 +31,7 @@ def ids(tokenizer, pieces) -> list[int]:
     return [id_ for batch in encode_live(tokenizer, "assistant\n", pieces) for id_ in batch]
 
 
-def test_ids_of_pieces_are_those_of_the_whole(demo):
+def test_ids_of_pieces_equal_those_of_the_whole(demo):
     rng, tokenizer = random.Random(0), demo.engine.tokenizer
     texts = [TEXT, *("".join(rng.choices(POOL, k=rng.randint(1, 25))) for _ in range(2000))]
     for text in texts:
@@ -46,17 +46,24 @@ def test_ids_come_as_soon_as_they_are_certain(demo):
     assert [tokenizer.decode(batch) for batch in batches] == ["", "", "", "Hello", " world.", " How", " are"]
 
 
+SPEECH = dict(seed=1, stop_runaway=False)  # the speech lasts longer than its text
+
+
+@pytest.fixture(scope="module")
+def expected_codes(demo) -> np.ndarray:
+    """Return the codes of TEXT given whole, beyond the end of the text."""
+    codes = demo.synthesize(TEXT, max_frames=130, non_streaming_mode=False, **SPEECH).codes
+    assert len(codes) == 130 > len(demo.engine.tokenizer.encode(TEXT))
+    return codes
+
+
 @pytest.mark.parametrize("seed", range(50))
-def test_codes_of_pieces_are_those_of_the_whole(demo, seed):
-    """Fifty ways to cut the bytes, inside characters too, as a pipe does."""
-    call = dict(seed=1, stop_runaway=False)  # of a speech that lasts longer than its text
-    if not hasattr(demo, "expected_codes"):
-        demo.expected_codes = demo.synthesize(TEXT, max_frames=130, non_streaming_mode=False, **call).codes
-        assert len(demo.expected_codes) == 130 > len(demo.engine.tokenizer.encode(TEXT))
-    frames = 130 if seed < 2 else 6  # the ids decide; two runs to the text's end show it
+def test_codes_of_pieces_equal_those_of_the_whole(demo, expected_codes, seed):
+    """This holds for fifty random cuts of the bytes, some inside characters, as in a pipe."""
+    frames = 130 if seed < 2 else 6  # equal ids suffice, as two runs to the end of the text show
     pieces = decode_pieces(cut(TEXT.encode(), random.Random(seed)))
-    result = demo.synthesize(pieces, max_frames=frames, **call)
-    np.testing.assert_array_equal(result.codes, demo.expected_codes[:frames])
+    result = demo.synthesize(pieces, max_frames=frames, **SPEECH)
+    np.testing.assert_array_equal(result.codes, expected_codes[:frames])
 
 
 def test_in_context_cloning_takes_live_text(demo_base):
@@ -93,7 +100,7 @@ def test_speech_begins_before_the_text_has_ended(demo):
 
 
 def test_audio_is_not_held_back_if_the_text_runs_dry(demo):
-    """Each frame is given out before the text of the next is asked for."""
+    """Each frame is emitted before the text of the next one is requested."""
     log = []
 
     def source():
@@ -107,7 +114,7 @@ def test_audio_is_not_held_back_if_the_text_runs_dry(demo):
     assert log.count("chunk") > 1, "not one chunk of 6 frames"
 
 
-def test_a_frame_is_out_before_the_text_of_the_next_is_asked_for(demo):
+def test_a_frame_is_emitted_before_the_next_text_is_requested(demo):
     received = []
 
     def source():
@@ -151,7 +158,7 @@ def test_non_utf8_bytes():
         with pytest.raises(RequestError, match="UTF-8"):
             for piece in decode_pieces(pieces):
                 good.append(piece)
-        assert "".join(good) == "ab", "what came before is passed on"
+        assert "".join(good) == "ab", "the text before the error is passed on"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +205,7 @@ def test_long_paragraphs_are_cut_after_a_sentence():
     assert "".join("".join(p) for p in ParagraphSplitter([endless])) == endless
 
 
-def test_waiting_for_text_is_not_the_model_s_time(demo):
+def test_waiting_for_text_does_not_count_as_generation_time(demo):
     def source():
         for word in ["Hello", "world", "this", "is"]:
             time.sleep(0.3)
@@ -208,7 +215,7 @@ def test_waiting_for_text_is_not_the_model_s_time(demo):
     assert timing.total < 0.9, "1.2 s were spent waiting"
 
 
-def test_chunks_say_when_the_text_ran_dry(demo):
+def test_chunks_report_when_the_text_ran_out(demo):
     chunks = list(demo.stream(iter("Hello world this is a voice"), seed=3, max_frames=12))
     assert any(chunk.text_ran_dry for chunk in chunks)
     assert not chunks[-1].text_ran_dry
@@ -231,13 +238,12 @@ def test_text_feed():
     assert [feed.consumed_before(frame) for frame in range(6)] == [False] * 4 + [True] * 2
 
 
-def test_a_word_without_end_is_not_split_at_each_letter(demo, monkeypatch):
-    """The work grows with the text, not with its square; the ids are those of the whole."""
-    tokenizer, looked = demo.engine.tokenizer, []
-    split = type(tokenizer).last_word_start
-    monkeypatch.setattr(type(tokenizer), "last_word_start", lambda t, s: (looked.append(len(s)), split(t, s))[1])
+def test_a_word_without_end_is_not_split_at_each_letter(demo, spy):
+    """The work is linear in the length of the text, and the ids equal those of the whole."""
+    tokenizer = demo.engine.tokenizer
+    calls = spy(type(tokenizer), "last_word_start")
     text = "Hello " + "ab" * 5000 + " world"
     encoder = IncrementalEncoder(tokenizer)
     ids = [id_ for letter in text for id_ in encoder.feed(letter)] + encoder.finish()
     assert ids == tokenizer.encode(text)
-    assert sum(looked) < 20 * len(text)
+    assert sum(len(searched) for _, (_, searched) in calls) < 20 * len(text)

@@ -1,4 +1,4 @@
-"""Loading: strict, lazy, single files and shards, PyTorch and MLX layouts; damage is named."""
+"""Loading: strict, lazy, single files and shards, PyTorch and MLX layouts; errors name the damage."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_invalid_index(checkpoint, names):
 
 
 def test_layout_is_what_the_metadata_says(checkpoint):
-    """A file in MLX's layout gives the same model; the shapes of square kernels could not tell."""
+    """A file in MLX's layout gives the same model; the shapes of square kernels could not show the layout."""
     expected = Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", seed=1, max_frames=2)
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
 
@@ -109,13 +109,13 @@ def test_dtypes(checkpoint):
 
 
 @pytest.mark.parametrize("model", [None, 5, b"demo"])
-def test_what_names_no_model(model):
+def test_invalid_model_arguments(model):
     with pytest.raises(RequestError, match="must be a directory"):
         Qwen3TTS.from_pretrained(model)
 
 
-def test_the_demo_is_no_directory(tmp_path, monkeypatch):
-    """One of that name in the working directory changes nothing."""
+def test_the_demo_is_not_a_directory(tmp_path, monkeypatch):
+    """A directory of that name in the working directory is ignored."""
     (tmp_path / "demo-random").mkdir()
     monkeypatch.chdir(tmp_path)
     assert Qwen3TTS.from_pretrained("demo-random").name == "demo-random"
@@ -159,7 +159,7 @@ def test_tensors_that_do_not_fit(checkpoint, change, message):
     ],
 )  # fmt: skip
 def test_codec_tensors_that_do_not_fit(checkpoint, name):
-    """Also if loading changes the tensor: the error uses the name in the file."""
+    """The error uses the name in the file, also if loading transforms the tensor."""
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     rewrite(path, lambda t: t.update({name: np.ascontiguousarray(t[name][:-1])}))
     with pytest.raises(CheckpointError, match=f"{name} has shape"):
@@ -178,14 +178,14 @@ def test_codec_tensors_that_do_not_fit(checkpoint, name):
     ],
 )  # fmt: skip
 def test_invalid_numbers(checkpoint, file, name):
-    """Also if no later frame is affected by them: those of a head and of the codec."""
+    """They are refused even if they affect no later frame, as in a head or in the codec."""
     rewrite(checkpoint / f"{file}.safetensors", lambda t: t[name].fill(np.nan))
     with pytest.raises(GenerationError, match="not finite"):
         Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", max_frames=3)
 
 
 def test_generation_config_is_read(checkpoint):
-    """Its values are the defaults of a request, and its limit counts one more than the frames."""
+    """Its values are the defaults of a request, and its limit is one more than the number of frames."""
     path = checkpoint / "generation_config.json"
     data = json.loads(path.read_text())
     path.write_text(json.dumps(data | {"max_new_tokens": 5, "top_k": 1, "subtalker_top_k": 1, "eos_token_id": 3}))
@@ -273,7 +273,7 @@ def test_invalid_paths(model, message):
         Qwen3TTS.from_pretrained(model)
 
 
-def test_a_file_is_no_directory(tmp_path):
+def test_a_file_is_not_a_directory(tmp_path):
     path = tmp_path / "model.safetensors"
     path.touch()
     with pytest.raises(CheckpointError, match="is a file"):
@@ -283,13 +283,13 @@ def test_a_file_is_no_directory(tmp_path):
 def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DownloadError, match="model='demo'"):
+    with pytest.raises(DownloadError, match="or 'demo'"):
         Qwen3TTS.from_pretrained("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice")
 
 
 @pytest.fixture
 def hub(checkpoint):
-    """A hub on this machine that has one model, owner/name, with additional files that nobody needs."""
+    """A local hub with one model, owner/name, and additional files that are not needed."""
     for extra in ("README.md", "pickle.bin", "onnx/model.safetensors", "speech_tokenizer/code.py"):
         (checkpoint / extra).parent.mkdir(exist_ok=True)
         (checkpoint / extra).write_text("not needed")
@@ -336,7 +336,7 @@ def hub(checkpoint):
 
 @pytest.mark.slow
 def test_hub(hub, tmp_path):
-    """A model is fetched once, only the files that are needed; then it speaks without a network."""
+    """A model's required files are downloaded once; then it speaks without a network."""
     server, asked = hub
     environment = os.environ | {
         "HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
@@ -361,7 +361,7 @@ def test_hub(hub, tmp_path):
     assert "owner/name has no revision 'nope'" in nope.stderr.splitlines()[-1]
     other = say("owner/other")
     assert other.returncode == 1
-    assert "--model demo" in other.stderr.splitlines()[-1]
+    assert "or 'demo'" in other.stderr.splitlines()[-1]
     server.shutdown()
     server.server_close()
     (tmp_path / "a.wav").unlink()
@@ -375,7 +375,7 @@ def test_hub(hub, tmp_path):
 
 
 @pytest.mark.parametrize("revision", ["main", "", " ", 5])
-def test_revisions_of_what_comes_from_no_hub(checkpoint, revision):
+def test_a_revision_requires_a_hub_model(checkpoint, revision):
     for model in ("demo", checkpoint):
         with pytest.raises(RequestError, match="leave revision out"):
             Qwen3TTS.from_pretrained(model, revision=revision)
@@ -385,7 +385,7 @@ def test_revisions_of_what_comes_from_no_hub(checkpoint, revision):
 
 
 def test_released_layout(checkpoint):
-    """What demo.py writes is what the hub has: the same files, tensors in PyTorch's layout."""
+    """random_checkpoint.py writes the same files as the hub has, with tensors in PyTorch's layout."""
     found = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
     assert found == {
         "config.json", "generation_config.json", "model.safetensors", "vocab.json", "merges.txt",

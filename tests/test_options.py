@@ -1,13 +1,16 @@
-"""Every option with every type of model: it acts, it is the documented default, or it is refused. None is ignored."""
+"""Every option with every model type has an effect, is the documented default, or is refused; none is ignored."""
 
+import builtins
 import inspect
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, SynthesisResult, VoiceClonePrompt
+from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling, SynthesisResult, VoiceClonePrompt, errors
 from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
@@ -97,7 +100,7 @@ def clones(models) -> dict[str, VoiceClonePrompt]:
 
 
 def speak(tts: Qwen3TTS, options: dict) -> np.ndarray:
-    if "chunk_frames" in options:  # of a stream
+    if "chunk_frames" in options:  # an option of stream only
         return np.concatenate([chunk.codes for chunk in tts.stream(**options)])
     return tts.synthesize(**options).codes
 
@@ -112,8 +115,8 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
     if option not in ("frames_per_token", "stop_runaway", "max_frames"):
         plain["max_frames"] = 6
     options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
-    if option == "stop_runaway" and value is False:  # nothing but the checkpoint's limit ends it: two more than before
-        monkeypatch.setattr("mlx_qwen3_tts.generation.stream.frame_limit", lambda *_: 20)
+    if option == "stop_runaway" and value is False:  # only the checkpoint's limit ends the speech
+        monkeypatch.setattr("mlx_qwen3_tts.generation.speech.frame_limit", lambda *_: 20)
     if then is REFUSED:
         for call in (tts.synthesize, tts.stream):
             with pytest.raises(RequestError):
@@ -123,8 +126,8 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
     assert (one.shape == two.shape and bool((one == two).all())) == (then is SAME), then
 
 
-def test_the_table_is_whole():
-    """Every option of synthesize, of Request and of Sampling is in it, for every type of model."""
+def test_the_table_is_complete():
+    """It has every option of synthesize, Request and Sampling for every model type."""
     options = set(inspect.signature(Qwen3TTS.synthesize).parameters) - {"self"}
     assert options == {field.name for field in fields(Request)}
     for kind in KINDS:
@@ -135,7 +138,7 @@ def test_the_table_is_whole():
     assert {*inspect.signature(Qwen3TTS.stream).parameters} - {"self"} == options
 
 
-# Each option of the command line that has no effect next to another one, and the error.
+# Each command-line option that has no effect in combination with another one, and the error.
 REFUSED_TOGETHER = [
     ("voices --remove me --model demo", "leave --model and --revision out"),
     ("voices --remove me --revision main", "leave --model and --revision out"),
@@ -176,6 +179,11 @@ def test_options_that_would_be_ignored_are_refused(run_cli, tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.wav"]
 
 
+def test_reliability_counts_them():
+    text = (Path(__file__).parents[1] / "RELIABILITY.md").read_text(encoding="utf-8")
+    assert f"{len(TABLE)} combinations, {len(REFUSED_TOGETHER)} pairs" in text
+
+
 PUBLIC = [
     Qwen3TTS.from_pretrained, Qwen3TTS.synthesize, Qwen3TTS.stream, Qwen3TTS.clone_voice, Qwen3TTS.unload,
     VoiceClonePrompt.save, VoiceClonePrompt.load, Sampling.resolve, Codec.encode, Codec.decode,
@@ -185,4 +193,9 @@ PUBLIC = [
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda f: f.__qualname__)
 def test_docstrings_list_what_is_raised(function):
-    assert "raises " in function.__doc__.lower() or "Raise " in function.__doc__
+    """Every error in a docstring exists, and every error that the function itself raises is in its docstring."""
+    listed = set(re.findall(r"\b\w+Error\b", function.__doc__))
+    raised = set(re.findall(r"\braise (\w+Error)\b", inspect.getsource(function)))
+    assert listed
+    assert all(issubclass(getattr(errors, name, None) or getattr(builtins, name), Exception) for name in listed)
+    assert raised <= listed

@@ -54,7 +54,7 @@ def test_aborted_writer_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 def test_writer_restarts(tmp_path, suffix):
-    """Nothing of the dropped audio is left, whether it is longer or shorter."""
+    """No dropped audio is left, whether it is longer or shorter than the new audio."""
     path, sizes = tmp_path / f"a.{suffix}", []
     noise = np.random.RandomState(0).uniform(-1, 1, 72000).astype(np.float32)  # no format compresses it well
     for dropped in (0, 100, len(noise)):
@@ -75,7 +75,7 @@ def test_writer_restarts(tmp_path, suffix):
 
 
 def test_a_file_grows_during_generation(checkpoint, tmp_path, run_cli, monkeypatch):
-    """Also without a seed, when a runaway would be dropped."""
+    """It grows even without a seed, although a runaway would then be dropped."""
     sizes, write = [], AudioWriter.write
 
     def watched(writer: AudioWriter, audio: np.ndarray) -> None:
@@ -131,7 +131,7 @@ sys.exit(main())
         assert len(soundfile.read(path)[0]) > 1920
 
 
-def test_stream_header_is_open(tmp_path):
+def test_stream_header_has_no_length(tmp_path):
     buffer = io.BytesIO()
     writer = open_writer(buffer, RATE)
     writer.write(WAVE[:1000])
@@ -142,7 +142,7 @@ def test_stream_header_is_open(tmp_path):
     assert len(audio) == 1000
 
 
-def test_piped_text_speaks_before_it_has_ended():
+def test_speech_starts_before_piped_text_ends():
     process = subprocess.Popen(
         spawn("say", "-", "--model", "demo-random", "--seed", 1, "--max-frames", 30, "-o", "-", "--voice", "ben"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -159,7 +159,7 @@ def test_piped_text_speaks_before_it_has_ended():
     assert len(rest) % (2 * 1920) == 0
 
 
-def test_paragraphs_have_seeds_of_their_own(run_cli, tmp_path, checkpoint, monkeypatch):
+def test_each_paragraph_has_its_own_seed(run_cli, tmp_path, checkpoint, monkeypatch):
     path = checkpoint / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 5}))
     text = tmp_path / "book.txt"
@@ -181,7 +181,7 @@ def test_paragraphs_share_the_frame_limit():
     assert second == Request("Two.", seed=6, max_frames=2, language="english")
 
 
-def test_after_the_last_seed_comes_the_first(tmp_path):
+def test_the_highest_seed_wraps_around(tmp_path):
     command = spawn("say", "-", "--model", "demo", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
     process = subprocess.run(command, input=b"One.\n\nTwo.", capture_output=True)
     assert process.returncode == 0, process.stderr
@@ -196,7 +196,7 @@ def test_empty_pipe():
         assert b"text is empty" in process.stderr
 
 
-def test_bad_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
+def test_invalid_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
     text = b"Hello world, this is a voice. \xff\xff and more"
     command = spawn("say", "-", "--model", "demo-random", "--seed", 1, "-o", tmp_path / "a.wav")
     process = subprocess.run(command, input=text, capture_output=True)
@@ -248,7 +248,7 @@ def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
     assert code == 0
     assert "played: 12 frames" in err
     factor = float(re.search(r"real-time factor ([0-9.]+)", err)[1])
-    assert factor > 0.5 or "underruns 0" in err, "a busy machine may be slower than the sound"
+    assert factor > 0.5 or "underruns 0" in err, "a busy machine may be slower than real time"
     sound = device[0].sound[:, 0]
     expected = demo.synthesize("Hello", seed=1, max_frames=12).audio
     begin = next(i for i in range(len(sound)) if np.allclose(sound[i : i + 100], expected[:100], atol=1e-6))
@@ -281,7 +281,7 @@ def run_with_alsa(tmp_path, config: str | None, *argv) -> subprocess.CompletedPr
 
 
 def test_no_device_writes_a_file(tmp_path):
-    """Also if PortAudio itself is missing."""
+    """A file is also written if PortAudio itself is missing."""
     try:
         open_device()
     except PlaybackError:
@@ -337,9 +337,9 @@ def test_device_that_refuses_mono_or_the_rate(monkeypatch):
 
 
 def interrupt(code: str) -> tuple[float, list[float]]:
-    """Run `code` until it says "ready", and send it Ctrl-C: when that was, and the times that it prints afterwards.
+    """Run `code` until it prints "ready", then send Ctrl-C; return the time of the signal and the printed times.
 
-    The clock is the same in every process.
+    All processes share the clock.
     """
     pipe = subprocess.PIPE
     process = subprocess.Popen(
@@ -356,7 +356,7 @@ def interrupt(code: str) -> tuple[float, list[float]]:
 
 
 def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
-    """Measured from the signal to the last block with sound."""
+    """The time is measured from the signal to the last block with sound."""
     code = f"""
 import sys, time, threading, mlx_qwen3_tts.cli as cli
 from tests.support.device import opener
@@ -373,11 +373,11 @@ sounding = [i for i, block in enumerate(opened[0].heard) if block.any()]
 print(opened[0].times[sounding[-1]])
 """
     sent, (last,) = interrupt(code)
-    assert last - sent < 0.1, "the last block that sounded"
+    assert last - sent < 0.1, "sound was played for too long"
 
 
-def test_interrupt_is_heard_during_a_long_computation():
-    """The computation runs on the MLX thread, so that Python's handler runs at once: both sound and caller end."""
+def test_interrupt_is_handled_during_a_long_computation():
+    """The computation runs on the MLX thread, so that Python's handler runs at once and both sound and caller end."""
     code = """
 import sys, time, mlx.core as mx, numpy as np
 from tests.support.device import opener, speech
@@ -408,7 +408,7 @@ print(opened[0].times[sounding[-1]])
 """
     sent, (told, last) = interrupt(code)
     assert last - sent < 0.1
-    assert told - sent < 0.1, "the caller waits for the computation"
+    assert told - sent < 0.1, "the caller waited for the computation"
 
 
 def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):

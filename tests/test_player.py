@@ -46,7 +46,7 @@ def pieces(seconds: float) -> list[int]:
 
 
 def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
-    """As `play`, repeated if the machine was too busy to wake the writer in time, which proves nothing."""
+    """Like `play`, but repeated if the machine was too busy to wake the writer in time."""
     for _ in range(5):
         player, sound = play(*args, **options)
         if player.late < 0.02:
@@ -55,19 +55,19 @@ def play_undisturbed(*args, **options) -> tuple[Player, np.ndarray]:
 
 
 def heard_whole(audio: np.ndarray, sound: np.ndarray) -> bool:
-    """Assert that every sample was heard in order, with nothing else but silence and ramps."""
+    """Return whether every sample was heard in order, with only silence and ramps in between."""
     found = 0
     for sample in sound[:, 0]:
         found += found < len(audio) and sample == audio[found]
     heard = sound[:, 0] != 0
     runs = int(np.count_nonzero(heard & ~np.concatenate([[False], heard[:-1]])))
-    ramp = int(0.005 * RATE) - 2  # less the end at the sample itself, and the one at zero
+    ramp = int(0.005 * RATE) - 2  # without its two ends, the sample itself and zero
     return found == len(audio) and int(np.count_nonzero(heard)) - len(audio) == runs * 2 * ramp
 
 
 @pytest.mark.parametrize("factor", [0.02, 0.3, 0.55, 0.8])
 def test_faster_than_real_time(factor):
-    """Generation takes `factor` of the audio's time: no run underruns, and fast ones start at once."""
+    """Generation takes `factor` times the audio's duration; no run underruns, and fast ones start at once."""
     audio, sizes = speech(2.4), pieces(2.4)
     player, sound = play_undisturbed(audio, sizes, [factor * size / RATE for size in sizes])
     assert player.underruns == 0
@@ -88,7 +88,7 @@ def test_slower_than_real_time_waits_just_long_enough():
 
 
 def test_bursts_and_jitter():
-    """Twice real time on average, in bursts."""
+    """Generation is twice as fast as real time on average, in bursts."""
     audio, sizes = speech(2.4), pieces(2.4)
     rng = np.random.RandomState(0)
     delays = [0.5 * size / RATE * rng.uniform(0.6, 1.4) for size in sizes]
@@ -107,7 +107,7 @@ def test_stall_is_counted_and_loses_nothing():
 
 
 def test_no_clicks():
-    """Ramps lead from silence to the sound and back, also around an underrun, and there are none inside."""
+    """Ramps lead from silence to sound and back, also around an underrun; there are no clicks inside the sound."""
     audio, sizes = speech(1.2), pieces(1.2)
     delays = [0.01] * len(sizes)
     delays[-1] = 1.5
@@ -117,8 +117,8 @@ def test_no_clicks():
 
 
 @pytest.mark.parametrize("offset", [0, 1, 5, 100, 359, 360, 361, 479])
-def test_no_clicks_wherever_a_block_ends(offset):
-    """An underrun may start at any place in a block, also if the ramp has no room there; playback resumes at once."""
+def test_no_clicks_wherever_an_underrun_starts(offset):
+    """An underrun may start anywhere in a block, even if the ramp does not fit; playback resumes at once."""
     heard = []
     device = Silent()
     player = Player(RATE, device.open, SCHEDULE)
@@ -155,7 +155,7 @@ class Silent:
     stop = abort = close = start
 
 
-def test_device_that_dies_is_given_up(monkeypatch):
+def test_dead_device_is_abandoned(monkeypatch):
     monkeypatch.setattr("mlx_qwen3_tts.audio.player.MAX_STALL_SECONDS", 0.3)
     player = Player(RATE, Silent().open, SCHEDULE)
     player.write(speech(0.5), 0.01, pause=True)

@@ -1,4 +1,4 @@
-"""Prompts equal the official ones: ids exactly, embeddings to rounding, position for position."""
+"""Prompts equal the official ones: ids exactly, embeddings up to rounding, position by position."""
 
 import mlx.core as mx
 import numpy as np
@@ -28,7 +28,7 @@ def test_ids_and_embeddings(golden):
 
 
 def test_positions_are_counted_from_zero(golden):
-    """The official position ids are what a cache offset gives, in all three rows of its M-RoPE."""
+    """The official position ids equal the cache offset in all three rows of M-RoPE."""
     for _, case in golden.cases():
         positions = golden[f"{case['name']}.positions"]
         assert positions.shape[0] == 3

@@ -1,4 +1,4 @@
-"""Any text gives audio or a clear error. FUZZ=1000 tries so many, other ones each time."""
+"""Any text gives audio or a clear error. FUZZ=1000 tries 1,000 new texts each time."""
 
 import os
 import unicodedata
@@ -34,7 +34,7 @@ def tts(tmp_path_factory) -> Qwen3TTS:
 
 
 def speaks(tts: Qwen3TTS, text, **options) -> bool:
-    """Two frames of finite audio; or a RequestError, which only a text without words or without meaning earns."""
+    """Return True for two frames of finite audio, or False for a RequestError."""
     try:
         result = tts.synthesize(text, seed=1, max_frames=2, **options)
     except RequestError as error:
@@ -68,7 +68,7 @@ def test_any_text(tts):
 
 
 def test_any_text_in_pieces(tts):
-    """As an iterator, however it is cut; and as an instruction."""
+    """Text may be an iterator with arbitrary cuts, or an instruction."""
 
     @short
     @given(st.lists(TEXTS, max_size=5), TEXTS)
@@ -83,5 +83,5 @@ def test_any_text_in_pieces(tts):
 
 
 def test_more_than_the_context(tts):
-    for text in ("Q" * 40_000, "你好" * 6_000, "🙂" * 10_000):  # bytes are tokens to the miniature
+    for text in ("Q" * 40_000, "你好" * 6_000, "🙂" * 10_000):  # in the miniature, bytes are tokens
         assert not speaks(tts, text)

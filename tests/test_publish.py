@@ -62,7 +62,7 @@ def test_upload(source, tmp_path, hub, run_cli):
     assert str(source) not in card, "a local path is private"
     assert "base_model" not in card
     code, _, err = run_cli("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out", "--force")
-    assert code == 0, err  # the card counts as a part of a checkpoint
+    assert code == 0, err  # the card counts as part of a checkpoint
 
 
 def test_card(source, tmp_path):
@@ -102,10 +102,10 @@ def test_failed_upload(source, tmp_path, hub, monkeypatch, run_cli):
 
 
 def test_command_line(source, tmp_path, run_cli):
-    """The report goes to standard error, the list of recipes, which is a result, to standard output."""
+    """The report goes to standard error; the list of recipes is a result and goes to standard output."""
     code, out, err = run_cli("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out")
     assert (code, out) == (0, "")
-    assert "%|" not in err, "a bar is for terminals only"
+    assert "%|" not in err, "progress bars are only for terminals"
     lines = err.splitlines()
     assert any(line.startswith("talker MLP") and "4 bits, groups of 64, squared error -" in line for line in lines)
     assert any(line.startswith("codec embeddings") and line.endswith("bfloat16") for line in lines)

@@ -1,4 +1,4 @@
-"""Quantized checkpoints: those of mlx-audio, layers with settings of their own, and invalid entries."""
+"""Quantized checkpoints: files from mlx-audio, layers with separate settings, and invalid entries."""
 
 import json
 import zlib
@@ -18,7 +18,7 @@ from mlx_qwen3_tts.models.network import Network
 from tests.support import checkpoints, sounds
 from tests.support.engine import on_mlx_thread
 
-COMMITTED = Path(__file__).with_name("golden")  # even if GOLDEN names fresh data of the official package
+COMMITTED = Path(__file__).with_name("golden")  # even if GOLDEN selects fresh data of the official package
 MLX_AUDIO = json.loads((COMMITTED / "mlx-audio.json").read_text())
 AFFINE = {"group_size": 64, "bits": 4, "mode": "affine"}
 
@@ -105,7 +105,7 @@ LAYER = "talker.model.layers.1."
 
 
 def test_layers_with_their_own_settings(source):
-    """Projections of different bits or group sizes are not fused."""
+    """Projections with different bits or group sizes are not fused."""
     eight, small = AFFINE | {"bits": 8}, AFFINE | {"group_size": 32}
     others = {f"{LAYER}self_attn.q_proj": eight, f"{LAYER}mlp.up_proj": False, f"{LAYER}self_attn.o_proj": small}
     write_quantized(source, AFFINE | others)

@@ -68,7 +68,7 @@ def test_error_is_below_the_stated_share(name, bits):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_importance_counts(bits):
-    """Columns of more importance get a smaller error, at the expense of the others."""
+    """Columns of higher importance get a smaller error, at the expense of the others."""
     weight, affine = matrix("normal", 64), Affine(bits)
     importance = mx.array(np.exp(1.5 * RANDOM.normal(size=SHAPE[1])), mx.float32)
     weighted, claimed, usual = search(weight, affine, importance)

@@ -1,4 +1,4 @@
-"""The README's Python blocks run, its first command is at the top, and CONTRIBUTING knows every file."""
+"""The README's Python blocks run, its first command is at the top, and CONTRIBUTING lists every file."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_python_block(block, tmp_path, monkeypatch):
-    """Runs unchanged, except that the demos take the place of the released models, whose voices they do not have."""
+    """Each block runs unchanged, except that the demos and their voices replace the released models."""
     from mlx_qwen3_tts import Qwen3TTS
 
     load = Qwen3TTS.from_pretrained
@@ -34,10 +34,20 @@ def test_first_command_comes_early():
 
 
 def test_the_layout_lists_every_file():
-    """The file tree of CONTRIBUTING.md has every source file and every folder."""
+    """The file tree of CONTRIBUTING.md has every source file in its folder, and no other."""
     text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
-    tree = re.search(r"```\nmlx_qwen3_tts/\n(.*?)```", text, re.DOTALL)[1]
-    words = set(re.findall(r"\w+", tree))
-    files = [path for path in (README.parent / "mlx_qwen3_tts").rglob("*.py") if path.name != "__init__.py"]
-    missing = [path.stem for path in files if not {path.stem, path.parent.name} <= words | {"mlx_qwen3_tts"}]
-    assert missing == []
+    tree = re.search(r"```\nmlx_qwen3_tts/\n(.*?)\ntools/", text, re.DOTALL)[1]
+    listed = set()
+    for line in tree.splitlines():
+        folder = re.match(r"  (\w+)/", line)
+        if folder or not line.startswith("   "):
+            directory = folder[1] if folder else ""
+            line = line.removeprefix(f"  {directory}/")
+        if directory:  # groups of names, most with a colon and a description
+            groups = [group.partition(":")[0] for group in re.split(r"\s{2,}|;", line)]
+            listed |= {f"{directory}/{name}.py" for name in " ".join(groups).split() if not name.endswith("/")}
+        else:
+            listed |= set(re.findall(r"\w+\.py", line))
+    package = README.parent / "mlx_qwen3_tts"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
+    assert listed == files

@@ -47,7 +47,7 @@ def test_readme_sizes():
 
 
 def test_every_tensor_has_a_part():
-    """Every part has tensors, and the rest are norms."""
+    """Every part has tensors, and only norms belong to no part."""
     names = released.tensors("1.7B-Base")
     assert {part_of(name) for name in names} == {*PARTS, "norms"}
     assert all("norm" in name for name in names if part_of(name) == "norms")

@@ -1,6 +1,6 @@
-"""Runaways: speech with its pauses passes whole, silence or a cycle after it is cut; the budget; the retry.
+"""Runaways: speech with pauses passes whole; later silence or cycles are cut; the budget; the retry.
 
-RUNAWAYS=300 tries so many sequences of each kind; without it 20.
+RUNAWAYS=300 tries 300 sequences of each kind; the default is 20.
 """
 
 import itertools
@@ -22,7 +22,7 @@ SEQUENCES = range(int(os.environ.get("RUNAWAYS", "20")))
 
 
 def sound(rng, frames: int, level: float) -> np.ndarray:
-    """Noise with the ups and downs of syllables, none of them longer than 80 ms apart."""
+    """Noise with loudness that rises and falls as in syllables, with a floor above silence."""
     time = np.arange(frames * FRAME) / 24000
     shape = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * time)
     return (level * shape * rng.standard_normal(len(time))).astype(np.float32)
@@ -42,7 +42,7 @@ def recording(rng, parts: list[tuple[str, float]]) -> tuple[np.ndarray, np.ndarr
 
 
 def pass_through(codes, audio, sizes, over=None):
-    """What a guard lets pass of frames that come in chunks of these sizes, and how it ends."""
+    """Push frames in chunks of these sizes; return the emitted codes and audio, and the finish reason."""
     detector, out, at = RunawayDetector(), [], 0
     sizes = itertools.chain(sizes, itertools.repeat(sizes[-1]))
     ran_away = False
@@ -60,7 +60,7 @@ def pass_through(codes, audio, sizes, over=None):
 
 @pytest.mark.parametrize("seed", SEQUENCES)
 def test_speech_with_pauses_passes_whole(seed):
-    """Pauses of up to 3 s, of a constant code, at both ends and inside; quiet passages; whatever the chunks."""
+    """Pauses of up to 3 s with a constant code, at both ends and inside, and quiet passages pass in any chunks."""
     rng = np.random.default_rng(seed)
     parts = [("pause", rng.uniform(0, 3))]
     for _ in range(8):
@@ -85,7 +85,7 @@ def test_speech_that_is_quiet_throughout_passes_whole(level):
 @pytest.mark.parametrize("seed", SEQUENCES)
 @pytest.mark.parametrize("kind, kept", [("pause", SILENCE_BUFFERED), ("hum", CYCLE_BUFFERED)])
 def test_a_runaway_is_cut(seed, kind, kept):
-    """Minutes of near-silence, or of one short cycle, after speech: it ends soon after the speech."""
+    """Minutes of near-silence or of one short cycle after the speech are cut soon after it."""
     rng = np.random.default_rng(seed)
     spoken, speech = recording(rng, [("speech", rng.uniform(1, 5)), ("pause", 2), ("speech", rng.uniform(1, 5))])
     endless, silence = recording(rng, [(kind, 120)])
@@ -93,7 +93,7 @@ def test_a_runaway_is_cut(seed, kind, kept):
     results = [pass_through(codes, audio, sizes) for sizes in ([1], [1, 1, 2, 4, 8], [37])]
     for passed, heard, reason in results:
         assert reason == "runaway"
-        assert len(spoken) < len(passed) <= len(spoken) + kept + 2  # a period until a cycle shows
+        assert len(spoken) < len(passed) <= len(spoken) + kept + 2  # a cycle is detected after one period
         assert len(heard) == len(passed) * FRAME
         np.testing.assert_array_equal(passed, results[0][0])
         np.testing.assert_array_equal(passed, codes[: len(passed)])
@@ -101,7 +101,7 @@ def test_a_runaway_is_cut(seed, kind, kept):
 
 @pytest.mark.parametrize("path", sorted((SHARED / "audio").glob("*.wav")) or [None])
 def test_recorded_speech_passes_whole(path):
-    """As it is, and with 2.96 s of silence put into its middle."""
+    """It passes unchanged, and also with 2.96 s of silence inserted in its middle."""
     if path is None:
         pytest.skip("there are no recordings here")
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -122,7 +122,7 @@ def test_no_runaway_before_the_text_is_over():
 
 
 def test_a_second_of_silence_is_not_held_back():
-    """Whoever plays the stream waits in no ordinary pause."""
+    """Playback does not wait during an ordinary pause."""
     codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 0.96), ("speech", 1)])
     detector = RunawayDetector()
     for i in range(len(codes)):
@@ -143,7 +143,7 @@ def endless(tmp_path_factory) -> Qwen3TTS:
 
 
 def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
-    """Let the model fall silent in the codec after `after` frames, for `frames` or for ever."""
+    """Silence the codec's output after `after` frames, for `frames` frames or forever."""
     decode, samples = type(tts.codec).decode_async, tts.codec.samples_per_frame
 
     def quiet(codec, codes, state=None):
@@ -158,7 +158,7 @@ def silence(tts, monkeypatch, after: int, frames: int | None = None) -> None:
 
 @pytest.mark.parametrize("layout", [True, False])
 def test_a_model_without_end(endless, monkeypatch, layout):
-    """Its end suppressed, silent after 60 frames: streamed and whole it ends there, with a second of silence."""
+    """A model without EOS that is silent after 60 frames ends with a second of silence, streamed and whole."""
     silence(endless, monkeypatch, 60)
     call = dict(seed=3, non_streaming_mode=layout)
     whole = endless.synthesize("Hello world", **call)
@@ -190,7 +190,7 @@ def test_a_pause_of_the_model_is_kept(endless, monkeypatch):
 
 
 def test_max_silence(endless, monkeypatch):
-    """A pause of 6 s is kept if it may last 8 s, and ends the speech after 4 s otherwise."""
+    """A pause of 6 s is kept if max_silence is 8 s, and ends the speech by default."""
     silence(endless, monkeypatch, 20, 75)
     longer = endless.synthesize("Hello", seed=3, max_frames=110, max_silence=8)
     assert (longer.finish_reason, len(longer.codes)) == ("length", 110)
@@ -204,19 +204,19 @@ def test_switched_off(endless, monkeypatch):
     assert (result.finish_reason, len(result.codes)) == ("length", 150)
 
 
-def test_one_retry_with_a_seed_that_follows(endless, monkeypatch, spy):
-    """If no seed was given. The second attempt equals a request with its seed, which the result names."""
+def test_one_retry_with_a_derived_seed(endless, monkeypatch, spy):
+    """If no seed was given, the second attempt equals a request with its seed, which is in the result."""
     silence(endless, monkeypatch, 5)
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
     calls = spy(stream, "stream_chunks")
 
     def seeds() -> list[int | None]:
-        return [request.seed for _, (_, request) in calls]
+        return [request.seed for _, (_, request, _) in calls]
 
     for text in ("Hello world", ["Hello", " world"], iter(["Hello", " world"])):
         calls.clear()
         result = endless.synthesize(text)
-        assert seeds() == [None, retry_seed(41)], "one, not two"
+        assert seeds() == [None, retry_seed(41)], "one retry, not two"
         assert result.seed == retry_seed(41) != 41
         layout = isinstance(text, str)
         again = endless.synthesize("Hello world", seed=result.seed, non_streaming_mode=layout)
@@ -228,7 +228,7 @@ def test_one_retry_with_a_seed_that_follows(endless, monkeypatch, spy):
 
 
 def test_the_command_line_reports_a_runaway_and_retries(run_cli, checkpoint, tmp_path, monkeypatch):
-    """Into a file without a seed. With a seed, and into a pipe, it only reports: the first attempt is out already."""
+    """It retries if it writes a file without a given seed; with a seed or into a pipe it only reports the runaway."""
     silence(Qwen3TTS.from_pretrained(checkpoint), monkeypatch, 5)
     argv = ("say", "Hello", "--model", checkpoint, "--temperature", 0.9)
     monkeypatch.setattr("secrets.randbits", lambda bits: 41)
@@ -250,7 +250,7 @@ def test_the_command_line_reports_a_runaway_and_retries(run_cli, checkpoint, tmp
 @pytest.mark.parametrize("text", ["Hello", "1234567890", "你好，世界。", "...!?", "a" * 50])
 @pytest.mark.parametrize("layout", [True, False])
 def test_budget(endless, monkeypatch, text, layout):
-    """A text's tokens set the most frames that it may take; the same in both layouts."""
+    """A text's tokens limit its frames, equally in both layouts."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
     tokens = len(endless.engine.tokenizer.encode(text))
     result = endless.synthesize(text, seed=1, frames_per_token=0.5, non_streaming_mode=layout)
@@ -259,7 +259,7 @@ def test_budget(endless, monkeypatch, text, layout):
 
 
 def test_budget_of_live_text(endless, monkeypatch):
-    """It is that of the whole text, however it came."""
+    """It equals that of the whole text, however the text is cut."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
     text = "Hello world, this is a voice. "
     whole = endless.synthesize(text, seed=1, frames_per_token=1, non_streaming_mode=False)
@@ -268,7 +268,7 @@ def test_budget_of_live_text(endless, monkeypatch):
 
 
 def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
-    """It strikes once all of the text was fed, whatever the chunks."""
+    """It applies once all of the text has been fed, for chunks of any size."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 5)
     call = dict(seed=1, frames_per_token=0.1, non_streaming_mode=False)
     whole = endless.synthesize("Hello world, this is a voice. ", **call)
@@ -285,7 +285,7 @@ def test_invalid_budgets(endless, value):
         endless.synthesize("Hello", frames_per_token=value)
 
 
-def test_limits_that_overrule_each_other(endless):
+def test_conflicting_limits(endless):
     for options in ({"max_frames": 5}, {"stop_runaway": False}):
         with pytest.raises(RequestError, match="no effect"):
             endless.synthesize("Hello", frames_per_token=3, **options)
@@ -294,6 +294,6 @@ def test_limits_that_overrule_each_other(endless):
 
 
 def test_speech_takes_far_fewer_frames_than_its_budget():
-    """Frames that a fast and a slow reader take, in the official vocabulary's tokens, are some 2 to 6 a token."""
+    """Fast and slow readers take about 2 to 6 frames per token of the official vocabulary."""
     assert frame_budget(1) >= 20 * RATE
     assert frame_budget(100) >= 2 * 6 * 100

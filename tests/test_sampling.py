@@ -58,8 +58,8 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("count", [2, 6])
-def test_rows_of_different_options_are_filtered_each_as_if_alone(demo, count):
-    """Top-k as an array and as a number, top-p for some rows only: the same bits, and the same draws."""
+def test_rows_with_different_options_are_filtered_independently(demo, count):
+    """Each row has the bits and draws that it has alone, also with different top-k and with top-p for some rows."""
     config = demo.config.talker_config
     rows = [setting.resolve(GenerationConfig()) for setting in SETTINGS[:count]]
     logits = 4 * mx.random.normal((count, config.vocab_size), key=mx.random.key(1))
@@ -76,7 +76,7 @@ def test_rows_of_different_options_are_filtered_each_as_if_alone(demo, count):
             assert drawn[i] == getattr(one, name).draw(expected, noise[i : i + 1, :size])[0], (name, i)
 
 
-def test_noise_of_a_row_is_its_own():
+def test_noise_of_rows_is_independent():
     keys = mx.stack([mx.random.key(seed) for seed in (3, 1, 3)])
     noise = gumbel_noise(keys, (4, 100))
     assert (noise[0] == noise[2]).all()

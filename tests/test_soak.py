@@ -1,4 +1,4 @@
-"""The soak of benchmarks/soak.py in short, and that it would tell."""
+"""A short run of benchmarks/soak.py, which also detects leaks and wrong results."""
 
 import numpy as np
 import pytest
@@ -17,11 +17,11 @@ def test_requests_leave_nothing_behind(directory):
     report = soak.soak(str(directory), 20, 1)
     assert soak.passed(report), report
     assert sum(report["kinds"].values()) == 20
-    assert len(report["kinds"]) == len(soak.KINDS), "every kind came"
+    assert len(report["kinds"]) == len(soak.KINDS), "every kind ran"
 
 
 def test_a_leak_is_found(directory, monkeypatch):
-    """A model that keeps each request's codec state."""
+    """The model keeps each request's codec state."""
     kept, decode = [], Codec.decode_async
 
     def leaking(codec, codes, state=None):

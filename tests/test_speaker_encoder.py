@@ -9,7 +9,7 @@ from tests.support.tolerances import MEL, SPEAKER, relative, relative_l2
 
 
 def exact_mel(audio: np.ndarray) -> np.ndarray:
-    """The definition, slowly and in float64: a discrete Fourier transform as a matrix."""
+    """Compute the spectrogram by definition in float64, with the discrete Fourier transform as a matrix."""
     padded = np.concatenate([audio[384:0:-1], audio, audio[-2:-386:-1]]).astype(np.float64)
     n = np.arange(N_FFT)
     window = 0.5 * (1 - np.cos(2 * np.pi * n / N_FFT))
@@ -30,7 +30,7 @@ def test_mel(cloning):
         if len(audio) < 30000:
             exact = exact_mel(audio)
             np.testing.assert_allclose(mel, exact, atol=1e-5, err_msg=name)
-            # Bin by bin the official float32 may be off by its own rounding, and ours by no more than that.
+            # In each bin, the official float32 value has its own rounding error; our error must not be larger.
             allowed = 1e-4 + np.abs(expected - exact[::stride])
             assert (np.abs(mel[::stride] - expected) <= allowed).all(), name
 

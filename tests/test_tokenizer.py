@@ -35,7 +35,7 @@ def test_known_ids(builder):
 
 
 def test_words_are_not_split_at_inner_capitals(builder):
-    """transformers 4.57.3 splits them for a local directory, by a fix that is meant for Mistral's models."""
+    """transformers 4.57.3 splits them for a local directory, because of a fix intended for Mistral's models."""
     assert builder.tokenizer.encode("JavaScript iPhone") == [29475, 12167]
 
 
@@ -77,7 +77,7 @@ def test_missing_files(checkpoint, name):
         load_directory(checkpoint, None)
 
 
-def test_merges_that_are_not_utf8(checkpoint):
+def test_non_utf8_merges(checkpoint):
     (checkpoint / "merges.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match=r"merges\.txt"):
         load_directory(checkpoint, None)

@@ -1,4 +1,4 @@
-"""verify: a whole checkpoint passes, each kind of damage fails the check that is there for it."""
+"""verify: an intact checkpoint passes, and each kind of damage fails the check for it."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ def outcomes(directory, **options) -> dict[str, tuple[str, str]]:
         ("base", ["cloned timbre", "cloned in context"]),
     ],
 )
-def test_whole_checkpoints_pass(tmp_path, kind, modes):
+def test_intact_checkpoints_pass(tmp_path, kind, modes):
     found = outcomes(checkpoints.write(tmp_path / "c", "projected", kind))
     assert {name for name, (outcome, _) in found.items() if outcome == "fail"} == set()
     names = {name.split(":")[0] for name in found}
@@ -43,8 +43,8 @@ def test_whole_checkpoints_pass(tmp_path, kind, modes):
     }  # fmt: skip
 
 
-def test_the_end_is_looked_at(checkpoint, monkeypatch):
-    """A model that never ends fails there, and one that does passes: an ordinary code stands in for the end."""
+def test_the_end_is_checked(checkpoint, monkeypatch):
+    """A model that never ends fails this check, and one that ends passes; an ordinary code serves as EOS."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 15)
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 0.01)
     found = {name: outcome for name, outcome, _ in verify(checkpoint)}
@@ -68,7 +68,7 @@ def spoil(path, name, change) -> None:
 def test_damage_fails(checkpoint, monkeypatch):
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     kept = path.read_bytes()
-    spoil(path, "encoder.downsample.conv.weight", lambda t: np.put(t, 5, np.inf))  # which no speech would meet
+    spoil(path, "encoder.downsample.conv.weight", lambda t: np.put(t, 5, np.inf))  # speech would not reveal it
     found = outcomes(checkpoint)
     assert found["values"][0] == "fail"
     assert "encoder.downsample.conv.weight" in found["values"][1]
@@ -84,7 +84,7 @@ def test_damage_fails(checkpoint, monkeypatch):
 
 
 def test_a_damaged_speaker_encoder_fails(tmp_path):
-    """Which is met before the speech: the table goes on all the same."""
+    """The check fails before any speech, and the rest of the table still follows."""
     directory = checkpoints.write(tmp_path / "c", "projected", "base")
     spoil(directory / "model.safetensors", "speaker_encoder.fc.weight", lambda t: t.fill(np.nan))
     found = outcomes(directory)
@@ -107,8 +107,8 @@ def test_a_stream_that_differs_fails(checkpoint, monkeypatch):
     assert found == ("fail", "the codes differ from those generated at once")
 
 
-def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
-    """The same numbers by way of the talker's own forward, one id at a time, as a request takes it."""
+def test_fingerprints_match_the_official_flow(checkpoint):
+    """They equal the numbers of the talker's own forward pass, one id at a time, as in a request."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
     found = fingerprints(checkpoint, tts.config, LIKE)
     caches = [KVCache() for _ in tts.talker.model.layers]
@@ -130,7 +130,7 @@ def test_fingerprints_are_the_parts_of_the_official_flow(checkpoint):
 
 @pytest.mark.parametrize("field", ["pad", "codes", "layers", "residual_codes", "predictor_layers"])
 def test_fingerprints_decide(checkpoint, field):
-    """Of the weights they were taken of they pass; with one number of each field moved they fail."""
+    """They pass for the weights that they were computed from, and fail if one number of any field changes."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
     right, kind = fingerprints(checkpoint, tts.config, LIKE), ("custom_voice", tts.config.tts_model_size)
     assert outcomes(checkpoint, known={kind: right})["fingerprints"][0] == "pass"
@@ -142,7 +142,7 @@ def test_fingerprints_decide(checkpoint, field):
     assert field in detail
 
 
-def test_known_fingerprints_are_of_the_released_shape():
+def test_known_fingerprints_have_the_released_shape():
     known = KNOWN["base", "0b6"]
     assert len(known.codes) == len(known.ids) == 5
     assert len(known.residual_codes) == 15
@@ -153,7 +153,7 @@ def test_known_fingerprints_are_of_the_released_shape():
 def test_command(run_cli, checkpoint, tmp_path):
     code, out, err = run_cli("verify", "demo")
     assert code == 0, out
-    assert "skip  fingerprints" in out, "its type and size are those of a released model, its vocabulary is not"
+    assert "skip  fingerprints" in out, "type and size are those of a released model, but the vocabulary is not"
     code, out, err = run_cli("verify", "demo-random")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}

@@ -23,7 +23,7 @@ CLIP = sounds.SOUNDS["speech"]
 
 
 def request(cloning, case: dict) -> dict:
-    """A recorded request, its voice made from the recorded clip by our own encoders."""
+    """Return a recorded request with a voice that our own encoders create from the recorded clip."""
     call = arguments(case)
     text = call.pop("ref_text", None)
     return call | {"voice": cloning.tts.clone_voice(CLIP, text)}
@@ -40,7 +40,7 @@ def test_prompts(cloning):
 
 
 def test_the_cases_cover_both_overlays(cloning):
-    """Interleaved in context, the text is once shorter and once longer than the reference."""
+    """In the interleaved in-context cases, one text is shorter and one is longer than the reference."""
     frames = len(cloning["clip-speech.codes"])
     pad = cloning["icl-short-interleaved.trailing"]
     assert len(pad) == 1
@@ -57,7 +57,7 @@ def test_greedy_codes(cloning):
 
 
 def test_first_sample_is_the_first_of_the_new_speech(cloning):
-    """The decoder is primed with the reference: what comes out is the official cut of the two decoded together."""
+    """The decoder is primed with the reference; its output is the official cut of both decoded together."""
     case = next(case for case in cloning.asked["cases"] if case["name"] == "icl-long")
     if until_a_tie(cloning, "icl-long") < 42:
         pytest.skip("this seed meets a near-tie")
@@ -67,7 +67,7 @@ def test_first_sample_is_the_first_of_the_new_speech(cloning):
         stride = cloning.asked["sample_stride"]
         assert relative_l2(result.audio[::stride], cloning["cut.wave"]) < CODEC
     unprimed = cloning.tts.codec.decode(result.codes)
-    assert relative_l2(unprimed, result.audio) > 0.01, "the reference is heard in the first frames' context"
+    assert relative_l2(unprimed, result.audio) > 0.01, "the reference is part of the first frames' context"
 
 
 def test_stream_of_a_clone_adds_up(demo_base):
@@ -77,7 +77,7 @@ def test_stream_of_a_clone_adds_up(demo_base):
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
 
 
-def test_every_part_of_a_voice_acts(demo_base):
+def test_every_part_of_a_voice_has_an_effect(demo_base):
     made = demo_base.clone_voice(CLIP, "hello this voice")
 
     def codes(voice):
@@ -154,8 +154,8 @@ def test_truncated_files(made, tmp_path, keep):
         VoiceClonePrompt.load(path)
 
 
-def test_files_that_hold_something_else(made, tmp_path):
-    """Whole and signed, and yet not what a voice must be."""
+def test_signed_files_with_invalid_parts(made, tmp_path):
+    """A file with a valid checksum is refused if its parts are not those of a voice."""
     for name, value in (
         ("speaker_embedding", made.speaker_embedding[None]),
         ("speaker_embedding", np.full_like(made.speaker_embedding, np.inf)),
@@ -164,7 +164,7 @@ def test_files_that_hold_something_else(made, tmp_path):
         ("ref_codes", None),
     ):
         wrong = replace(made)
-        object.__setattr__(wrong, name, value)  # as nobody can make one
+        object.__setattr__(wrong, name, value)  # the constructor would refuse it
         wrong.save(tmp_path / "me.safetensors")
         with pytest.raises(VoiceError, match="does not hold"):
             VoiceClonePrompt.load(tmp_path / "me.safetensors")
@@ -182,7 +182,7 @@ def test_invalid_provenance(made, tmp_path, provenance):
         VoiceClonePrompt.load(path)
 
 
-def test_file_that_is_not_there(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(VoiceError, match="does not exist"):
         VoiceClonePrompt.load(tmp_path / "me.safetensors")
 
@@ -232,7 +232,7 @@ def mp3_in_wav(path: Path, audio: np.ndarray, rate: int) -> None:
 @pytest.mark.parametrize("rate, channels", [(24000, 1), (44100, 2)])
 def test_formats(demo_base, tmp_path, name, tolerance, rate, channels):
     mono = sounds.speech(1.2, rate)
-    audio = mono if channels == 1 else np.stack([1.2 * mono, 0.8 * mono], axis=1)  # whose mean is the mono one
+    audio = mono if channels == 1 else np.stack([1.2 * mono, 0.8 * mono], axis=1)  # its mean is the mono signal
     path = tmp_path / name
     if name == "MP3.wav":
         mp3_in_wav(path, audio, rate)
@@ -261,7 +261,7 @@ def test_non_audio_files(demo_base, tmp_path, content, message):
         demo_base.clone_voice(path)
 
 
-def test_directory_is_no_audio(demo_base, tmp_path):
+def test_directory_is_not_audio(demo_base, tmp_path):
     with pytest.raises(AudioError, match="is a directory"):
         demo_base.clone_voice(tmp_path)
 
@@ -288,7 +288,7 @@ def test_clips_that_cannot_be_used(demo_base, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "  ", 5, "\udcff"])
-def test_transcripts_that_say_nothing(demo_base, text):
+def test_invalid_transcripts(demo_base, text):
     with pytest.raises(RequestError, match="reference text"):
         demo_base.clone_voice(CLIP, text)
 
@@ -341,11 +341,11 @@ def test_warnings(demo_base, message):
     assert message in warning
 
 
-def test_good_clips_are_not_warned_of(demo_base):
+def test_good_clips_cause_no_warnings(demo_base):
     assert demo_base.clone_voice(CLIP, "hello this is a voice").warnings == ()
 
 
-def test_tail_is_silence_behind_the_clip(demo_base):
+def test_tail_is_silence_after_the_clip(demo_base):
     plain, tailed = (demo_base.clone_voice(CLIP, "hello", tail=tail) for tail in (0, 0.5))
     np.testing.assert_array_equal(plain.speaker_embedding, tailed.speaker_embedding)
     assert len(tailed.ref_codes) == -(-(len(CLIP[0]) + 12000) // 1920)
@@ -388,7 +388,7 @@ def test_clone_then_say(run_cli, library, clip, tmp_path, demo_base):
     assert (code, out) == (0, "")
     assert "2.10 s of audio, 27 frames" in err
     code, _, err = run_cli("say", "Hello", "--voice", "me", "--seed", 1, "--max-frames", 3, "-o", tmp_path / "a.wav")
-    assert code == 0, "the voice knows the model that it was made with: " + err
+    assert code == 0, "the voice names the model that created it: " + err
     expected = demo_base.synthesize(
         "Hello", voice=demo_base.clone_voice(clip, "hello this voice"), seed=1, max_frames=3
     )
@@ -436,7 +436,7 @@ def test_clips_are_checked_before_a_model_is_loaded(run_cli, monkeypatch, tmp_pa
         assert run_cli(*argv)[0] == 1
 
 
-def test_voice_file_and_one_go(run_cli, clip, tmp_path):
+def test_voice_file_equals_direct_cloning(run_cli, clip, tmp_path):
     path = tmp_path / "v.safetensors"
     code, _, err = run_cli("clone", clip, "-o", path, "--model", "demo-base")
     assert code == 0
@@ -476,13 +476,13 @@ def test_errors(run_cli, library, clip, tmp_path, options, message):
 
 
 @pytest.mark.parametrize("name", ["../me", "a/b", "", ".hidden", "x" * 100])
-def test_names_that_no_voice_can_have(run_cli, library, clip, name):
+def test_invalid_voice_names(run_cli, library, clip, name):
     assert run_cli("clone", clip, "--save-as", name, "--model", "demo-base")[0] in (1, 2)
     assert not library.exists() or os.listdir(library) == []
 
 
 def test_voices_whose_names_differ_in_capitals(run_cli, library, made, clip):
-    """If the file system is case-sensitive, both exist; a new voice does not get a name that differs in case only."""
+    """On a case-sensitive file system both may exist, but a new voice cannot have a name that differs only in case."""
     library.mkdir()
     made.save(library / "me.safetensors")
     code, _, err = run_cli("clone", clip, "--save-as", "ME", "--model", "demo-base")
@@ -504,7 +504,7 @@ def test_files_of_other_names_in_the_library_are_left_alone(run_cli, library, ma
     assert [line.split()[1] for line in out.splitlines() if line.startswith("cloned")] == ["me"]
 
 
-def test_what_a_file_says_is_shown_and_not_obeyed(run_cli, library, made, checkpoint):
+def test_control_characters_from_files_are_escaped(run_cli, library, made, checkpoint):
     """Names and provenance with control characters, line ends and lone surrogates, from a voice and from a model."""
     library.mkdir()
     replace(made, provenance={"model": "\x1b[31mmine", "seconds": "1\n2"}).save(library / "me.safetensors")
@@ -546,8 +546,8 @@ ZEROS, CODES = np.zeros(64, np.float32), np.zeros((3, 16), np.int32)
         ((ZEROS, CODES, 5), "Unicode"),
     ],
 )
-def test_voices_of_wrong_parts(parts, message):
-    """They are errors when they are made, not in the middle of a request or when their file is loaded."""
+def test_voices_with_invalid_parts(parts, message):
+    """They raise errors at creation, not during a request or when their file is loaded."""
     with pytest.raises(VoiceError, match=message):
         VoiceClonePrompt(*parts)
 

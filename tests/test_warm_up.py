@@ -1,4 +1,4 @@
-"""Compilation is kept out of the speech and of its figures, and announced while it lasts."""
+"""Compilation precedes the speech, is excluded from its figures, and is announced while it lasts."""
 
 import json
 import os
@@ -8,16 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli import console, demo
 from mlx_qwen3_tts.errors import PlaybackError
 from tests.support import checkpoints
+from tests.support.engine import HAS_GPU
 
 ROOT = Path(__file__).parents[1]
-HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
 needs_compiler = pytest.mark.skipif(HAS_GPU or shutil.which("g++") is None, reason="counts what g++ compiles")
 
 
@@ -66,7 +65,7 @@ def test_nothing_is_announced_if_all_is_compiled(run_cli, silent_machine, tmp_pa
 
 @needs_compiler
 def test_kernels_do_not_depend_on_the_number_of_frames(tmp_path):
-    """The codec's attention keeps its position by the same kernel for chunks of 2 and of 4 frames."""
+    """The codec's attention updates its position with the same kernel for chunks of 2 and of 4 frames."""
     script = """
 import os, pathlib
 import mlx.core as mx
@@ -82,14 +81,14 @@ print(len(list(pathlib.Path(os.environ["TMPDIR"]).rglob("*.so"))))
         [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True,
         timeout=120, check=True,
     )  # fmt: skip
-    assert int(done.stdout) == 0, "an addition of two arrays, which MLX has"
+    assert int(done.stdout) == 0, "adding two arrays needs no compiled kernel"
 
 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_kernel_is_compiled_after_the_warm_up(tmp_path):
-    """In a process of its own with an empty directory for kernels: g++ takes half a minute for all of them."""
+    """The test runs in a new process with an empty kernel directory; g++ takes half a minute for all kernels."""
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "kernels.py"], capture_output=True, text=True, check=True
     )
@@ -135,7 +134,7 @@ for name, request in {
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the memory map of a process, as Linux has it")
 @pytest.mark.parametrize("kind, dtype", [("custom_voice", "bfloat16"), ("base", "float32")])
 def test_no_kernel_is_loaded_after_the_warm_up(tmp_path, kind, dtype):
-    """Whatever a default stream's values, text, seed and length. The files of earlier runs may serve here."""
+    """This holds for a default stream with any values, text, seed and length. Earlier kernel files may be reused."""
     directory = checkpoints.write(tmp_path / "c", "projected", kind)
     argv = [sys.executable, "-c", LOADED_AFTER_WARM_UP, directory, dtype]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)

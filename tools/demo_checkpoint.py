@@ -1,4 +1,4 @@
-"""A trained module as a file of the released layout: the inverse of mlx_qwen3_tts.checkpoint.weights.
+"""Write a trained module as a file of the released layout: the inverse of mlx_qwen3_tts.checkpoint.weights.
 
 parameters ─ codebooks as sums and counts ─ convolutions in PyTorch's order ─ safetensors, format "pt"
 """
@@ -13,7 +13,7 @@ from mlx_qwen3_tts.codec.quantizer import Codebook
 
 
 def stored(module: nn.Module) -> dict[str, mx.array]:
-    """The tensors of a released file for `module`."""
+    """Return the tensors of `module` as in a released file."""
     weights = dict(tree_flatten(module.parameters()))
     for path, part in module.named_modules():
         name = f"{path}.weight"

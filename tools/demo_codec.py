@@ -1,11 +1,11 @@
-"""The demo's codec: 16 codes for each of the few hundred frames there are, and the decoder that turns them into sound.
+"""The demo's codec: 16 codes for each of a few hundred distinct frames, and the decoder that turns them into sound.
 
     frames ─ log spectra ─ PCA ─ residual k-means ─ codes [16] and codebooks ─┐
     random sentences ─ their codes and their waveform ────────────────────────┴─ gradient descent on the decoder
 
-The codebooks start as the k-means centroids and are trained along. The last ones have nothing left to say; the very
-last is given another use (demo_talker.py). The codec's encoder is not trained: no frame is ever
-encoded by it.
+The codebooks start as the k-means centroids and are trained with the decoder. The last ones have no residual left to
+describe; the very last one has another purpose (demo_talker.py). The codec's encoder is not trained, because it never
+encodes a frame.
 """
 
 import random
@@ -25,8 +25,8 @@ from mlx_qwen3_tts.codec.layers import run
 from mlx_qwen3_tts.config.codec import CodecDecoderConfig
 
 WINDOWS = (256, 512, 1024, 2048)  # of the spectral loss, in samples
-FAINT = 1e-6  # power below which nothing is heard
-DWELL = 100  # steps after which it is looked again which clips are hard
+FAINT = 1e-6  # power below which sound is inaudible
+DWELL = 100  # steps between updates of which clips are hard
 SHAPES = ((4, 16), (2, 32), (1, 64))  # sentences at a time, and frames of each
 
 Clips = dict[tuple[str, Key], np.ndarray]
@@ -64,7 +64,7 @@ def quantize(points: np.ndarray, books: int, size: int, seed: int) -> tuple[np.n
     """Residual k-means: codes [points, books] and codebooks [books, size, width]."""
     rng, residual, codes, tables = np.random.RandomState(seed), points.copy(), [], []
     for _ in range(books):
-        if np.abs(residual).max() < 1e-6:  # all is said: the remaining codes are 0 and add nothing
+        if np.abs(residual).max() < 1e-6:  # no residual is left: the remaining codes are 0 and add nothing
             codes.append(np.zeros(len(points), int))
             tables.append(np.zeros((size, points.shape[1])))
             continue
@@ -76,7 +76,7 @@ def quantize(points: np.ndarray, books: int, size: int, seed: int) -> tuple[np.n
 
 
 def encode(clips: Clips, config: CodecDecoderConfig, seed: int) -> tuple[dict[tuple[str, Key], np.ndarray], np.ndarray]:
-    """The codes of each clip, int32 [frames, 16], and the codebooks [16, size, width / 2]."""
+    """Return the codes of each clip, int32 [frames, 16], and the codebooks [16, size, width / 2]."""
     points = features(np.concatenate(list(clips.values())), config.codebook_dim // 2)
     codes, tables = quantize(points, config.num_quantizers, config.codebook_size, seed)
     cuts = np.cumsum([len(clip) for clip in clips.values()])[:-1]
@@ -84,7 +84,7 @@ def encode(clips: Clips, config: CodecDecoderConfig, seed: int) -> tuple[dict[tu
 
 
 def begin(decoder: CodecDecoder, tables: np.ndarray) -> None:
-    """The codebooks, and near-linear initial values that keep the signal's size."""
+    """Set the codebooks, and near-linear initial values that keep the signal's scale."""
     first, rest = decoder.quantizer.rvq_first, decoder.quantizer.rvq_rest
     for layer, table in zip([*first.vq.layers, *rest.vq.layers], tables, strict=True):
         layer.codebook.weight = mx.array(table.astype(np.float32))
@@ -97,7 +97,7 @@ def begin(decoder: CodecDecoder, tables: np.ndarray) -> None:
             part.gamma = part.gamma * 0.3
         elif isinstance(part, nn.ConvTranspose1d):
             _, kernel, width = part.weight.shape
-            taps = 1 if kernel == 2 else 2  # that reach one output sample
+            taps = 1 if kernel == 2 else 2  # taps that contribute to one output sample
             part.weight = mx.random.normal(part.weight.shape) * (taps * width) ** -0.5
 
 
@@ -126,7 +126,7 @@ def bands(n: int, count: int = 40) -> mx.array:
 
 
 def band_distance(n: int = 512) -> Callable[[mx.array, mx.array], float]:
-    """How far apart two waveforms [batch, time] sound: the mean difference of their bands' log power."""
+    """Return how different two waveforms [batch, time] sound: the mean difference of their bands' log power."""
     transform, mean = spectra(n), bands(n)
 
     def distance(wave: mx.array, target: mx.array) -> float:
@@ -137,9 +137,9 @@ def band_distance(n: int = 512) -> Callable[[mx.array, mx.array], float]:
 
 
 def make_loss() -> Callable[[mx.array, mx.array], mx.array]:
-    """What tells two waveforms [batch, time] apart: samples, magnitudes both linear and logarithmic, and loudness.
+    """Return a loss between two waveforms [batch, time]: samples, linear and logarithmic magnitudes, and loudness.
 
-    The last is what a recognizer hears: it makes the faint noise of an f or an s count as much as a vowel.
+    Loudness is what a recognizer hears: it gives the faint noise of an f or an s the same weight as a vowel.
     """
     transforms = [spectra(n) for n in WINDOWS]
     means = [bands(n) if n >= 512 else None for n in WINDOWS]
@@ -164,7 +164,7 @@ def upsampler(decoder: CodecDecoder, block: int) -> nn.ConvTranspose1d:
 
 
 def set_taps(layer: nn.ConvTranspose1d, taps: np.ndarray) -> None:
-    """Make `layer` map its inputs to `taps` [in, steps, out], with nothing beyond `steps`; further outputs stay."""
+    """Make `layer` map its inputs to `taps` [in, steps, out], with zeros beyond `steps`; other outputs are kept."""
     weight = np.array(layer.weight)  # [out, kernel, in]
     inputs, _, outputs = taps.shape
     weight[:outputs] = 0
@@ -189,7 +189,7 @@ def begin_vocoder(decoder: CodecDecoder, frames: np.ndarray) -> np.ndarray:
     blocks = (inner / size).reshape(-1, 8 * narrow)
     _, scale, outer = np.linalg.svd(blocks, full_matrices=False)
     deviation = scale[:wide, None] / len(blocks) ** 0.5
-    weight = (deviation / deviation.mean()) ** 0.5  # louder components are larger, but not as much as they are
+    weight = (deviation / deviation.mean()) ** 0.5  # louder components get larger weights, but less than proportionally
     latents = blocks @ outer[:wide].T
     level = (latents / weight.T).std()
     set_taps(upsampler(decoder, 1), (outer[:wide] * weight * level).reshape(wide, 8, narrow))
@@ -211,7 +211,7 @@ def descend(
     name: str,
     log: Callable[[str], None],
 ) -> None:
-    """Gradient descent on `module` with AdamW: a short warm-up, then a cosine down to nothing."""
+    """Train `module` with AdamW: a short warm-up, then cosine decay to zero."""
     warm = max(1, min(30, steps // 10))
     rate = optim.join_schedules([optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm)], [warm])
     optimizer = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-3)
@@ -228,14 +228,14 @@ def descend(
 
 
 class Sentences:
-    """Codes and samples of random sentences, and of clips in any order: among sentences some words are rare."""
+    """Codes and samples of random sentences, and of clips in random order, because some words are rare in sentences."""
 
     def __init__(self, sentence: Callable[[random.Random], Utterance], clips: Clips, codes: Clips, seed: int) -> None:
         self._sentence, self.clips, self.codes, self._rng = sentence, clips, codes, random.Random(seed)
         self._hardness = dict.fromkeys(clips, 1.0)
 
     def batch(self, count: int, length: int, wanted: Clips) -> tuple[mx.array, mx.array]:
-        """`count` pieces of speech of `length` frames: codes [count, length, 16] and what `wanted` has for them."""
+        """Return `count` pieces of `length` frames: codes [count, length, 16] and their targets from `wanted`."""
         all_codes, targets = [], []
         while len(targets) < count:
             voice, keys = self._rng.choice(VOICES), []
@@ -250,12 +250,12 @@ class Sentences:
         return self._rng.choices(keys, [self._hardness[voice, key] for key in keys], k=10)
 
     def dwell(self, distance: Callable[[np.ndarray, np.ndarray], float]) -> None:
-        """Draw a clip the more often the further its codes are from sounding like it: `distance` of codes, samples."""
+        """Draw clips more often if their codes still sound different. distance: a function of codes and samples."""
         self._hardness = {key: distance(self.codes[key], clip) ** 2 for key, clip in self.clips.items()}
 
 
 def front(decoder: CodecDecoder, codes: mx.array) -> mx.array:
-    """Codes [batch, frames, 16] to what the vocoder's blocks start from."""
+    """Map codes [batch, frames, 16] to the input of the vocoder's blocks."""
     stages = [decoder.pre_conv, decoder.pre_transformer, *(layer for pair in decoder.upsample for layer in pair)]
     return run([*stages, decoder.decoder[0]], decoder.quantizer(codes), None)[0]
 
@@ -263,9 +263,9 @@ def front(decoder: CodecDecoder, codes: mx.array) -> mx.array:
 def train_decoder(
     decoder: CodecDecoder, sentences: Sentences, steps: dict[str, int], log: Callable[[str], None]
 ) -> None:
-    """First codes to the latents of a linear vocoder, then all of it.
+    """Train the map from codes to the latents of a linear vocoder, then the whole decoder.
 
-    The first is cheap, and leaves to the second only what a linear map cannot do.
+    The first stage is cheap, and leaves to the second stage only what a linear map cannot do.
     """
     frames = np.concatenate(list(sentences.clips.values()))
     latents = begin_vocoder(decoder, frames)

@@ -1,4 +1,4 @@
-"""The shape of the demo's checkpoint: everything of the released ones in small, for two voices and thirty words."""
+"""The demo's configuration: every part of a released checkpoint at a small size, for two voices and thirty words."""
 
 from mlx_qwen3_tts.demo.clock import NUMBERS, TENS
 from mlx_qwen3_tts.demo.random_checkpoint import CODE_PREDICTOR, CODEC, GENERATION, MODEL, TALKER
@@ -7,7 +7,7 @@ CODES = 128  # in each codebook
 HIDDEN = 128
 
 _LOWER = [*NUMBERS, *TENS, "it", "is", "hello", "clock", "'clock", "o"]
-# The longest first, and "eleven" last: then the merges of one word cut no other ("hello" and "twelve" have its "el").
+# Longest first, "eleven" last: then no word's merges split another word ("hello" and "twelve" contain its "el").
 _FORMS = sorted(
     {*_LOWER, *(word.capitalize() for word in _LOWER)}, key=lambda word: (word == "eleven", -len(word), word)
 )
@@ -37,4 +37,4 @@ CLOCK_CODEC = CODEC | {
     "encoder_config": CODEC["encoder_config"]
     | {"codebook_size": CODES, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_filters": 2},
 }  # fmt: skip
-CLOCK_GENERATION = GENERATION | {"max_new_tokens": 256}  # some 20 s
+CLOCK_GENERATION = GENERATION | {"max_new_tokens": 256}  # about 20 s

@@ -1,9 +1,9 @@
-"""Independent ears for the demo: pocketsphinx with a grammar of the times and the digits, and what it makes of speech.
+"""An independent recognizer for the demo: pocketsphinx with a grammar of times and digits.
 
     audio ─ 16 kHz ─ 0.25 s of silence at both ends ─ recognizer ─ words
 
-The acoustic model is the English one inside the pocketsphinx wheel; it knows nothing of our voices. The grammar is all
-that it is told: any time of the day, or any string of digits.
+The acoustic model is the English one in the pocketsphinx wheel; it is not adapted to the demo's voices. The grammar
+allows any time of day, or any string of digits.
 """
 
 import random
@@ -29,7 +29,7 @@ public <utterance> = <time> | <digit>+;
 
 
 def recognizer(grammar: str = GRAMMAR) -> Callable[[np.ndarray, int], tuple[str, ...]]:
-    """A function from audio, float32 [samples] at any rate, to the words heard in it."""
+    """Return a function from audio, float32 [samples] at any rate, to the recognized words."""
     decoder = Decoder(samprate=RATE, loglevel="FATAL")
     decoder.add_jsgf_string("clock", grammar)
     decoder.activate_search("clock")
@@ -47,10 +47,10 @@ def recognizer(grammar: str = GRAMMAR) -> Callable[[np.ndarray, int], tuple[str,
 
 
 def random_utterance(rng: random.Random) -> Utterance:
-    """A time, or a string of 2 to 8 digits."""
+    """Return a time, or a string of 2 to 8 digits."""
     return random_time(rng) if rng.random() < 0.5 else random_digits(rng)
 
 
 def unseen_utterance(rng: random.Random) -> Utterance:
-    """What training has held back: a tenth of the times, and the strings of 8 digits."""
+    """Return an utterance that training never uses: one of the held-out times, or a string of 8 digits."""
     return random_time(rng, held_out=True) if rng.random() < 0.5 else random_digits(rng, 8, 8)

@@ -1,11 +1,11 @@
-"""What the demo's checkpoint learns from: flite's speech, cut into words of whole frames, and sentences made of them.
+"""The demo's training data: flite's speech, cut into words of whole frames, and sentences made of these words.
 
     words ─ flite, each inside a short carrier sentence ─ cut at its phones ─ 24 kHz ─ Clip of k frames of 80 ms
     random time or digits ─ text ("It is eleven twenty-six.") and clips ─ Utterance: text, words, clips, frames
 
-flite (Debian package `flite`) brings the voices slt and rms, made from the CMU Arctic recordings. A word is cut out of
-the middle of a sentence, or of its end if it will stand at the end, so that it has the pace and the pitch of running
-speech. The tempo is the one of a few at which the word comes closest to whole frames; the rest is filled with silence.
+flite (Debian package `flite`) provides the voices slt and rms, made from the CMU Arctic recordings. A word is cut from
+the middle of a sentence, or from its end if the word is used at the end, so that it has the pace and pitch of running
+speech. Among a few tempos, the one that brings the word closest to whole frames is used; silence fills the rest.
 """
 
 import random
@@ -30,9 +30,9 @@ DIGITS, TEENS = NUMBERS[:10], NUMBERS[10:]
 PAUSE = "pause"
 ONE_WORD = [0, *range(10, 20), 20, 30, 40, 50]  # minutes whose word is rare among all sixty
 TEMPOS = [round(0.90 + 0.02 * i, 2) for i in range(9)]  # flite's duration_stretch
-FADE = 120  # samples, against clicks between words
+FADE = 120  # samples, to avoid clicks between words
 
-# The word before and the word after the one that is cut out, by voice; chosen, as are the exceptions, for how well the
+# The words before and after the one that is cut out, by voice. They and the exceptions are chosen by how well the
 # recognizer understands the result.
 CARRIERS = {"slt": ("six", "six"), "rms": ("nine", "nine")}
 EXCEPTIONS = {
@@ -42,7 +42,7 @@ EXCEPTIONS = {
     ("rms", "eight", "inner"): ("eight", "eight"),
 }
 
-# Frames more or fewer than the word has there: with these a sentence is as long as flite's own (evaluate_demo.py).
+# Frames to add to a word or remove, so that a sentence is as long as flite's own (evaluate_demo.py).
 FRAMES_MORE = {
     ("slt", "it is", "inner"): -1,
     ("slt", "one", "inner"): 1,
@@ -61,9 +61,9 @@ Key = tuple[str, str]  # a word, or words that always stand together, and "inner
 class Utterance:
     """A sentence of the closed vocabulary."""
 
-    text: str  # as a user would write it
+    text: str  # as a user writes it
     words: tuple[str, ...]  # as the recognizer writes it
-    keys: tuple[Key, ...]  # the clips that it is made of, in turn
+    keys: tuple[Key, ...]  # its clips, in order
 
 
 def flite(text: str, voice: str, tempo: float = 1.0) -> tuple[np.ndarray, list[tuple[str, float, float]]]:
@@ -83,12 +83,12 @@ def flite(text: str, voice: str, tempo: float = 1.0) -> tuple[np.ndarray, list[t
 
 @cache
 def phone_count(word: str) -> int:
-    """How many phones flite gives a word."""
+    """Return the number of phones that flite uses for a word."""
     return len(flite(word, VOICES[0])[1])
 
 
 def carrier(key: Key, voice: str) -> tuple[list[str], int, int]:
-    """A sentence to cut `key` out of, and which words of it to take: from, to."""
+    """Return a sentence to cut `key` out of, and the range of words to take: first, end."""
     word, place = key
     before, after = EXCEPTIONS.get((voice, *key), CARRIERS[voice])
     if word == "it is":
@@ -103,7 +103,7 @@ def carrier(key: Key, voice: str) -> tuple[list[str], int, int]:
 
 
 def cut(key: Key, voice: str, tempo: float) -> np.ndarray:
-    """The samples of `key` at one tempo, 16 kHz."""
+    """Return the samples of `key` at one tempo, 16 kHz."""
     words, first, end = carrier(key, voice)
     audio, phones = flite(" ".join(words), voice, tempo)
     counts = [phone_count(word) for word in words]
@@ -114,7 +114,7 @@ def cut(key: Key, voice: str, tempo: float) -> np.ndarray:
 
 
 def make_clip(key: Key, voice: str) -> np.ndarray:
-    """`key` in whole frames: float32 [frames, 1920] at 24 kHz."""
+    """Return `key` in whole frames: float32 [frames, 1920] at 24 kHz."""
     cuts = [(cut(key, voice, tempo), abs(tempo - 1)) for tempo in TEMPOS]
     audio, _ = min(cuts, key=lambda one: -len(one[0]) % FLITE_FRAME + 6000 * one[1])
     more = FRAMES_MORE.get((voice, *key), 0)
@@ -129,20 +129,20 @@ def make_clip(key: Key, voice: str) -> np.ndarray:
 
 
 def cut_to(key: Key, voice: str, length: int) -> np.ndarray:
-    """`key` at the slowest tempo at which it has at most `length` samples."""
+    """Return `key` at the slowest tempo that gives at most `length` samples."""
     tempos = [round(1.4 - 0.02 * i, 2) for i in range(41)]
     return next(audio for audio in (cut(key, voice, tempo) for tempo in tempos) if len(audio) <= length)
 
 
 def inventory() -> list[Key]:
-    """Every clip that a sentence may need."""
+    """Return the keys of all clips that a sentence may need."""
     keys = [(word, place) for word in DIGITS + TENS for place in ("inner", "last")]
     keys += [(word, "inner") for word in TEENS[:3]] + [(word, "last") for word in TEENS]
     return [*keys, ("it is", "inner"), ("o'clock", "last"), ("hello", "last")]
 
 
 def make_clips() -> dict[tuple[str, Key], np.ndarray]:
-    """Every clip in every voice, [frames, 1920]; PAUSE is a frame of silence."""
+    """Return every clip in every voice, [frames, 1920]; PAUSE is a frame of silence."""
     clips = {(voice, key): make_clip(key, voice) for voice in VOICES for key in inventory()}
     silence = np.zeros((1, FRAME), np.float32)
     return clips | {(voice, (PAUSE, "last")): silence for voice in VOICES}
@@ -152,12 +152,12 @@ def make_clips() -> dict[tuple[str, Key], np.ndarray]:
 
 
 def words_of(text: str) -> list[str]:
-    """A text as the recognizer writes it."""
+    """Return the words of a text as the recognizer writes them."""
     return text.lower().replace(".", " ").replace("-", " ").split()
 
 
 def hyphenate(words: list[str]) -> str:
-    """Words as text: twenty-six, but twenty ten."""
+    """Join words to a text: twenty-six, but twenty ten."""
     text = words[0]
     for before, word in pairwise(words):
         text += ("-" if before in TENS and word in DIGITS[1:] else " ") + word
@@ -165,7 +165,7 @@ def hyphenate(words: list[str]) -> str:
 
 
 def placed(words: list[str]) -> tuple[Key, ...]:
-    """The clips of a phrase: its last word has the clip of a last word, as has a word that knows no other."""
+    """Return the clips of a phrase: "last" for the last word and for words without an "inner" clip, else "inner"."""
     known = set(inventory())
     inner = [(word, "inner") if (word, "inner") in known else (word, "last") for word in words[:-1]]
     return (*inner, (words[-1], "last"))
@@ -181,12 +181,12 @@ def time_utterance(hour: int, minute: int, hello: bool) -> Utterance:
 
 
 def number_utterance(words: list[str]) -> Utterance:
-    """Digits, or other numbers, one after the other: "two zero eight four"."""
+    """Return digits or other numbers in a row: "two zero eight four"."""
     return Utterance(hyphenate(words), tuple(words), (*placed(words), (PAUSE, "last")))
 
 
 def random_time(rng: random.Random, held_out: bool | None = None, minutes: Sequence[int] = range(60)) -> Utterance:
-    """A time of the day; `held_out` picks among those that training never sees, or among the others."""
+    """Return a time of day. held_out: choose among the times that training never uses (True) or the others (False)."""
     while True:
         hour, minute = rng.randint(1, 12), rng.choice(minutes)
         if held_out is None or is_held_out(hour, minute) == held_out:
@@ -194,17 +194,17 @@ def random_time(rng: random.Random, held_out: bool | None = None, minutes: Seque
 
 
 def is_held_out(hour: int, minute: int) -> bool:
-    """A tenth of the times, spread over all hours and minutes."""
+    """Return True for a tenth of the times, spread over all hours and minutes."""
     return (hour * 7 + minute * 3) % 10 == 0
 
 
 def random_digits(rng: random.Random, least: int = 2, most: int = 8) -> Utterance:
-    """A string of digits."""
+    """Return a string of digits."""
     return number_utterance(rng.choices(DIGITS, k=rng.randint(least, most)))
 
 
 def random_numbers(rng: random.Random) -> Utterance:
-    """Up to ten numbers of any size in a row; it has shorter and longer phrases than the others, and no 8 digits."""
+    """Return up to ten numbers of any size in a row, without 8 digits in a row; lengths vary more than elsewhere."""
     count, digits = rng.randint(1, 10), rng.random() < 0.5
     words = []
     for _ in range(count):
@@ -214,12 +214,12 @@ def random_numbers(rng: random.Random) -> Utterance:
 
 
 def random_repetition(rng: random.Random) -> Utterance:
-    """Up to seven digits, of which few are different."""
+    """Return two to seven digits with at most two distinct ones."""
     return number_utterance(rng.choices(rng.sample(DIGITS, rng.randint(1, 2)), k=rng.randint(2, 7)))
 
 
 def written_otherwise(utterance: Utterance, rng: random.Random) -> Utterance:
-    """The same words with other capitals and stops."""
+    """Return the same words with other capitalization and punctuation."""
     text = utterance.text
     if rng.random() < 0.5:
         text = text.removesuffix(".") if text.endswith(".") else text + "."
@@ -233,7 +233,7 @@ def written_otherwise(utterance: Utterance, rng: random.Random) -> Utterance:
 
 
 def training_sentence(rng: random.Random) -> Utterance:
-    """A sentence to learn from: no time that is held out, and nowhere 8 digits in a row."""
+    """Return a training sentence, without held-out times and without 8 digits in a row."""
     kind = rng.random()
     if kind < 0.25:
         utterance = random_time(rng, held_out=False)

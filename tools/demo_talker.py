@@ -5,12 +5,12 @@
     sequences ─ embeddings ─ talker ─ hidden ─┬─ codec_head ─ code 0 of the next frame, or the end
                                               └─ code predictor, on a few of the frames ─ codes 1..15
 
-While it trains, two linear layers predict from the talker's second layer how many words have been written, and spoken,
-so far. With that as a goal of its own the talker learns in minutes to find its place in the text. They are not kept.
-The last codebook does not describe the sound: it counts the words begun so far, so that the talker can read in its own
-codes how far it has come in the text. A model of this size finds its place in no other way in some minutes.
-The prompt is that of a request, from the same code. Some of the codes that the model is shown are wrong, so that it
-learns to continue after a slip. At the end, weights are rounded to 4 bits in some steps, so that they can be quantized.
+During training, two linear layers predict from the talker's second layer how many words have been written and spoken.
+With this auxiliary loss the talker learns within minutes to find its place in the text. The layers are not saved.
+The last codebook does not describe the sound: it counts the words begun so far, so that the talker can read its
+position in the text from its own codes. A model of this size does not find its place within minutes otherwise.
+The prompt is built by the same code as in a request. Some of the input codes are wrong, so that the model learns to
+continue after an error. Near the end, weights are rounded to 4 bits in some steps, so that they can be quantized.
 """
 
 import random
@@ -34,9 +34,9 @@ from mlx_qwen3_tts.models.talker import NO_CODE, Talker
 from mlx_qwen3_tts.request import Request
 from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
-PREDICTED = 64  # frames of a batch that the code predictor is trained on
-SLIPS = 0.01  # of the codes that the model is shown
-MOST_WORDS = 32  # in a sentence, and one more
+PREDICTED = 64  # frames per batch that train the code predictor
+SLIPS = 0.01  # share of wrong input codes
+MOST_WORDS = 32  # in a sentence, plus one
 PARTS = ("code 0", "codes 1-15", "code 15", "counting", "following")
 GROUP = 64  # weights that share a scale when quantized
 
@@ -49,8 +49,8 @@ class Sequence_:
     prompt_codes: np.ndarray  # int [positions, 16]
     text: list[int]  # the text id that each frame is fed with
     codes: np.ndarray  # int [frames, 16]
-    written: list[int]  # which word of the text each of its ids is, from 1; 0 for none; one more at its end
-    spoken: list[int]  # how many words have begun when a frame is over; one more at the end
+    written: list[int]  # the number of the word that each text id begins, from 1; 0 for other ids; one more at the end
+    spoken: list[int]  # the number of words begun by the end of each frame; one more at the end
 
     def __len__(self) -> int:
         return len(self.prompt_text) + len(self.codes)
@@ -61,25 +61,25 @@ class Batch(NamedTuple):
 
     text: mx.array  # int [batch, time]
     codes: mx.array  # int [batch, time, 16]; NO_CODE adds nothing
-    target: mx.array  # int [batch, time]: code 0 that is to follow; num_codes for the end
+    target: mx.array  # int [batch, time]: code 0 of the next frame; num_codes for the end
     weight: mx.array  # float [batch, time]: 1 if there is a target
-    spoken: mx.array  # int [batch, time]: the words begun with the target
+    spoken: mx.array  # int [batch, time]: the words begun, including the target
     written: mx.array  # int [batch, time]: the words written; 0 if there is no text
     picked: mx.array  # int [PREDICTED, 2]: sequence and position whose hidden state the code predictor completes
     picked_codes: mx.array  # int [PREDICTED, 16]
 
 
 class Sequences:
-    """Makes training sequences out of utterances."""
+    """Makes training sequences from utterances."""
 
     def __init__(self, config: ModelConfig, tokenizer: TextTokenizer, codes: dict[tuple[str, Key], np.ndarray]) -> None:
         self.config, self.codes = config, codes
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(config, tokenizer)
 
-    def make(self, utterance: Utterance, voice: str, language: str, whole_first: bool) -> Sequence_:
-        """The sequence of an utterance: `whole_first` is non_streaming_mode."""
-        request = Request(utterance.text, voice=voice, language=language, non_streaming_mode=whole_first)
+    def make(self, utterance: Utterance, voice: str, language: str, non_streaming_mode: bool) -> Sequence_:
+        """Return the sequence of an utterance in one of the two text layouts; see Request."""
+        request = Request(utterance.text, voice=voice, language=language, non_streaming_mode=non_streaming_mode)
         prompt = self._builder.build(request)
         parts = [self.codes[voice, key] for key in utterance.keys]
         codes = np.concatenate(parts)
@@ -107,7 +107,7 @@ class Sequences:
         return self.make(sentence(rng), rng.choice(VOICES), language, rng.random() < 0.5)
 
     def batch(self, sequences: Sequence[Sequence_], rng: np.random.RandomState) -> Batch:
-        """Put sequences into one array, one in each row."""
+        """Pad sequences and stack them, one in each row."""
         num_codes = self.config.talker_config.num_codes
         time = max(map(len, sequences))
         time += -time % 8
@@ -152,27 +152,27 @@ class Sequences:
 
 
 def word_count(key: Key) -> int:
-    """How many words a clip says."""
+    """Return the number of words in a clip."""
     return 0 if key[0] == PAUSE else len(key[0].split())
 
 
 class Lesson(nn.Module):
-    """The talker, and what it is asked on the way."""
+    """The talker with the auxiliary layers and losses of training."""
 
     def __init__(self, talker: Talker) -> None:
         super().__init__()
         self.talker = talker
         config = talker.config
-        self._ids = mx.array([*range(config.num_codes), config.codec_eos_token_id])  # no other id is ever spoken
+        self._ids = mx.array([*range(config.num_codes), config.codec_eos_token_id])  # no other id can follow
         self.spoken = nn.Linear(talker.config.hidden_size, MOST_WORDS)
         self.written = nn.Linear(talker.config.hidden_size, MOST_WORDS)
 
     def __call__(self, batch: Batch, bits: int | None) -> tuple[mx.array, ...]:
-        """The losses of codebook 0, of the code predictor's codes and its last one, of counting and following words."""
+        """Return the losses of codebook 0, the predictor's codes, its last code, and counting and following words."""
         talker = self.talker
         if bits:
             round_weights(talker, bits)
-        second: list[mx.array] = []  # what the second layer returns
+        second: list[mx.array] = []  # the output of the second layer
 
         def keep_second(number: int, rows: mx.array) -> None:
             if number == 1:
@@ -193,10 +193,10 @@ class Lesson(nn.Module):
 
 
 def follow(layer: DecoderLayer, x: mx.array, rotation: RotaryEmbedding, batch: Batch) -> mx.array:
-    """How little two heads of a layer that reads `x` look at the word that is spoken, and at the one after it."""
+    """Return a loss that makes two heads of a layer, with input `x`, attend to the spoken word and to the next one."""
     attention, x = layer.self_attn, layer.input_layernorm(x)
 
-    def heads(projected: mx.array, count: int) -> mx.array:  # the first of them: [batch, count, time, head_dim]
+    def heads(projected: mx.array, count: int) -> mx.array:  # the first `count`: [batch, count, time, head_dim]
         return projected.reshape(*x.shape[:2], -1, attention.head_dim)[:, :, :count].swapaxes(1, 2)
 
     queries = rotation(attention.q_norm(heads(attention.q_proj(x), 2)))
@@ -212,7 +212,7 @@ def follow(layer: DecoderLayer, x: mx.array, rotation: RotaryEmbedding, batch: B
 
 
 def mean_loss(logits: mx.array, target: mx.array, weight: mx.array) -> mx.array:
-    """Mean cross entropy of the positions that have a weight."""
+    """Return the weighted mean of the positions' cross entropy."""
     return (nn.losses.cross_entropy(logits, target) * weight).sum() / weight.sum()
 
 
@@ -224,7 +224,7 @@ def predict(talker: Talker, hidden: mx.array, codes: mx.array) -> tuple[mx.array
 
 
 def round_weights(talker: Talker, bits: int) -> None:
-    """Every matrix as if quantized; gradients pass as if it were not."""
+    """Round every matrix as quantization does; gradients pass straight through."""
 
     def rounded(weight: mx.array) -> mx.array:
         if weight.ndim != 2 or weight.shape[-1] % GROUP:
@@ -244,7 +244,7 @@ def train_talker(
     save: Callable[[], None],
     rounding_from: float = 0.7,
 ) -> None:
-    """Gradient descent on talker and code predictor together."""
+    """Train talker and code predictor together."""
     warm = max(1, min(100, steps // 10))
     rate = optim.join_schedules(
         [optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm, peak * 0.02)], [warm]
@@ -252,7 +252,7 @@ def train_talker(
     optimizer = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.02)
 
     table = talker.model.text_embedding
-    table.weight = table.weight * 4  # of the size of what it is added to
+    table.weight = table.weight * 4  # the scale of the codec embeddings that it is added to
     lesson = Lesson(talker)
 
     def loss(batch: Batch, bits: int | None) -> tuple[mx.array, ...]:

@@ -1,9 +1,9 @@
-"""Listen to a demo checkpoint: `python tools/evaluate_demo.py [DIRECTORY]` prints the table of the model's card.
+"""Evaluate a demo checkpoint: `python tools/evaluate_demo.py [DIRECTORY]` prints the table of the model card.
 
     random times and digits ─ Qwen3TTS ─ audio ─ pocketsphinx ─ the same words?
                             └ flite ───── audio ─┘
 
-It needs pocketsphinx and the program flite. A row counts the utterances of which every word is heard, and no other.
+It needs pocketsphinx and the program flite. A row counts the utterances of which exactly the right words are heard.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from mlx_qwen3_tts import Qwen3TTS, Sampling, SynthesisResult
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
-Spoken = tuple[Utterance, str, SynthesisResult]  # what, in which voice, and what came of it
+Spoken = tuple[Utterance, str, SynthesisResult]  # utterance, voice, result
 
 hear = recognizer()
 
@@ -27,7 +27,7 @@ hear = recognizer()
 def cases(
     make: Callable[[random.Random], Utterance], count: int, seed: int
 ) -> Iterator[tuple[int, Utterance, str, bool]]:
-    """Utterances in turn in both voices and both text layouts: seed, utterance, voice, non_streaming_mode."""
+    """Yield utterances, alternating voices and text layouts: seed, utterance, voice, non_streaming_mode."""
     rng = random.Random(seed)
     for i in range(count):
         yield i, make(rng), VOICES[i % 2], i // 2 % 2 == 0
@@ -44,14 +44,14 @@ def row(what: str, right: int, count: int) -> None:
 def count_heard(
     tts: Qwen3TTS, what: str, make: Callable[[random.Random], Utterance], count: int, seed: int, sampling: Sampling
 ) -> list[Spoken]:
-    """A row of the table."""
+    """Print a row of the table; return the results."""
     right, spoken = 0, []
-    for i, utterance, voice, whole_first in cases(make, count, seed):
-        result = tts.synthesize(utterance.text, voice=voice, seed=i, sampling=sampling, non_streaming_mode=whole_first)
+    for i, utterance, voice, text_first in cases(make, count, seed):
+        result = tts.synthesize(utterance.text, voice=voice, seed=i, sampling=sampling, non_streaming_mode=text_first)
         heard = hear(result.audio, tts.sample_rate)
         right += heard == utterance.words
         if heard != utterance.words:
-            layout = "whole" if whole_first else "interleaved"
+            layout = "whole" if text_first else "interleaved"
             sys.stderr.write(f"{what}, {voice}, {layout}: {' '.join(utterance.words)!r} heard as {' '.join(heard)!r}\n")
         spoken.append((utterance, voice, result))
     row(what, right, count)
@@ -59,7 +59,7 @@ def count_heard(
 
 
 def check_lengths(spoken: list[Spoken]) -> None:
-    """Print whether each ended by itself, and its length against flite's, of the same clips and the whole sentence."""
+    """Print how many ended by themselves, and their lengths relative to flite's clips and to its whole sentences."""
     clips = make_clips()
     row("ends by itself", sum(result.finish_reason == "stop" for *_, result in spoken), len(spoken))
     taught, whole = [], []
@@ -73,7 +73,7 @@ def check_lengths(spoken: list[Spoken]) -> None:
 
 
 def speech_seconds(audio: np.ndarray, rate: int) -> float:
-    """How long the speech in `audio` is without the silence at both ends."""
+    """Return the length of the speech in `audio` without the silence at both ends."""
     size = rate // 100
     loudness = np.square(audio[: len(audio) // size * size]).reshape(-1, size).mean(axis=1) ** 0.5
     (heard,) = np.nonzero(loudness > loudness.max() / 50)
@@ -81,10 +81,10 @@ def speech_seconds(audio: np.ndarray, rate: int) -> float:
 
 
 def check_streams(tts: Qwen3TTS, count: int, seed: int) -> None:
-    """Streamed and one-shot samples, and those of a text in pieces."""
+    """Compare streamed and one-shot samples, and those of a text in pieces."""
     equal = 0
-    for i, utterance, voice, whole_first in cases(random_utterance, count, seed):
-        options = {"voice": voice, "seed": i, "non_streaming_mode": whole_first}
+    for i, utterance, voice, text_first in cases(random_utterance, count, seed):
+        options = {"voice": voice, "seed": i, "non_streaming_mode": text_first}
         whole = tts.synthesize(utterance.text, **options).audio
         chunks = [chunk.audio for chunk in tts.stream(utterance.text, **options)]
         equal += np.array_equal(np.concatenate(chunks), whole)
@@ -92,7 +92,7 @@ def check_streams(tts: Qwen3TTS, count: int, seed: int) -> None:
 
 
 def count_flite(count: int, seed: int) -> None:
-    """flite itself through the same ears: whole sentences, and the clips that the demo learns from."""
+    """Evaluate flite itself with the same recognizer: whole sentences, and the clips that the demo learns from."""
     clips, whole, cut = make_clips(), 0, 0
     for _, utterance, voice, _ in cases(random_utterance, count, seed):
         whole += hear(flite(utterance.text, voice)[0], FLITE_RATE) == utterance.words

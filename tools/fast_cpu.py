@@ -1,10 +1,10 @@
-"""The codec's slow layers again, as a CPU can train them: the same numbers to rounding, several times as fast.
+"""Fast forms of the codec's slow layers for training on a CPU: equal up to rounding, several times as fast.
 
     CausalConv1d   shifted copies side by side ─ one matrix product      (MLX's own gradient of a dilated one is a loop)
-    SnakeBeta      sin^2 as half of 1 - cos, and the cosine a polynomial (MLX's own is one call a number)
+    SnakeBeta      sin^2 as half of 1 - cos, and the cosine a polynomial (MLX's own is a call per number)
 
-On a GPU the modules are used as they are. On Linux MLX's wheel brings the plain reference BLAS; OpenBLAS in its place
-(LD_PRELOAD=libopenblas.so.0) multiplies matrices some 20 times as fast.
+On a GPU the modules do not change. On Linux MLX's wheel includes the reference BLAS; with OpenBLAS instead
+(LD_PRELOAD=libopenblas.so.0), matrix products are about 20 times as fast.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def _polynomial(x: mx.array, factors: tuple[float, ...]) -> mx.array:
 
 
 def _reduce(x: mx.array) -> mx.array:
-    """An angle in turns, without the whole ones."""
+    """Return an angle in turns, reduced to -1/2 .. 1/2."""
     turns = x * (1 / TURN)
     return turns - mx.round(turns)
 
@@ -64,7 +64,7 @@ def _convolve(self: CausalConv1d, x: mx.array, _state: State = None) -> tuple[mx
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Inside, whole signals (no state) run through the fast forms if MLX runs on a CPU."""
+    """Context manager: whole signals (no state) use the fast forms if MLX runs on a CPU."""
     if mx.default_device().type != mx.cpu:
         yield
         return

@@ -1,4 +1,4 @@
-"""Measure the package's structure, density and prose: the figures by which a change of the code's shape is judged.
+"""Measure the package's structure, density and prose, to judge changes of its structure.
 
     python tools/measure_code.py [PACKAGE]
 
@@ -47,7 +47,7 @@ def import_graph(trees: dict[Path, ast.Module], package: Path) -> Graph:
 
 
 def layers_and_circles(graph: Graph) -> tuple[int, int]:
-    """Return the number of layers of imports, and of files that are part of a circle."""
+    """Return the number of import layers, and of files that are part of an import cycle."""
     left = {name: set(targets) for name, targets in graph.items()}
     layers = 0
     while left:

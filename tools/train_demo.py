@@ -32,7 +32,7 @@ from mlx_qwen3_tts.text.tokenizer import TextTokenizer
 
 SEED = 8
 CODEC_STEPS = {"front": 1200, "all": 2000}
-SENTENCES = 32  # in a batch of the talker
+SENTENCES = 32  # per batch of the talker
 
 
 def log(line: str) -> None:
@@ -40,7 +40,7 @@ def log(line: str) -> None:
 
 
 def train_codec(directory: Path, steps: dict[str, int]) -> None:
-    """The codec's decoder, to speech_tokenizer/model.safetensors."""
+    """Train the codec's decoder and write speech_tokenizer/model.safetensors."""
     mx.random.seed(SEED)
     config = from_dict(CodecConfig, CLOCK_CODEC, "config.json")
     codec = CodecNetwork(config)
@@ -55,7 +55,7 @@ def train_codec(directory: Path, steps: dict[str, int]) -> None:
 
 
 def train_text(directory: Path, steps: int) -> None:
-    """Talker and code predictor, to model.safetensors."""
+    """Train talker and code predictor, and write model.safetensors."""
     mx.random.seed(SEED)
     model = write_configs(directory, CLOCK, CLOCK_CODEC, TOKENS, CLOCK_GENERATION)
     config = from_dict(ModelConfig, model, "config.json")
@@ -68,7 +68,7 @@ def train_text(directory: Path, steps: int) -> None:
     ready: list[list[Sequence_]] = []
 
     def next_batch() -> Batch:
-        if not ready:  # many at a time, so that those of one length come together
+        if not ready:  # many at a time, so that a batch has sequences of similar length
             many = [sequences.random(training_sentence, rng) for _ in range(8 * SENTENCES)]
             many.sort(key=len)
             ready.extend(many[i : i + SENTENCES] for i in range(0, len(many), SENTENCES))

@@ -66,7 +66,8 @@ def check_length(name: str, seconds: float, max_seconds: float) -> None:
     """Raise AudioError for a clip that is too long."""
     if seconds > max_seconds:
         raise AudioError(
-            f"{name} is {seconds:.0f} s long and the limit is {max_seconds:g} s: cut it, or raise max_seconds"
+            f"{name} is {seconds:.0f} s long and the limit is {max_seconds:g} s: cut it, or raise max_seconds",
+            "max_seconds",
         )
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint directory to a checkpoint in memory.
+"""Load a checkpoint directory.
 
 directory ─ config.json, generation_config.json, tokenizer, weights ─► Checkpoint
 """

@@ -65,7 +65,7 @@ def load_model(args: argparse.Namespace) -> Qwen3TTS:
     if args.model is not None:
         return Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True, revision=args.revision)
     if args.revision is not None:
-        raise RequestError("--revision is of a hub model: name it with --model")
+        raise RequestError("--revision applies to hub models only: name one with --model")
     return random_model(args.random or "0.6B", args.dtype, args.bits)
 
 

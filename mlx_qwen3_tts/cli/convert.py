@@ -49,7 +49,7 @@ def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
         type=float,
         default=SHARD_SIZE / 1e9,
         metavar="GB",
-        help="of a weight file (default: %(default)g)",
+        help="maximum size of a weight file (default: %(default)g)",
     )
     parser.add_argument("--force", action="store_true", help="replace a checkpoint at DIR")
     parser.add_argument(

@@ -15,7 +15,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = commands.add_parser(
         "evaluate",
         help="compare a converted model with its source",
-        description="How much a recipe hurts: the reference speaks, and both models say how likely every code is.",
+        description="Measure the cost of a recipe: the reference generates speech, and both models score its codes.",
     )
     parser.add_argument("--model", required=True, help="the checkpoint to judge")
     parser.add_argument("--reference", required=True, help="the checkpoint that it was converted from")
@@ -23,9 +23,17 @@ def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--texts", metavar="FILE", help="what to speak, one text a line (default: four sentences)")
     add_speech(parser)
     parser.add_argument(
-        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="of each text (default: %(default)s, 10 s)"
+        "--max-frames",
+        type=int,
+        default=MAX_FRAMES,
+        metavar="N",
+        help="maximum frames per text (default: %(default)s, 10 s)",
     )
-    parser.add_argument("--dtype", choices=list(DTYPES), help="of both (default: the checkpoint's; float32 on the CPU)")
+    parser.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        help="weight type of both models (default: the checkpoint's; float32 on the CPU)",
+    )
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.set_defaults(run=run)
     return parser

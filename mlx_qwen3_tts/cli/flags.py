@@ -2,27 +2,44 @@
 
 import re
 
-from ..errors import PlaybackError
-from ..option import options_of
-from ..request import Request, Sampling
+from ..errors import PlaybackError, Qwen3TTSError
 
+# What is not spelled like its flag. The text of `say` has no flag.
 FLAGS = {
-    "force=True": "--force",
-    "max_seconds": "--max-ref-seconds",
-    "model='demo'": "--model demo",
-    "scales='search'": "--scales search",
     "clone_voice": "`mlx-qwen3-tts clone`",
+    "max_seconds": "--max-ref-seconds",
+    "tail": "--ref-tail",
+    "text": "text",
+    "trim": "--trim-silence",
 }
-for option_name, _ in (*options_of(Request), *options_of(Sampling)):
-    if "_" in option_name:  # the others are words that a message may use in passing
-        FLAGS[option_name] = "--" + option_name.replace("_", "-")
-# As words of their own: a file name in a message stays as it is.
-ARGUMENT = re.compile(r"(?<![\w/.-])(" + "|".join(map(re.escape, FLAGS)) + r")(?![\w/.-])")
+
+
+def flag_of(argument: str) -> str:
+    """Return the flag of an argument of the library."""
+    return FLAGS.get(argument) or "--" + argument.replace("_", "-")
 
 
 def error_message(error: Exception) -> str:
-    """Return an error's message with flags in place of arguments."""
-    message = ARGUMENT.sub(lambda match: FLAGS[match[0]], str(error))
+    """Return an error's message with flags in place of the arguments that the error names."""
+    message = str(error)
+    if isinstance(error, Qwen3TTSError):
+        for argument in error.arguments:
+            message = with_flag(message, argument)
     if isinstance(error, PlaybackError):
         message += "; -o FILE writes a file instead"
     return message
+
+
+def with_flag(message: str, argument: str) -> str:
+    """Replace an argument, with its value if there is one: dtype, force=True, stop_runaway=False, scales='search'."""
+    flag = flag_of(argument)
+
+    def written(match: re.Match[str]) -> str:
+        switch, value = match["switch"], match["value"]
+        if switch == "False":
+            return flag.replace("--", "--no-", 1)
+        return flag if value is None else f"{flag} {value}"
+
+    # As a word of its own: a quoted value and a file name in a message stay as they are.
+    value = r"(?:=(?:(?P<switch>True|False)|'(?P<value>[^']*)'))?"
+    return re.sub(rf"(?<![\w/.'\"-]){argument}{value}(?![\w/.'\"-])", written, message)

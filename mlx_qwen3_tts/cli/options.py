@@ -2,7 +2,7 @@
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypedDict
 
@@ -12,11 +12,12 @@ from .. import capabilities
 from ..audio.read import check_clip_file
 from ..checkpoint.load import DTYPES
 from ..errors import RequestError
-from ..option import options_of
+from ..option import Check, options_of
 from ..request import Sampling
 from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
 from .console import announced_if_slow, note
+from .flags import flag_of
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
@@ -98,13 +99,31 @@ def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[s
     for name, option in options_of(kind):
         if name in skip:
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         help_text = option.description.replace("%", "%%")
         if option.is_switch:
             action = argparse.BooleanOptionalAction
             parser.add_argument(flag, action=action, default=defaults[name], help=help_text)
         elif option.parse is not None:
-            parser.add_argument(flag, type=option.parse, metavar=option.metavar, help=help_text)
+            parser.add_argument(
+                flag, type=parser_of(option.parse, option.check), metavar=option.metavar, help=help_text
+            )
+
+
+def parser_of(parse: Callable[[str], Any], check: Check) -> Callable[[str], Any]:
+    """Return `parse` with the rule of `check` as its error, for argparse to print."""
+
+    def parse_or_explain(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError:
+            pass
+        try:
+            check("the value", text)  # a number as text breaks the rule
+        except RequestError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_or_explain
 
 
 def given_options(args: argparse.Namespace, kind: type) -> dict[str, Any]:
@@ -122,10 +141,11 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling_from(args: argparse.Namespace) -> Sampling:
-    """Return the sampling options of a command line. Raises RequestError if --greedy meets its opposite."""
+    """Return the sampling options of a command line. Raises RequestError for an option of a draw next to --greedy."""
     values = given_options(args, Sampling)
     if args.greedy:
-        if values["do_sample"] or values["subtalker_dosample"]:
-            raise RequestError("--greedy and --do-sample or --subtalker-dosample exclude each other; leave one out")
+        for name, value in values.items():
+            if value is not None and value is not False and name != "repetition_penalty":
+                raise RequestError(f"--greedy and {flag_of(name)} exclude each other; leave one out")
         values |= {"do_sample": False, "subtalker_dosample": False}
     return Sampling(**values)

@@ -20,7 +20,7 @@ from .console import note
 
 BYTES_PER_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
 MIN_REMAINING = 1.0  # seconds of speech that are still planned for once the estimate is used up
-MIN_WAIT = 0.3  # seconds of prebuffering that are worth a word
+MIN_WAIT = 0.3  # seconds; shorter prebuffering is not reported
 ENDINGS = {
     "length": " (cut off at the frame limit)",
     "runaway": " (it ran on after its text, which was cut: another --seed may do better)",
@@ -87,7 +87,7 @@ class SpeechOutput:
     """Takes the chunks of one or more texts and writes and plays them."""
 
     def __init__(self, name: str, writer: AudioWriter | None, player: Player | None) -> None:
-        """name: how the report calls the target."""
+        """name: shown for the target in the report."""
         self.name = name
         self.writer = writer
         self.player = player

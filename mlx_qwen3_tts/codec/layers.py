@@ -1,6 +1,6 @@
 """Streaming layers shared by the codec's decoder and encoder.
 
-Every layer is a function of its input and its state and returns both anew:
+Every layer is a function of its input and its state and returns new ones:
 
     y, state = layer(x, state)          x: [batch, time, channels]
 
@@ -57,9 +57,9 @@ def run(layers: Sequence[Layer], x: mx.array, state: State) -> tuple[mx.array, S
 class CausalConv1d(nn.Module):
     """A convolution that sees only the past, [batch, time, in] -> [batch, ceil(time / stride), out].
 
-    `kernel_effective - stride` steps stand before the signal and, if the time is no multiple of `stride`, as many as
-    it lacks behind it (which ends the signal: a state is good only after multiples of `stride`). They are zeros, or
-    repeat the signal's end with `pad_edge`. Source: Qwen3TTSTokenizerV2CausalConvNet, MimiConv1d.
+    The input is padded on the left by `kernel_effective - stride` steps, and on the right to a multiple of `stride`
+    (which ends the signal: a state is valid only after multiples of `stride`). The padding is zero, or with `pad_edge`
+    repeats the first or last step. Source: Qwen3TTSTokenizerV2CausalConvNet, MimiConv1d.
     """
 
     def __init__(

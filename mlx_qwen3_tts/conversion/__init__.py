@@ -1,1 +1,1 @@
-"""A checkpoint to a smaller or differently typed one."""
+"""Convert checkpoints: other types, or quantized."""

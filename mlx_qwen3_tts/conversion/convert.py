@@ -60,11 +60,13 @@ class ConversionOptions:
         if self.scales is not None and self.scales not in SCALES:
             raise ConversionError(f"unknown scales {self.scales!r}; choose from {', '.join(SCALES)}")
         if self.scales is not None and not is_quantized:
-            raise ConversionError("scales has no effect without recipe or bits; leave it out")
+            message = "scales has no effect without recipe or bits; leave it out"
+            raise ConversionError(message, "scales", "recipe", "bits")
         if self.importance is not None and not (is_quantized and self.searches):
-            raise ConversionError("calibration requires recipe or bits, and scales='search'")
+            message = "calibration requires recipe or bits, and scales='search'"
+            raise ConversionError(message, "recipe", "bits", "scales")
         if self.shard_size < 1:
-            raise ConversionError(f"shard_size is {self.shard_size} bytes; it must be above 0")
+            raise ConversionError(f"shard_size is {self.shard_size} bytes; it must be above 0", "shard_size")
 
     @property
     def chosen_recipe(self) -> Recipe | None:
@@ -87,7 +89,7 @@ class ConversionOptions:
 
 
 class PartSummary(NamedTuple):
-    """What became of one part of the model."""
+    """Summary of one converted part."""
 
     name: str
     stored: str  # "4 bits, groups of 64", "bfloat16"
@@ -258,8 +260,9 @@ def check_finite(name: str, tensor: mx.array) -> None:
     """Raise ConversionError for a tensor with NaN or infinity."""
     if not mx.isfinite(tensor).all().item():
         raise ConversionError(
-            f"the tensor {name} has values that are not finite, or too large for the requested dtype: download the "
-            "checkpoint again, or choose another dtype"
+            f"the tensor {name} has values that are not finite, or too large for the requested type: download the "
+            "checkpoint again, or choose another dtype",
+            "dtype",
         )
 
 

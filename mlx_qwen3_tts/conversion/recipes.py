@@ -45,9 +45,10 @@ class Recipe:
 def check_affine(bits: int, group_size: int) -> None:
     """Raise ConversionError for bits or a group size that MLX does not have."""
     if bits not in BITS or isinstance(bits, bool):
-        raise ConversionError(f"bits is {bits!r}; choose from {', '.join(map(str, BITS))}")
+        raise ConversionError(f"bits is {bits!r}; choose from {', '.join(map(str, BITS))}", "bits")
     if group_size not in GROUP_SIZES:
-        raise ConversionError(f"group_size is {group_size!r}; choose from {', '.join(map(str, GROUP_SIZES))}")
+        message = f"group_size is {group_size!r}; choose from {', '.join(map(str, GROUP_SIZES))}"
+        raise ConversionError(message, "group_size")
 
 
 def uniform(bits: int, group_size: int = 64) -> Recipe:
@@ -83,10 +84,11 @@ def find(name: str | None, bits: int | None, group_size: int | None) -> Recipe |
     group_size: None keeps the recipe's own. Raises ConversionError.
     """
     if name is not None and bits is not None:
-        raise ConversionError("recipe and bits exclude each other; leave one out")
+        raise ConversionError("recipe and bits exclude each other; leave one out", "recipe", "bits")
     if name is None and bits is None:
         if group_size is not None:
-            raise ConversionError("group_size has no effect without bits or recipe; leave it out")
+            message = "group_size has no effect without bits or recipe; leave it out"
+            raise ConversionError(message, "group_size", "bits", "recipe")
         return None
     if bits is not None:
         return uniform(bits) if group_size is None else uniform(bits, group_size)
@@ -121,7 +123,8 @@ def plan(network: nn.Module, recipe: Recipe | None) -> dict[str, Affine]:
         width = module.weight.shape[-1]
         if width % affine.group_size:
             raise ConversionError(
-                f"groups of {affine.group_size} do not divide the width {width} of {path}; choose another group size"
+                f"groups of {affine.group_size} do not divide the width {width} of {path}; choose another group_size",
+                "group_size",
             )
         layers[path] = affine
     return layers

@@ -38,7 +38,7 @@ def check_target(out: str | Path, force: bool) -> Path:
     if not path.exists():
         return path
     if not force:
-        raise ConversionError(f"{out} exists; pass force=True to replace the checkpoint there")
+        raise ConversionError(f"{out} exists; pass force=True to replace the checkpoint there", "force")
     if not path.is_dir():  # a file, a pipe, /dev/null
         raise ConversionError(f"{out} is not a directory and is not replaced; name another target")
     other = next((name for name in file_names(path) if not _is_checkpoint_file(name)), None)

@@ -1,4 +1,4 @@
-"""Inputs that checkpoints are tried with: a request for a model of any type, and a clip to encode or clone."""
+"""Sample inputs for checks: a request for a model of any type, and a clip to encode or clone."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The talker's keys and values after the prefixes of recent prompts: what a voice and an instruction become."""
+"""Cached keys and values of recent prompt prefixes (voice, language, instruction)."""
 
 from collections import OrderedDict
 
@@ -14,7 +14,7 @@ MAX_PREFIXES = 4
 class PrefixCache:
     """Keeps the prefixes that were used last.
 
-    A prompt that is longer than its prefix is always run in two parts, so that a kept prefix changes no bit.
+    A prompt that is longer than its prefix is always run in two parts, so that reuse is bit-identical.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class PrefixCache:
         return True
 
     def keep(self, key: bytes, caches: list[KVCache]) -> None:
-        """Keep what the caches hold. The prefix that was not used for longest is dropped."""
+        """Keep what the caches hold. Evict the least recently used prefix."""
         buffers = [mx.contiguous(cache.buffer[:, :, :, : cache.offset]) for cache in caches]
         mx.eval(buffers)
         self._kept[key] = buffers

@@ -1,4 +1,4 @@
-"""A request becomes the ids that the talker starts from. The only file that knows the modes apart.
+"""A request becomes the ids that the talker starts from. The only file that distinguishes the modes.
 
     [instruct] ─ role ─ language tags, [speaker], bos ─ [reference] text   (each position: text + codec embedding)
       user turn  3 ids  tts_pad ... tts_bos + codec ids

@@ -1,4 +1,4 @@
-"""Speech that does not stop: a frame budget from the text's length, and a detector for speech that says nothing more.
+"""Runaway speech: a frame budget, and a detector of silence and loops after the text.
 
     codes [frames, 16], audio ─ RunawayDetector.push ─ frames to emit ─► AudioChunk
                                    └ buffered: silence, or a cycle, that lasts ─► emitted if speech resumes, or dropped
@@ -29,7 +29,7 @@ SILENCE_BUFFERED = 13  # frames, over 1 s
 MAX_SILENCE = 50  # frames, 4 s: pauses of up to 3 s are speech
 MAX_PERIOD = 8  # frames of the longest cycle that is detected
 CYCLE_BUFFERED = 38  # frames, 3 s
-MAX_CYCLING = 100  # frames, 8 s: a pause, too, repeats one id of codebook 0
+MAX_CYCLING = 100  # frames, 8 s: longer than for silence, since pauses also repeat one id
 
 
 def frame_budget(tokens: int, frames_per_token: float | None = None) -> int:

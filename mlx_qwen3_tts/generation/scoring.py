@@ -29,7 +29,7 @@ class LogProbabilities(NamedTuple):
 
 
 def score(engine: Engine, request: Request, codes: np.ndarray) -> LogProbabilities:
-    """Return how likely a model finds every code, given all codes before it.
+    """Return the log-probabilities of every code, given the codes before it.
 
     request: checked, with a string for its text. codes: int [frames, 16], as `synthesize` returns them.
     """

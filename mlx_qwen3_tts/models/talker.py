@@ -17,7 +17,7 @@ from .cache import Cache
 from .code_predictor import CodePredictor
 from .qwen3 import RotaryEmbedding, Transformer, silu
 
-NO_CODE = -1  # in the place of a code that is not there
+NO_CODE = -1  # marks a missing code
 
 
 class TextProjection(nn.Module):
@@ -42,7 +42,7 @@ class TalkerModel(Transformer):
 
 
 class Talker(nn.Module):
-    """Predicts codebook 0 of each frame; the code predictor hangs below it, as in the checkpoint."""
+    """Predicts codebook 0 of each frame; the code predictor is a submodule, as in the checkpoint."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Text from a pipe: bytes to strings, and strings to paragraphs.
+"""Split text that comes in pieces: bytes to strings, and strings to paragraphs.
 
 bytes ─ decode_pieces ─ strings ─ ParagraphSplitter ─ one iterator of strings per paragraph
 """

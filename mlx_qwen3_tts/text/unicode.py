@@ -3,12 +3,16 @@
 from ..errors import RequestError
 
 
-def check_text(name: str, text: str) -> None:
-    """Raise RequestError for a string with lone surrogates, which Python uses for bytes that it could not decode."""
+def check_text(subject: str, text: str, *arguments: str) -> None:
+    """Raise RequestError for a string with lone surrogates, which Python uses for bytes that it could not decode.
+
+    arguments: those that `subject` names, if any.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RequestError(f"{name} is not valid Unicode at character {error.start}: write it as UTF-8") from None
+        message = f"{subject} is not valid Unicode at character {error.start}: write it as UTF-8"
+        raise RequestError(message, *arguments) from None
 
 
 def is_unicode(text: str) -> bool:

@@ -1,1 +1,1 @@
-"""What the tests share: checkpoints, sounds, golden data, stand-ins and bars."""
+"""Shared test helpers: checkpoints, sounds, golden data, stand-ins and tolerances."""

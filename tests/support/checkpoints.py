@@ -1,8 +1,9 @@
-"""The miniature checkpoints that the port and the official package are compared on.
+"""Miniature checkpoints on which the port is compared with the official package.
 
-"equal": talker and code predictor of one width (no projection), 4 query heads per key-value head, the released codec
-rates. "projected": another width for the predictor (with small_to_mtp_projection), 2 query heads per key-value head, a
-codec of 64 samples a frame. Both have a text width of their own, as the released models do.
+"equal": talker and code predictor have the same width (no projection), 4 query heads per key-value head, and the
+released codec rates. "projected": the predictor has another width (with small_to_mtp_projection), there are 2 query
+heads per key-value head, and the codec has 64 samples per frame. Both have a separate text width, as the released
+models do.
 """
 
 import copy
@@ -23,7 +24,7 @@ GOLDEN_SEED = 2
 
 
 def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
-    """config.json and speech_tokenizer/config.json of a test checkpoint."""
+    """Return config.json and speech_tokenizer/config.json of a test checkpoint."""
     model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     model["tts_model_type"] = model_type
     talker, predictor = model["talker_config"], model["talker_config"]["code_predictor_config"]
@@ -44,7 +45,7 @@ def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
 
 
 def full_size_configs(hidden: int) -> tuple[dict, dict]:
-    """A Base checkpoint whose speaker encoder and codec have the released sizes; its talker is a stub of that width."""
+    """Return configs of a Base checkpoint with speaker encoder and codec at released sizes; the talker is a stub."""
     model, codec = released.config("0.6B-Base" if hidden == 1024 else "1.7B-Base"), copy.deepcopy(released.CODEC)
     talker = model["talker_config"]
     talker |= {"num_hidden_layers": 1, "intermediate_size": 64, "text_vocab_size": 512, "text_hidden_size": 32}
@@ -55,7 +56,7 @@ def full_size_configs(hidden: int) -> tuple[dict, dict]:
 
 
 def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
-    """The same of a checkpoint that can be quantized: every width is a multiple of 64. 4 codebooks of 64 codes."""
+    """Return the configs of a quantizable checkpoint: every width is a multiple of 64, with 4 codebooks of 64 codes."""
     model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     model["tts_model_type"] = model_type
     talker, predictor, codes = model["talker_config"], model["talker_config"]["code_predictor_config"], 64
@@ -80,7 +81,7 @@ def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
 
 
 def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32") -> Path:
-    """Write a checkpoint that can be quantized, whose greedy speech does not end; dtype: of its model.safetensors."""
+    """Write a quantizable checkpoint whose greedy speech never ends. dtype: the type of its model.safetensors."""
     model, codec = wide_configs(model_type)
     write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
@@ -94,8 +95,8 @@ def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "
 def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: int = GOLDEN_SEED) -> Path:
     """Write a test checkpoint; the weights depend on shape and seed only, not on the model type.
 
-    The logit of the end is always 0, far below the largest of the others: greedy speech goes on for ever. (The tests of
-    the end let an ordinary code stand in for it.)
+    The EOS logit is always 0, far below the largest logit, so that greedy speech never ends. (Tests of the end use an
+    ordinary code as EOS.)
     """
     model, codec = configs(shape, model_type)
     write_checkpoint(directory, model, codec, seed)

@@ -28,7 +28,7 @@ class Device:
             self.callback(out, BLOCK, None, None)
             self.times.append(time.monotonic())
             self.heard.append(out)
-            # A late block is not caught up on, so that a busy machine slows the device as well as the writer.
+            # The device does not catch up after a late block, so that a busy machine slows it as well as the writer.
             due = max(due + BLOCK / self.samplerate, time.monotonic())
             time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
 
@@ -61,5 +61,5 @@ def opener(opened: list[Device], **options):
 
 
 def speech(seconds: float) -> np.ndarray:
-    """Return samples that are all different and not zero."""
+    """Return samples that are all different and nonzero."""
     return np.linspace(0.2, 0.9, int(seconds * RATE), dtype=np.float32)

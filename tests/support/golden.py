@@ -1,6 +1,7 @@
-"""Golden data: what the official package computed, and the requests that it computed it for.
+"""Golden data: the recorded requests and the results of the official package.
 
-GOLDEN names another directory of golden data than the committed one (`make parity` makes one with a new seed).
+The environment variable GOLDEN selects another directory of golden data than the committed one (`make parity` generates
+one with a new seed).
 """
 
 import json
@@ -23,7 +24,7 @@ SHARED = TESTS.parents[1] / "shared"  # the released vocabulary and recordings, 
 
 @dataclass
 class Golden:
-    """What the official package computed on one shape of checkpoint."""
+    """The official results for one checkpoint shape."""
 
     shape: str
     asked: dict
@@ -34,13 +35,13 @@ class Golden:
         return self.data[name]
 
     def cases(self) -> list[tuple[Qwen3TTS, dict]]:
-        """Each recorded request with the model that serves it."""
+        """Return each recorded request with the model that serves it."""
         return [(self.models[kind], case) for kind in ("custom_voice", "voice_design") for case in self.asked[kind]]
 
 
 @dataclass
 class CloneGolden:
-    """The same of cloning."""
+    """The official results for voice cloning with one checkpoint shape."""
 
     shape: str
     asked: dict
@@ -51,7 +52,7 @@ class CloneGolden:
         return self.data[name]
 
     def clips(self) -> dict[str, tuple[np.ndarray, int]]:
-        """The recorded sounds; recordings that are not part of the project are read from their own place."""
+        """Return the reference sounds; recordings that are not part of the project come from a separate directory."""
         names = [name.removeprefix("clip-").removesuffix(".mel") for name in self.data if name.endswith(".mel")]
         others = {name: SHARED / "audio" / f"{name}.wav" for name in names if name not in sounds.SOUNDS}
         return sounds.SOUNDS | {name: soundfile.read(path, dtype="float32") for name, path in others.items()}
@@ -63,13 +64,13 @@ def read_golden(name: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def until_a_tie(golden, name: str) -> int:
-    """How many frames of a recorded greedy run must be equal: all, or those before the official code's own near-tie."""
+    """Return how many frames of a recorded greedy run must be equal: all, or those before an official near-tie."""
     ties = (golden[f"{name}.margins"] < TIE).any(axis=1)
     return int(ties.argmax()) if ties.any() else len(ties)
 
 
 def arguments(case: dict) -> dict:
-    """A recorded request as arguments of Qwen3TTS.synthesize."""
+    """Return a recorded request as arguments of Qwen3TTS.synthesize."""
     call = {key: value for key, value in case.items() if key != "name"}
     if "speaker" in call:
         call["voice"] = call.pop("speaker")

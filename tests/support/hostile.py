@@ -20,7 +20,7 @@ ANYTHING = st.recursive(
 
 
 def places(tree, path=()):
-    """The paths of all values in a JSON tree."""
+    """Return the paths of all values in a JSON tree."""
     yield path
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
@@ -41,7 +41,7 @@ def put(tree, path, value):
 
 @st.composite
 def trees(draw, tree):
-    """The tree with one to three values replaced, left out, or repeated very often."""
+    """The tree with one to three values replaced, removed, or repeated many times."""
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(places(tree))))
         value = draw(st.just(put) | ANYTHING | st.sampled_from([[1] * 5000, {str(i): i for i in range(5000)}]))
@@ -51,7 +51,7 @@ def trees(draw, tree):
 
 @st.composite
 def damaged(draw, data: bytes):
-    """Bytes cut off, overwritten, put in, or of another file altogether."""
+    """Bytes truncated, overwritten, inserted, or replaced by unrelated content."""
     kind = draw(st.sampled_from(["cut", "overwrite", "insert", "other", "deep"]))
     at = draw(st.integers(0, min(len(data), 4096)) | st.integers(0, len(data)))
     noise = draw(
@@ -67,13 +67,13 @@ def damaged(draw, data: bytes):
 
 
 def json_files(data: bytes):
-    """A JSON file that says something else, or is damaged."""
+    """A JSON file with other values, or a damaged one."""
     return trees(json.loads(data)).map(lambda tree: json.dumps(tree).encode()) | damaged(data)
 
 
 @st.composite
 def safetensors_files(draw, data: bytes):
-    """A safetensors file with another header, a header of another length than it says, or damage anywhere."""
+    """A safetensors file with another header, a wrong header length, or damage anywhere."""
     kind = draw(st.sampled_from(["header", "length", "damage", "spare"]))
     size = struct.unpack("<Q", data[:8])[0]
     if kind == "header":

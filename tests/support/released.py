@@ -110,7 +110,7 @@ def _layer(prefix: str, hidden: int, intermediate: int) -> dict[str, tuple[int, 
 
 
 def _with_bias(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Names of layers to names of their tensors; a bias is as long as the first dimension."""
+    """Expand layers to weights and biases; a bias has the length of the first dimension."""
     return {f"{n}.weight": s for n, s in shapes.items()} | {f"{n}.bias": s[:1] for n, s in shapes.items()}
 
 

@@ -1,4 +1,4 @@
-"""Sounds to clone from, made by rule, the same wherever they are made. Needs numpy alone: both environments use it."""
+"""Synthetic, deterministic sounds to clone from. Needs only NumPy, because both environments use it."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def noise(seconds: float, rate: int = 24000) -> np.ndarray:
 
 
 def silence(seconds: float, rate: int = 24000) -> np.ndarray:
-    """Nothing."""
+    """Zeros."""
     return np.zeros(int(seconds * rate), np.float32)
 
 
@@ -47,7 +47,7 @@ LENGTHS = (1, 1919, 1920, 1921)
 
 
 def long(seconds: int) -> np.ndarray:
-    """Speech, noise and chirps in turn: varied enough that frames do not repeat."""
+    """Speech, noise and chirps in turn, varied enough that frames do not repeat."""
     parts = [speech(7.3), noise(2.9), chirp(5.7), silence(0.6), 0.4 * speech(3.1)]
     whole = np.concatenate(parts * (seconds // 15 + 1))[: seconds * 24000]
     return (whole * (1 - 0.5 * np.arange(len(whole)) / len(whole))).astype(np.float32)
