@@ -13,6 +13,7 @@ _MODULES = {
     "conversion.convert": ("convert",),
     "errors": (
         "AudioError",
+        "BatchError",
         "CheckpointError",
         "ConversionError",
         "DownloadError",

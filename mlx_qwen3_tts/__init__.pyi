@@ -2,6 +2,7 @@ from .audio.player import Player as Player, open_device as open_device
 from .conversion.convert import convert as convert
 from .errors import (
     AudioError as AudioError,
+    BatchError as BatchError,
     CheckpointError as CheckpointError,
     ConversionError as ConversionError,
     DownloadError as DownloadError,

@@ -9,8 +9,8 @@ thread that used MLX and ends may abort the process at exit. With a single threa
 happens, and a model's state needs no lock.
 
 Callers wait on a Python lock, so Ctrl-C is heard at once. Code that is not ours (the source of a live text, the
-consumer of a stream, the audio callback) never runs on the MLX thread. A job lasts for one chunk of a stream at most,
-so that the requests of several threads advance side by side.
+consumer of a stream, the audio callback) never runs on the MLX thread. A job lasts for one frame of a batch at most, so
+that other work comes between.
 """
 
 import atexit
@@ -28,14 +28,14 @@ from .errors import GenerationError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXIT_SECONDS = 30.0  # that a process waits at exit for the work under way
+EXIT_SECONDS = 30.0  # maximum wait at exit for unfinished work
 
 
 class Job(Generic[R]):
-    """A call that the MLX thread makes, and what came of it.
+    """A call that the MLX thread makes, and its result.
 
-    A plain lock tells its end. A Future has a lock of its own: if a signal handler interrupts its owner and asks for
-    another job, the MLX thread waits for the lock, and the handler for the MLX thread.
+    A plain lock signals completion. A Future has a lock of its own: if a signal handler interrupts its owner and asks
+    for another job, the MLX thread waits for the lock, and the handler for the MLX thread.
     """
 
     def __init__(self, call: Callable[[], R]) -> None:
@@ -97,7 +97,7 @@ class MLXThread:
         has not begun is dropped, and one that has runs to its end.
         Raises GenerationError in a forked child of a process that has used MLX, and if the interpreter shuts down.
         """
-        if threading.current_thread() is self._thread:
+        if self.is_current:
             return function(*args, **kwargs)
         job = Job(lambda: function(*args, **kwargs))
         try:
@@ -116,6 +116,16 @@ class MLXThread:
         self._put(job)
         self._settle()
         return job
+
+    @property
+    def is_current(self) -> bool:
+        """True on the MLX thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_closed(self) -> bool:
+        """True if the interpreter is shutting down and the MLX thread serves the main thread alone."""
+        return self._closed
 
     def _put(self, job: Job) -> None:
         if self._forked:
@@ -208,6 +218,16 @@ class Worker:
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queue a function for the MLX thread and this device; see MLXThread.submit."""
         return MLX_THREAD.submit(lambda: self._on_device(function, *args, **kwargs))
+
+    @property
+    def is_current(self) -> bool:
+        """True on the MLX thread."""
+        return MLX_THREAD.is_current
+
+    @property
+    def is_closed(self) -> bool:
+        """True if the interpreter is shutting down; see MLXThread.is_closed."""
+        return MLX_THREAD.is_closed
 
     def _on_device(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if mx.default_device() == self.device:

@@ -16,13 +16,16 @@ FinishReason = Literal["stop", "length", "runaway"]
 
 @dataclass(frozen=True)
 class SynthesisTiming:
-    """The time that one request spent in each stage, in wall-clock seconds."""
+    """The time that one request spent in each stage, in wall-clock seconds.
 
-    prefill: float  # tokenizing, and running the prompt through the talker
+    While requests share a batch, the stages are the batch's.
+    """
+
+    prefill: float  # tokenizing, waiting for a place in the batch, and running the prompt through the talker
     generation: float  # talker and code predictor, with the part of the codec's work that overlaps them
     decode: float  # waiting for the codec after that
     first_audio: float  # from the request to its first samples
-    total: float  # from the request to its last samples
+    total: float  # from the request to its last samples; time in which nobody asked for more is left out
     frames: int
     audio_seconds: float
     peak_memory: int  # bytes, the most that MLX held at once during the request
@@ -56,7 +59,7 @@ class SynthesisResult:
     sample_rate: int  # samples per second
     timing: SynthesisTiming
     finish_reason: FinishReason
-    seed: int  # the seed that makes this result again
+    seed: int  # pass this seed to reproduce the result
 
     @classmethod
     def from_chunks(cls, chunks: Sequence[AudioChunk]) -> "SynthesisResult":

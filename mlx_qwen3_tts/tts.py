@@ -4,8 +4,8 @@ arguments ─ Request ─ Engine ─ AudioChunk, AudioChunk, ... ─ SynthesisRe
 """
 
 import os
-from collections.abc import Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from numbers import Integral
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,11 +18,13 @@ from .codec.codec import Codec
 from .demo import registry as demo
 from .errors import AudioError, GenerationError, RequestError
 from .generation.engine import Engine
+from .generation.listen import BATCH_SIZE, BatchListener
+from .generation.scheduler import Scheduler
 from .generation.stream import stream_attempts, stream_chunks
 from .hub import resolve
 from .models.network import Network
 from .models.talker import Talker
-from .option import arguments_of
+from .option import arguments_of, invalid, is_number
 from .request import Request
 from .result import AudioChunk, SynthesisResult
 from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
@@ -42,6 +44,7 @@ class Qwen3TTS:
         self.config = engine.config
         self.generation_config = engine.generation_config
         self._engine: Engine | None = engine
+        self._scheduler: Scheduler | None = Scheduler(engine)
 
     @classmethod
     def from_pretrained(
@@ -68,6 +71,13 @@ class Qwen3TTS:
             raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
         return self._engine
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """What serves the requests. Raises RequestError if the model was unloaded."""
+        if self._scheduler is None:
+            raise RequestError(f"the model {self.name} was unloaded: load it again with from_pretrained")
+        return self._scheduler
+
     def unload(self) -> None:
         """Free the model's memory. Later use of the model or of its streams raises RequestError.
 
@@ -77,6 +87,8 @@ class Qwen3TTS:
             return
         worker = self._engine.worker
         self._engine.closed = True
+        self.scheduler.wake()  # what is under way ends with an error
+        self._scheduler = None
         self._engine = None
         worker.run(release_memory)
 
@@ -195,7 +207,7 @@ class Qwen3TTS:
         """
         chunks: list[AudioChunk] = []
         attempt = 0
-        for number, chunk in stream_attempts(self.engine, as_a_whole(request)):
+        for number, chunk in stream_attempts(self.scheduler, request, sizes_of_whole(request)):
             if number != attempt:
                 chunks.clear()
                 attempt = number
@@ -204,7 +216,7 @@ class Qwen3TTS:
 
     def run(self, request: Request) -> SynthesisResult:
         """Speak a request and return all of it, without a second attempt; see `synthesize`."""
-        return SynthesisResult.from_chunks(list(stream_chunks(self.engine, as_a_whole(request))))
+        return SynthesisResult.from_chunks(list(stream_chunks(self.scheduler, request, sizes_of_whole(request))))
 
     @arguments_of(Request)
     def stream(self, request: Request) -> Generator[AudioChunk, None, None]:
@@ -219,7 +231,53 @@ class Qwen3TTS:
 
     def stream_request(self, request: Request) -> Generator[AudioChunk, None, None]:
         """Speak a request and yield the audio as it is generated; see `stream`."""
-        return stream_chunks(self.engine, request)
+        return stream_chunks(self.scheduler, request)
+
+    def synthesize_batch(self, requests: Iterable[Request], batch_size: int = BATCH_SIZE) -> list[SynthesisResult]:
+        """Speak several requests side by side and return their results in order.
+
+        Each result is the one that `synthesize` gives for the request alone. requests: in any mixture of voices, texts
+        and options. batch_size: the number of requests under way at a time, 1 to 16.
+        Raises RequestError before anything is made if a request in a list is invalid; the message names its index. If
+        requests fail, BatchError has their errors, and the results of all others.
+        """
+        requests = [whole_request(request) for request in requests]
+        listener = BatchListener(self.scheduler, requests, batch_size, (WHOLE_CHUNKS,), retries=True)
+        return listener.results(len(requests))
+
+    def stream_batch(
+        self,
+        requests: Iterable[Request],
+        batch_size: int = BATCH_SIZE,
+        on_error: Callable[[int, Exception], None] | None = None,
+    ) -> Generator[tuple[int, AudioChunk], None, None]:
+        """Speak several requests side by side and yield (index, chunk) as the audio is generated.
+
+        requests: in any mixture; an iterator, which may be endless, is asked for the next one when a place is free.
+        A text that is still being written is read on a thread of its own, and holds up no other request.
+        batch_size: the number of requests under way at a time, 1 to 16. If fewer fit into `batch_memory`, a
+        RuntimeWarning says so, and the others wait.
+        on_error: called with the index and the error of a request that fails; without it BatchError is raised when all
+        others have ended.
+        Raises RequestError before anything is made if a request in a list is invalid, and when its turn comes if it is
+        from an iterator; the message names the index.
+        """
+        listener = BatchListener(self.scheduler, requests, batch_size, on_error=on_error)
+        return ((index, chunk) for index, _, chunk in listener.chunks())
+
+    @property
+    def batch_memory(self) -> int:
+        """Bytes for the keys and values of all requests under way. The default is a quarter of what the device offers.
+
+        A request that does not fit waits until others have ended; the first one is always served.
+        """
+        return self.scheduler.memory
+
+    @batch_memory.setter
+    def batch_memory(self, size: int) -> None:
+        if not is_number(size, Integral) or size < 1:
+            raise invalid("batch_memory", "a whole number of bytes above 0", size)
+        self.scheduler.memory = int(size)
 
     def stream_attempts(self, request: Request) -> Iterator[tuple[int, AudioChunk]]:
         """Speak a request, and once more if it runs away and has no seed.
@@ -227,14 +285,21 @@ class Qwen3TTS:
         Yields the number of the attempt, 0 or 1, and its next chunk; the chunks of attempt 0 are void once there is an
         attempt 1. Raises as `stream`.
         """
-        return stream_attempts(self.engine, request)
+        return stream_attempts(self.scheduler, request)
 
 
-def as_a_whole(request: Request) -> Request:
-    """Return a request whose audio is decoded in large chunks. Raises RequestError if it asks for a size of chunk."""
+def sizes_of_whole(request: Request) -> tuple[int]:
+    """Return the size of the chunks of a request that is not streamed. Raises RequestError if it asks for a size."""
     if request.chunk_frames is not None:
         raise RequestError("chunk_frames has no effect on synthesize, which returns all of the audio; use stream")
-    return replace(request, chunk_frames=WHOLE_CHUNKS)
+    return (WHOLE_CHUNKS,)
+
+
+def whole_request(request: Request) -> Request:
+    """Return a request of `synthesize_batch`. Raises RequestError if it asks for a size of chunk."""
+    if isinstance(request, Request):
+        sizes_of_whole(request)
+    return request
 
 
 def release_memory() -> None:

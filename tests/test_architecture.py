@@ -14,7 +14,7 @@ PACKAGE = Path(mlx_qwen3_tts.__file__).parent
 DISTRICTS = [
     "__main__", "cli", "evaluation", "conversion", "tts", "generation", "hub", "demo", "checkpoint", "codec", "models",
     "capabilities", "request", "result", "voice_library", "voice", "option", "audio", "text", "config", "mlx_thread",
-    "files", "errors",
+    "device", "files", "errors",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every fast path gives what the plain one gives: exactly, in float32."""
+"""Every fast path equals the plain path exactly in float32."""
 
 from types import ModuleType
 
@@ -14,17 +14,18 @@ from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.codec.decoder import SnakeBeta
 from mlx_qwen3_tts.codec.layers import CausalConv1d, CausalConvTranspose1d
 from mlx_qwen3_tts.config.model import CodePredictorConfig
-from mlx_qwen3_tts.generation.engine import DecodeState, Engine
+from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.generation.frames import MAX_TRACES, FrameFunctions
 from mlx_qwen3_tts.generation.prefix_cache import MAX_PREFIXES, PrefixCache
 from mlx_qwen3_tts.generation.sampling import FrameOptions
+from mlx_qwen3_tts.generation.state import DecodeState
 from mlx_qwen3_tts.models.cache import MIN_CAPACITY, KVCache
 from mlx_qwen3_tts.models.code_predictor import CodePredictor
 from mlx_qwen3_tts.models.fused import fuse
 from mlx_qwen3_tts.models.qwen3 import Transformer, silu
 from mlx_qwen3_tts.models.talker import Talker
 from tests.support import checkpoints, sounds
-from tests.support.engine import frames_of, on_mlx_thread
+from tests.support.engine import Frames, on_mlx_thread
 
 FRAMES = 200
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
@@ -40,7 +41,7 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
 
 
 class PlainFunctions(FrameFunctions):
-    """Nothing compiled, no embedding kept, and a step over exactly the past."""
+    """No compilation, no cached embedding, and steps over exactly the past positions."""
 
     def __init__(self, talker: Talker) -> None:
         super().__init__(talker, compiled=False)
@@ -48,16 +49,17 @@ class PlainFunctions(FrameFunctions):
     def embed_text(self, ids, pad_id):
         return self.talker.embed_text(mx.array(ids))
 
-    def step(self, embedding, text, buffers, cursor, positions, mask):
+    def step(self, embedding, text, buffers, positions):
+        (past,) = positions.tolist()
         caches = [KVCache() for _ in buffers]
         for cache, buffer in zip(caches, buffers, strict=True):
-            cache.restore(buffer[:, :, :, :cursor])
+            cache.restore(buffer[:, :, :, :past])
         hidden, logits = self.talker((embedding + text)[:, None], caches)
         return hidden, logits, [cache.buffer for cache in caches]
 
 
 class PlainCodec(Codec):
-    """Nothing compiled."""
+    """No compilation."""
 
     def __init__(self, config, network, worker) -> None:
         super().__init__(config, network, worker)
@@ -66,7 +68,7 @@ class PlainCodec(Codec):
 
 @pytest.fixture(scope="module")
 def plain_models(tmp_path_factory) -> dict[str, Qwen3TTS]:
-    """The models as they are loaded: no layer fused, no function compiled, no prefix kept."""
+    """The models without fused layers, compiled functions or cached prefixes."""
     result = {}
     for kind in ("custom_voice", "voice_design", "base"):
         directory = checkpoints.write(tmp_path_factory.mktemp("plain") / kind, "projected", kind)
@@ -90,8 +92,8 @@ def plain_models(tmp_path_factory) -> dict[str, Qwen3TTS]:
         ("base", {"text": "hello this voice"}),
     ],
 )
-def test_all_of_it_together(models, plain_models, kind, options, sampling):
-    """Every fast path on gives the codes of the plain one, exactly, and its samples up to rounding."""
+def test_all_fast_paths_together(models, plain_models, kind, options, sampling):
+    """With every fast path enabled, codes are exactly those of the plain path, and samples are equal up to rounding."""
     if kind == "base":
         options = {"voice": models[kind].clone_voice(sounds.SOUNDS["speech"], options["text"])}
     frames = FRAMES if options == {"voice": "ben"} and sampling == Sampling() else 40
@@ -106,7 +108,7 @@ def test_all_of_it_together(models, plain_models, kind, options, sampling):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 def test_fused_layers(kv_heads, batch, dtype):
-    """The fused layers give what the plain ones give, in a prompt and step by step."""
+    """Fused layers equal plain ones, for a prompt and step by step."""
     mx.random.seed(0)
     model = Transformer(CodePredictorConfig(32, 80, 2, 4, kv_heads, 16, 256, 16, 1e-6, 1e6, ("full_attention",) * 2))
     for layer in model.layers:
@@ -131,31 +133,35 @@ def test_fused_layers(kv_heads, batch, dtype):
     assert error < (1e-5 if dtype == mx.float32 else 0.05), "in bfloat16 the plain layer rounds more often"
 
 
-def test_static_cache_is_the_growing_one(models):
-    """A step of static shapes and a mask gives what one over exactly the past gives, across a growth of the cache."""
+def test_static_cache_equals_the_growing_one(models):
+    """A step with static shapes and a mask equals a step over exactly the past, also when the cache grows."""
     on_mlx_thread(models["custom_voice"], compare_steps, models["custom_voice"].engine)
 
 
 def compare_steps(engine: Engine) -> None:
     talker = engine.talker
     hidden_size = talker.config.hidden_size
-    x = mx.random.normal((1, MIN_CAPACITY - 3, hidden_size), key=mx.random.key(0))
+    positions = MIN_CAPACITY - 3
+    x = mx.random.normal((1, positions, hidden_size), key=mx.random.key(0))
     one, two = ([KVCache() for _ in talker.model.layers] for _ in range(2))
     hidden, logits = talker(x, one)
     talker(x, two)
-    state = DecodeState(hidden, logits, one, seen=None, keys=None)
+    state = DecodeState(hidden, logits, hidden, logits > 0, mx.random.key(0)[None], [cache.buffer for cache in one])
     for i in range(6):
-        state.embedding, ids = mx.random.normal((1, hidden_size), key=mx.random.key(i)), [i]
-        expected, expected_logits = talker((state.embedding + talker.embed_text(mx.array(ids)))[:, None], two)
-        engine.step(state, *ids)
-        assert mx.abs(state.hidden - expected).max().item() < 1e-5
-        assert mx.abs(state.logits - expected_logits).max().item() < 1e-5
-    assert state.position == two[0].offset == MIN_CAPACITY + 3
-    assert one[0].buffer.shape[3] == 2 * MIN_CAPACITY
+        embedding = mx.random.normal((1, hidden_size), key=mx.random.key(i))
+        text = talker.embed_text(mx.array([i]))
+        expected, expected_logits = talker((embedding + text)[:, None], two)
+        state.reserve(positions + 1)
+        hidden, logits, state.buffers = engine.functions.step(embedding, text, state.buffers, np.array([positions]))
+        positions += 1
+        assert mx.abs(hidden - expected).max().item() < 1e-5
+        assert mx.abs(logits - expected_logits).max().item() < 1e-5
+    assert positions == two[0].offset == MIN_CAPACITY + 3
+    assert state.capacity == 2 * MIN_CAPACITY
 
 
-def test_the_kept_embedding_of_padding(models):
-    """It is what the talker computes, also in rows of which some are padding."""
+def test_the_cached_embedding_of_padding(models):
+    """It equals what the talker computes, also if only some rows are padding."""
     tts = models["custom_voice"]
     pad = tts.config.tts_pad_token_id
 
@@ -177,7 +183,7 @@ def test_the_kept_embedding_of_padding(models):
     ids=["dilated", "kernel-3", "overlapping", "stride", "snake"],
 )  # fmt: skip
 def test_fused_codec_layers(layer):
-    """Taps as matrix products, weights laid out, exponentials taken: the outputs and states are those of before."""
+    """Matrix products for taps, rearranged weights and precomputed exponentials do not change outputs or states."""
     mx.random.seed(0)
     layer.update(tree_map(lambda p: mx.random.normal(p.shape), layer.parameters()))
     x = mx.random.normal((2, 30, 6))
@@ -193,7 +199,7 @@ def test_fused_codec_layers(layer):
 
 
 def test_compiled_decoder(models):
-    """One compiled function for each size of chunk gives the samples of the function as it is."""
+    """The compiled function for each chunk size gives the same samples as the uncompiled one."""
     codec = models["custom_voice"].codec
     codes = np.random.RandomState(0).randint(0, 256, (90, 16))
     state, chunks = None, []
@@ -208,7 +214,7 @@ def test_compiled_decoder(models):
 
 
 def test_one_trace_serves_all_requests_of_the_same_filters(models, spy):
-    """Temperature, penalty, seed and greedy drawing are inputs; other filters are a trace, of which few are kept."""
+    """Temperature, penalty, seed and greedy decoding are inputs; other filters need another trace, and few are kept."""
     tts = models["custom_voice"]
     traced, compiled = spy(CodePredictor, "__call__"), spy(mx, "compile")
     functions = FrameFunctions(tts.talker)
@@ -267,11 +273,11 @@ def test_no_float32_leaks_into_a_bfloat16_model(checkpoint):
         kind.__call__ = watched
 
     def run() -> None:
-        frames = frames_of(tts, "Hello", limit=2)
+        frames = Frames(tts, "Hello", limit=2)
         assert frames.next() is not None
         assert frames.next() is not None
 
-    try:  # the frames alone: the codec, which is float32 by intent, has the same MLP
+    try:  # only the frames: the codec has the same MLP but is float32 by design
         on_mlx_thread(tts, run)
     finally:
         for kind, original in zip(kinds, originals, strict=True):
@@ -293,7 +299,7 @@ LONG = "hello this is a voice of the world and of speech that is in the world, "
     ],
 )
 def test_prefixes_are_reused(models, monkeypatch, spy, kind, options):
-    """The second request runs fewer positions and gives the same codes and samples, to the bit."""
+    """The second request runs fewer positions and gives bit-identical codes and samples."""
     tts = models[kind]
     if kind == "base":
         clip = sounds.SOUNDS["speech"]
@@ -332,15 +338,15 @@ def test_few_prefixes_are_kept(models, monkeypatch):
 
 @pytest.fixture
 def gpu_layers(monkeypatch):
-    """Let the codec's layers take the device for a GPU when they are fused; they compute on the CPU all the same."""
+    """Make the codec's layers fuse as on a GPU, although they compute on the CPU."""
     like_mlx = ModuleType("mlx.core")
     like_mlx.__dict__.update(vars(mx))
     like_mlx.default_device = lambda: mx.Device(mx.gpu)
     monkeypatch.setattr(layers, "mx", like_mlx)
 
 
-def test_convolutions_of_a_gpu_need_no_copy_of_their_weights(models, gpu_layers):
-    """Metal's convolution copies weights that are not row-contiguous, at each call. The sound is that of the CPU."""
+def test_gpu_convolutions_do_not_copy_their_weights(models, gpu_layers):
+    """All weights are row-contiguous, since Metal's convolution copies others at each call; the sound is unchanged."""
     cpu = models["base"]
     gpu = Qwen3TTS.from_pretrained(cpu.name)
     for codec, has_convolutions in ((cpu.codec, False), (gpu.codec, True)):
@@ -361,7 +367,7 @@ def test_convolutions_of_a_gpu_need_no_copy_of_their_weights(models, gpu_layers)
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 def test_silu_is_rounded_once(dtype):
-    """For every number of the type: x / (1 + exp(-x)) in float32 and then rounded, which is what PyTorch computes."""
+    """As in PyTorch, every number of the type gives x / (1 + exp(-x)) in float32, rounded once."""
     x = mx.array(np.arange(2**16, dtype=np.uint16)).view(dtype)
     x = mx.where(mx.abs(x) < 60000, x, 0)
     wide = np.array(x.astype(mx.float32))
@@ -373,10 +379,10 @@ def test_silu_is_rounded_once(dtype):
 
 
 def test_every_silu_is_computed_in_float32(checkpoint, spy):
-    """In the text projection and in both forms of the decoder layer."""
+    """This holds in the text projection and in both forms of the decoder layer."""
     for fused in (True, False):
         tts = Qwen3TTS("bfloat16", Engine.load(checkpoint, "bfloat16", fused))
         calls = spy(nn, "silu")
-        on_mlx_thread(tts, lambda tts=tts: frames_of(tts, "Hello", limit=2).next())
+        on_mlx_thread(tts, lambda tts=tts: Frames(tts, "Hello", limit=2).next())
         assert len(calls) > 2
         assert {x.dtype for _, (x,) in calls} == {mx.float32}

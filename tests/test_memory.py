@@ -1,13 +1,14 @@
-"""Memory stays near what is needed, also by the rules of Metal's allocator, which the CPU does not have.
+"""Memory stays close to what is needed, also under the rules of Metal's allocator, which the CPU does not have.
 
-MLX keeps freed buffers for later. On Metal it keeps them up to nearly all of the memory, and gives one to a request for
-`size` bytes only if it has less than twice that, and less than two pages more (mlx/backend/common/buffer_cache.h). On
-the CPU the kept buffers are few, so that nothing can pile up there. Hence a model of Metal's allocator, which is driven
-by what the package really allocates and clears.
+MLX caches freed buffers. On Metal the cache may grow to nearly all of the memory, and a cached buffer serves a request
+for `size` bytes only if it has less than twice that and less than two pages more (mlx/backend/common/buffer_cache.h).
+On the CPU few buffers are cached, so that nothing can pile up. These tests therefore drive a model of Metal's allocator
+with the package's real allocations and clears.
 """
 
 import gc
 import weakref
+from collections import defaultdict
 
 import mlx.core as mx
 import numpy as np
@@ -20,15 +21,15 @@ from mlx_qwen3_tts.codec.codec import CodecNetwork
 from mlx_qwen3_tts.codec.decoder import CodecDecoder
 from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.schema import from_dict
-from mlx_qwen3_tts.models.cache import KVCache
+from mlx_qwen3_tts.generation import state
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support import checkpoints
 from tests.support.engine import on_mlx_thread
 
 PAGE = 16384  # bytes, of Apple Silicon
 FULL_SIZE = 28 * 2 * 8 * 128 * 2  # bytes of all keys and values of a position in the 0.6B and 1.7B models, bfloat16
-LAYERS = 2  # of the miniature: each one stands for 14
-SLACK = 2000  # bytes: numbers that a new trace keeps, the samples of a chunk that an error's traceback knows
+LAYERS = 2  # of the miniature; each one stands for 14
+SLACK = 2000  # bytes: constants of a new trace, and the samples of a chunk that an error's traceback references
 MB = 10**6
 
 
@@ -66,15 +67,15 @@ class MetalAllocator:
 
 
 class WatchedBuffers:
-    """Drives a MetalAllocator by the buffers that KVCaches really have, as large as those of a released model."""
+    """Drives a MetalAllocator with the real buffers of prompts and batches, scaled to the size of a released model."""
 
     def __init__(self, monkeypatch, clears: bool = True) -> None:
-        """clears: False ignores mx.clear_cache, as if nobody called it."""
+        """clears: False ignores calls of mx.clear_cache."""
         self.allocator = MetalAllocator()
         self.positions = 0  # the largest capacity
-        self._sizes: dict[int, int] = {}  # of the buffer that each living cache has, by its id
-        self._replaced: list[int] = []  # sizes of buffers that go once what took their place is evaluated
+        self._replaced: list[int] = []  # sizes of buffers that are freed when their replacements are evaluated
         evaluate, clear_cache = mx.eval, mx.clear_cache
+        with_capacity, make_state = state.with_capacity, state.DecodeState.__init__
 
         def eval_(*arrays) -> None:
             evaluate(*arrays)
@@ -86,34 +87,40 @@ class WatchedBuffers:
             if clears:
                 self.allocator.free.clear()
 
+        def grown(buffer: mx.array, capacity: int) -> mx.array:
+            self._replaced.append(self._sizes_of[buffer.shape[3]].pop())
+            self._allocate(capacity)
+            return with_capacity(buffer, capacity)
+
+        def made(decode_state, *args, **arrays) -> None:
+            """Take the buffers over from the caches of the prompt, and free what they have become at the end."""
+            make_state(decode_state, *args, **arrays)
+            for buffer in decode_state.buffers:
+                self._allocate(buffer.shape[3])
+            weakref.finalize(decode_state, self._free_all)
+
+        self._sizes_of: dict[int, list[int]] = defaultdict(list)  # sizes of the buffers in use, by their capacity
         monkeypatch.setattr(mx, "eval", eval_)
         monkeypatch.setattr(mx, "clear_cache", clear)
-        buffer = property(lambda cache: vars(cache).get("buffer"), self._set)
-        monkeypatch.setattr(KVCache, "buffer", buffer, raising=False)
+        monkeypatch.setattr(state, "with_capacity", grown)
+        monkeypatch.setattr(state.DecodeState, "__init__", made)
+
+    def _allocate(self, capacity: int) -> None:
+        self.positions = max(self.positions, capacity)
+        self._sizes_of[capacity].append(self.allocator.allocate(capacity * FULL_SIZE // LAYERS))
 
     def _release_replaced(self) -> None:
         while self._replaced:
             self.allocator.release(self._replaced.pop())
 
-    def _set(self, cache: KVCache, buffer: mx.array | None) -> None:
-        before = vars(cache).get("buffer")
-        vars(cache)["buffer"] = buffer
-        if buffer is None or (before is not None and before.shape == buffer.shape):
-            return  # a step writes in place
-        if before is None:
-            weakref.finalize(cache, self._forget, id(cache))
-        else:
-            self._replaced.append(self._sizes[id(cache)])
-        capacity = buffer.shape[3]
-        self.positions = max(self.positions, capacity)
-        self._sizes[id(cache)] = self.allocator.allocate(capacity * FULL_SIZE // LAYERS)
-
-    def _forget(self, key: int) -> None:
-        self.allocator.release(self._sizes.pop(key))
+    def _free_all(self) -> None:
+        for sizes in self._sizes_of.values():
+            while sizes:
+                self.allocator.release(sizes.pop())
 
 
 def without_computing(tts: Qwen3TTS, monkeypatch) -> None:
-    """Make frames of zeros: the loop with its caches is real, the arithmetic is left out."""
+    """Generate frames of zeros: the loop and its caches are real, the arithmetic is skipped."""
     codes = mx.zeros((1, 16), mx.int32)
     mx.eval(codes)
     silence = np.zeros(tts.codec.samples_per_frame, np.float32)
@@ -121,7 +128,7 @@ def without_computing(tts: Qwen3TTS, monkeypatch) -> None:
     def frame(hidden, logits, seen, keys, may_end, options):
         return codes, hidden, seen, keys
 
-    def step(embedding, text, buffers, cursor, positions, mask):
+    def step(embedding, text, buffers, positions):
         return embedding, embedding, buffers
 
     def decode(codes, state=None):
@@ -134,12 +141,12 @@ def without_computing(tts: Qwen3TTS, monkeypatch) -> None:
 
 def speak(tts: Qwen3TTS, frames: int) -> None:
     assert len(tts.synthesize("Hello", seed=1, max_frames=frames, stop_runaway=False).codes) == frames
-    on_mlx_thread(tts, lambda: None)  # what ends the request is done
+    on_mlx_thread(tts, lambda: None)  # waits until the request is cleaned up
 
 
 @pytest.mark.parametrize("frames", [250, 1000, 2000, 4000])
 def test_freed_keys_and_values_do_not_pile_up(tts, monkeypatch, frames):
-    """The footprint is that of the buffers in use, with one layer's old buffer while they grow."""
+    """The footprint is that of the buffers in use, plus one layer's old buffer while they grow."""
     without_computing(tts, monkeypatch)
     watched = WatchedBuffers(monkeypatch)
     allocator = watched.allocator
@@ -155,10 +162,10 @@ def test_freed_keys_and_values_do_not_pile_up(tts, monkeypatch, frames):
     assert allocator.peak == peak
 
 
-def test_what_piles_up_if_nothing_is_cleared(tts, monkeypatch):
-    """The model of the allocator tells the difference: with growth in steps of 256 it was five times as much."""
+def test_buffers_pile_up_if_nothing_is_cleared(tts, monkeypatch):
+    """The allocator model shows the difference: growth in steps of 256 took five times as much."""
     without_computing(tts, monkeypatch)
-    monkeypatch.setattr("mlx_qwen3_tts.models.cache.capacity_for", lambda positions: -(-positions // 256) * 256)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.state.capacity_for", lambda positions: -(-positions // 256) * 256)
     watched = WatchedBuffers(monkeypatch, clears=False)
     speak(tts, 2000)
     in_use = watched.positions * FULL_SIZE
@@ -214,26 +221,27 @@ def fail_in_the_text(tts: Qwen3TTS) -> Exception:
 
 @pytest.mark.parametrize("request_", [finish, close, drop, fail, fail_in_the_text])
 def test_nothing_is_left_of_a_request(tts, monkeypatch, request_):
-    """However it ended: what it held is freed, also while its error is kept, and MLX keeps none of it for later."""
+    """However it ends, its memory is freed, also while its error is kept, and MLX caches none of it."""
     finish(tts)  # compiles
     on_mlx_thread(tts, mx.clear_cache)
     before = mx.get_active_memory()
     watched = WatchedBuffers(monkeypatch)
     error = request_(tts)
-    on_mlx_thread(tts, lambda: None)  # what ends the request is done
+    on_mlx_thread(tts, lambda: None)  # waits until the request is cleaned up
     assert watched.allocator.peak > 0
     assert watched.allocator.footprint == 0, error
     assert mx.get_cache_memory() == 0
     assert mx.get_active_memory() < before + SLACK
 
 
-def test_a_step_under_way_is_waited_for(tts, spy):
-    """It was queued ahead; on a GPU, what it holds would be freed after the request has ended."""
+def test_closing_waits_for_a_running_step(tts, spy):
+    """The step was queued ahead; on a GPU its memory would otherwise be freed only after the request has ended."""
     calls = spy(mx, "synchronize")
     spy(mx, "clear_cache", calls)
     close(tts)
     on_mlx_thread(tts, lambda: None)
-    assert [name for name, _ in calls[-2:]] == ["synchronize", "clear_cache"]
+    names = [name for name, _ in calls]
+    assert "clear_cache" in names[names.index("synchronize") :]
 
 
 def test_nothing_is_kept_after_loading(tts):
@@ -256,7 +264,7 @@ def random_decoder(gpu: bool, monkeypatch) -> CodecDecoder:
 
 @pytest.mark.parametrize("gpu, frames", [(False, 1), (False, 4), (False, 8), (True, 4)])
 def test_a_codec_state_holds_what_it_needs(monkeypatch, gpu, frames):
-    """A view of a chunk's last inputs would keep all of the chunk's intermediate results."""
+    """It holds no view of a chunk's last inputs, which would keep all intermediate results of the chunk."""
     decoder = random_decoder(gpu, monkeypatch)
     decode = mx.compile(lambda codes, state: decoder(codes, state))
     state = None
@@ -269,4 +277,4 @@ def test_a_codec_state_holds_what_it_needs(monkeypatch, gpu, frames):
     needed = sum(array.nbytes for array in arrays)
     held = mx.get_active_memory() - before
     print(f"chunks of {frames}: {needed} bytes needed, {held} held")
-    assert held <= needed + PAGE * len(arrays), "mx.contiguous itself keeps up to that much"
+    assert held <= needed + PAGE * len(arrays), "mx.contiguous itself may keep up to that much"

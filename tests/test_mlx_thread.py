@@ -1,4 +1,4 @@
-"""The MLX thread: one model in several threads, whoever loaded it; errors, interrupts, memory, and unloading."""
+"""The MLX thread: one model in several threads, whichever loaded it; errors, interrupts, memory, and unloading."""
 
 import asyncio
 import gc
@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import GenerationError, Qwen3TTS, RequestError, mlx_thread
-from mlx_qwen3_tts.generation.engine import Engine
+from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD, Job, MLXThread, Worker
 from tests.support import checkpoints, sounds
 from tests.support.engine import on_mlx_thread
 
 
 def elsewhere(work):
-    """What `work` returns or raises in a thread of its own, which has ended then."""
+    """Run `work` in a new thread, wait for the thread to end, and return or raise the result."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
 
 def active_memory() -> int:
-    """The active memory, once all that was queued before is done."""
+    """Return the active memory after all queued jobs have finished."""
     gc.collect()
     MLX_THREAD.run(mx.synchronize)
     return mx.get_active_memory()
@@ -36,7 +36,7 @@ def directory(tmp_path_factory):
 
 
 def test_loaded_in_one_thread_used_in_others(directory):
-    """Also what waits on disk for its first use (the encoders), and the compiled frame."""
+    """This includes the encoders, which stay on disk until their first use, and the compiled frame."""
     tts = elsewhere(lambda: Qwen3TTS.from_pretrained(directory))
     voice = elsewhere(lambda: tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice"))
 
@@ -53,7 +53,7 @@ def test_loaded_in_one_thread_used_in_others(directory):
 
 
 def test_load_streams_of_metal(directory, monkeypatch):
-    """On a Mac mx.load reads on a CPU stream of the calling thread: no other thread can read what is still on disk."""
+    """On a Mac mx.load reads on a CPU stream of the calling thread; no other thread can read tensors still on disk."""
     load = mx.load
     monkeypatch.setattr(mx, "load", lambda path, **options: load(path, stream=mx.new_stream(mx.cpu), **options))
     clip = sounds.SOUNDS["speech"]
@@ -70,7 +70,7 @@ def test_load_streams_of_metal(directory, monkeypatch):
         np.testing.assert_array_equal(use(tts), here)
 
 
-def test_a_stream_changes_hands(demo):
+def test_a_stream_moves_between_threads(demo):
     expected = demo.synthesize("Hello world", seed=4, max_frames=12).codes
     stream = elsewhere(lambda: demo.stream("Hello world", seed=4, max_frames=12, chunk_frames=(1,)))
     chunks = [next(stream), elsewhere(lambda: next(stream)), *elsewhere(lambda: list(stream))]
@@ -78,7 +78,7 @@ def test_a_stream_changes_hands(demo):
 
 
 def test_two_threads_at_once(demo):
-    """Each gets what it would get alone, and neither waits for the other's end."""
+    """Each gets the same result as alone, and neither waits until the other has ended."""
     texts = ["Hello world", "this is a voice", "it is in the world"]
     expected = [demo.synthesize(text, seed=5, max_frames=16) for text in texts]
     order, together = [], threading.Barrier(len(texts))
@@ -95,11 +95,11 @@ def test_two_threads_at_once(demo):
         for chunks, alone in zip(pool.map(speak, range(len(texts))), expected, strict=True):
             np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), alone.codes)
             np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in chunks]), alone.audio)
-    assert {0, 1, 2} == set(order[:7]), "they advance side by side"
+    assert {0, 1, 2} == set(order[:7]), "they advance concurrently"
 
 
-def test_a_text_that_is_waited_for_holds_nobody_up(demo):
-    """And the source of a text may use the model itself."""
+def test_waiting_for_text_does_not_block_others(demo):
+    """A text source may also use the model itself."""
     asked, answer = threading.Event(), threading.Event()
     text = "Hello world, this is a voice. "
     expected = demo.synthesize(text, seed=6, max_frames=20, non_streaming_mode=False)
@@ -121,7 +121,7 @@ def test_a_text_that_is_waited_for_holds_nobody_up(demo):
 
 
 def test_the_callers_thread_stays_its_own(demo):
-    """The source of a text runs in it, and its default stream is as before."""
+    """A text source runs in the caller's thread, whose default stream does not change."""
     before = mx.default_stream(mx.cpu)
     stream = demo.stream("Hello", seed=1, max_frames=9, chunk_frames=(1,))
     next(stream)
@@ -138,8 +138,8 @@ def test_the_callers_thread_stays_its_own(demo):
     assert MLX_THREAD.run(threading.current_thread) is not threading.current_thread()
 
 
-def test_jobs_come_in_the_order_of_asking():
-    """A thread that asks again at once does not overtake those that wait. A job may ask for another one."""
+def test_jobs_run_in_the_order_of_submission():
+    """A thread that submits again at once does not overtake waiting threads. A job may submit another job."""
     asked, order, free = [0, 1, 2, 0, 0, 2, 1], [], threading.Event()
 
     def note(number: int):
@@ -157,8 +157,8 @@ def test_jobs_come_in_the_order_of_asking():
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
-def test_an_error_is_the_callers(kind):
-    """Also one that would end a thread; the next job is done as ever."""
+def test_an_error_reaches_the_caller(kind):
+    """This includes an error that would end a thread; the next job runs normally."""
 
     def fail():
         raise kind
@@ -173,7 +173,7 @@ def test_an_error_is_the_callers(kind):
 
 
 def test_nothing_of_a_job_outlives_it(demo, monkeypatch):
-    """Neither its arguments, nor the arrays in the frames of an error, also without the garbage collector."""
+    """Its arguments and the arrays in an error's frames are freed, also without the garbage collector."""
     begin = active_memory()
 
     def fail(_argument):
@@ -189,7 +189,7 @@ def test_nothing_of_a_job_outlives_it(demo, monkeypatch):
     def job_fails():
         with pytest.raises(ZeroDivisionError):
             MLX_THREAD.run(fail, MLX_THREAD.run(array))
-        MLX_THREAD.submit(fail, MLX_THREAD.run(array))  # nobody asks for its result
+        MLX_THREAD.submit(fail, MLX_THREAD.run(array))  # its result is never requested
 
     gc.disable()
     try:
@@ -200,8 +200,8 @@ def test_nothing_of_a_job_outlives_it(demo, monkeypatch):
         gc.enable()
 
 
-def test_the_arguments_of_a_job_are_free_when_it_ends():
-    """Also if its caller keeps the job."""
+def test_the_arguments_of_a_job_are_freed_when_it_ends():
+    """They are freed even if the caller keeps the job."""
 
     class Argument:
         pass
@@ -216,7 +216,7 @@ def test_the_arguments_of_a_job_are_free_when_it_ends():
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_interrupted_wait(monkeypatch, begun):
-    """A job that has not begun is dropped, one that has runs to its end; nobody else is harmed."""
+    """A job that has not begun is dropped, and one that has begun finishes; other callers are not affected."""
     free, running, done = threading.Event(), threading.Event(), []
 
     def work():
@@ -239,7 +239,7 @@ def test_an_interrupted_wait(monkeypatch, begun):
 
 
 def test_a_thread_that_does_not_start(monkeypatch):
-    """As at the end of the interpreter (3.12), or with too many threads: one error, and a later job may succeed."""
+    """At interpreter shutdown (3.12) or with too many threads there is one error, and a later job may succeed."""
     thread = MLXThread()
 
     def refuse(_self):
@@ -254,7 +254,7 @@ def test_a_thread_that_does_not_start(monkeypatch):
 
 @pytest.mark.parametrize("started", [False, True])
 def test_an_interrupted_start(monkeypatch, started):
-    """Ctrl-C before or after the thread has begun: the next job does not wait for ever, and one thread does all."""
+    """After Ctrl-C before or after the thread has begun, the next job does not hang, and one thread runs all jobs."""
     thread, start = MLXThread(), threading.Thread.start
 
     def interrupted(self):
@@ -281,7 +281,7 @@ def test_first_jobs_of_many_threads_share_one_thread():
 
 
 def test_the_device_is_fixed_when_a_model_is_loaded(directory, monkeypatch):
-    """Another default later, or in another thread at that moment, does not change it."""
+    """A later default, or a default of another thread at that moment, does not change it."""
     tts = Qwen3TTS.from_pretrained(directory)
     voice = tts.clone_voice(sounds.SOUNDS["speech"])
     expected = tts.synthesize("Hello", voice=voice, seed=1, max_frames=3).codes
@@ -297,14 +297,14 @@ def test_the_device_is_fixed_when_a_model_is_loaded(directory, monkeypatch):
     tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
     assert set(map(str, devices)) == {"Device(cpu, 0)"}
     worker = Worker()
-    assert str(worker.device) == "Device(gpu, 0)", "a model that is loaded now takes the new one"
+    assert str(worker.device) == "Device(gpu, 0)", "a model that is loaded now uses the new one"
     monkeypatch.setattr(mlx_thread.mx, "default_device", lambda: mx.Device(mx.cpu))
     worker.run(len, "")
     assert str(devices[-1]) == "Device(gpu, 0)"
 
 
 def test_the_default_device_is_left_alone_if_it_is_the_models(monkeypatch):
-    """A context that overlaps one of another thread would leave the wrong default behind for the whole process."""
+    """A device context that overlaps another thread's would leave the wrong default for the whole process."""
 
     def refuse(device):
         raise AssertionError(device)
@@ -315,7 +315,7 @@ def test_the_default_device_is_left_alone_if_it_is_the_models(monkeypatch):
 
 
 def test_from_pools_and_event_loops(demo):
-    """Also inside a running loop, as in Jupyter: the call blocks the loop but nothing else."""
+    """This includes a running loop, as in Jupyter: the call blocks the loop but nothing else."""
     expected = demo.synthesize("Hello", seed=1, max_frames=3).codes
 
     def speak(_=None):
@@ -335,7 +335,7 @@ def test_from_pools_and_event_loops(demo):
 
 @pytest.mark.parametrize("place", ["here", "elsewhere", "on the MLX thread"])
 def test_the_garbage_collector_closes_a_stream(demo, place):
-    """In whatever thread it runs: nobody waits, and the request ends."""
+    """In whichever thread it runs, closing does not block, and the request ends."""
     demo.synthesize("Hello", seed=1, max_frames=2)
     begin = active_memory()
     stream = demo.stream("Hello", seed=1, chunk_frames=(1,))
@@ -353,7 +353,7 @@ def test_the_garbage_collector_closes_a_stream(demo, place):
 
 
 def test_unload(directory):
-    """The memory is free again; each further use says what to do; to unload again does nothing."""
+    """It frees the memory; any further use raises an error that says what to do; a second call does nothing."""
     before = active_memory()
     tts = Qwen3TTS.from_pretrained(directory)
     voice = tts.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
@@ -379,28 +379,28 @@ def test_unload(directory):
     again = Qwen3TTS.from_pretrained(directory)
     again.synthesize("Hello", voice=voice, max_frames=2)
     again.unload()
-    assert MLX_THREAD.run(mx.get_active_memory) - before < 0.01 * loaded, "at once, without a garbage collection"
+    assert MLX_THREAD.run(mx.get_active_memory) - before < 0.01 * loaded, "freed at once, without a garbage collection"
     assert mx.get_cache_memory() == 0
 
 
 @pytest.mark.parametrize("failing", [1, 3], ids=["in a chunk", "in a frame generated ahead"])
 def test_an_error_in_a_request_frees_its_memory(directory, monkeypatch, failing):
-    """Also without the garbage collector, as soon as the caller has dealt with the error."""
+    """It does so without the garbage collector, as soon as the caller has handled the error."""
     tts = Qwen3TTS.from_pretrained(directory)
     voice = tts.clone_voice(sounds.SOUNDS["speech"])
-    step, calls = Engine.step, []
+    step, calls = FrameFunctions.step, []
 
     def speak():
         return list(tts.stream("Hello", voice=voice, seed=1, max_frames=9, chunk_frames=(1,)))
 
-    def fail(engine, state, text_id):
-        calls.append(text_id)
+    def fail(functions, embedding, *args):
+        calls.append(embedding.shape)
         if len(calls) == failing:
             raise ZeroDivisionError
-        step(engine, state, text_id)
+        return step(functions, embedding, *args)
 
     speak()
-    monkeypatch.setattr(Engine, "step", fail)
+    monkeypatch.setattr(FrameFunctions, "step", fail)
     begin = active_memory()
     gc.disable()
     try:

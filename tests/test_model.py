@@ -1,4 +1,4 @@
-"""The public class: what it lists, what it refuses, and that a stream adds up to the whole."""
+"""The public class: properties, refused options, and streams that add up to the whole."""
 
 import numpy as np
 import pytest
@@ -56,19 +56,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("model, options", ACCEPTED)
-def test_options_that_act(models, model, options):
+def test_supported_options(models, model, options):
     assert len(models[model].synthesize("Hello", seed=1, max_frames=2, **options).codes) == 2
 
 
 @pytest.mark.parametrize("model, options, message", REFUSED)
-def test_options_that_a_model_cannot_take(models, model, options, message):
+def test_unsupported_options(models, model, options, message):
     for call in (models[model].synthesize, models[model].stream):
         with pytest.raises(RequestError, match=message):
             call("Hello", **options)
 
 
-def test_options_act(models):
-    """Every accepted option changes the codes."""
+def test_options_change_the_codes(models):
+    """Every accepted option has an effect."""
     tts = models["custom_voice-1b7"]
 
     def codes(**options):
@@ -133,7 +133,7 @@ def test_numbers_of_other_libraries(demo):
 
 
 def test_names_with_capitals(tmp_path):
-    """Fine-tuned checkpoints carry names as their users wrote them."""
+    """Fine-tuned checkpoints may have names with any capitalization."""
     model, codec = checkpoints.configs("projected")
     model["talker_config"] |= {"spk_id": {"MyVoice": 1100}, "spk_is_dialect": {"MyVoice": False}}
     checkpoints.write_checkpoint(tmp_path / "c", model, codec, 1)
@@ -180,12 +180,10 @@ def test_prefill_time_is_that_of_the_prompt(demo):
 def test_the_consumer_s_time_is_not_counted(demo):
     import time
 
-    began = time.perf_counter()
     for chunk in demo.stream("Hello", seed=5, max_frames=3):
         if not chunk.is_final:
-            time.sleep(0.5)
-    took = time.perf_counter() - began
-    assert chunk.timing.total < took - 2 * 0.5
+            time.sleep(1)
+    assert chunk.timing.total < 1, "of two seconds that the consumer took"
 
 
 def test_frames_stop_at_the_context(models, monkeypatch):

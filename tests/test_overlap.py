@@ -8,7 +8,7 @@ import pytest
 
 from mlx_qwen3_tts import Qwen3TTS
 from tests.support import checkpoints
-from tests.support.engine import SlowStep, frames_of, on_mlx_thread
+from tests.support.engine import Frames, SlowStep, on_mlx_thread
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,11 @@ def tts(tmp_path_factory) -> Qwen3TTS:
 
 
 def test_the_host_waits_once_a_frame(tts, spy):
-    """It reads the very array that was submitted, after the next step is queued; nothing else is evaluated."""
+    """It reads exactly the submitted array, after the next step is queued; nothing else is evaluated."""
     calls = []
 
     def run() -> list[tuple[str, tuple]]:
-        frames = frames_of(tts, "Hello world", limit=9)
+        frames = Frames(tts, "Hello world", limit=9)
         for _ in range(2):  # the first frame is read before there is a step
             frames.next()
         for module, name in ((mx, "async_eval"), (mx, "eval"), (mx, "synchronize"), (np, "array")):
@@ -34,21 +34,21 @@ def test_the_host_waits_once_a_frame(tts, spy):
     assert [name for name, _ in waits] == ["async_eval", "async_eval", "array"] * 3
     for frame, step, read in zip(waits[::3], waits[1::3], waits[2::3], strict=True):
         codes = frame[1][0]
-        assert read[1][0] is codes, "an index would be a computation behind all that is queued"
-        assert not any(codes is array for array in step[1]), "one submission is ready as a whole"
+        assert read[1][0] is codes, "an index would add a computation after everything queued"
+        assert not any(codes is array for array in step[1]), "all arrays of one submission become ready together"
 
 
 def test_work_is_left_when_the_codes_arrive(tts, monkeypatch):
-    """The codes of a frame do not wait for the talker's next step, which the device is given before they are read."""
+    """The codes of a frame do not wait for the talker's next step, which is queued before they are read."""
 
     def run() -> tuple[float, float]:
-        frames = frames_of(tts, "Hello world", limit=9)
+        frames = Frames(tts, "Hello world", limit=9)
         frames.next()
         mx.synchronize()
         slow = SlowStep(tts.engine.functions)
         step, taken = tts.engine.functions.step, []
 
-        def last_step(*args, **kwargs):  # the first one makes frame 2, the second one is queued behind it
+        def last_step(*args, **kwargs):  # the first one generates frame 2; the second one is queued after it
             taken.append(slow if taken else step)
             return taken[-1](*args, **kwargs)
 
@@ -65,7 +65,7 @@ def test_work_is_left_when_the_codes_arrive(tts, monkeypatch):
 
 
 def test_work_is_left_when_the_audio_arrives(tts, monkeypatch):
-    """The samples of a chunk do not wait for what is queued after them."""
+    """The samples of a chunk do not wait for work that is queued after them."""
     codes = np.zeros((2, 16), np.int32)
 
     def run() -> tuple[float, float]:

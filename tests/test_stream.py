@@ -1,4 +1,4 @@
-"""Streams: what comes in chunks is what comes whole, in every mode; closing ends the work."""
+"""Streams: chunks add up to the whole in every mode, and closing a stream ends its work."""
 
 import gc
 
@@ -43,19 +43,17 @@ def test_stream_equals_the_whole(models, mode, frames):
 
 
 def test_one_frame_before_the_first_chunk(models, spy):
-    """And nothing more: one prefill, one frame, one codec step; the talker's next step is not even queued."""
+    """The first chunk takes one prefill, one frame and one codec step; the talker's next step is not even queued."""
     tts, calls = models["custom_voice"], []
     for owner, name in ((tts.engine, "prefill"), (FrameFunctions, "frame"), (FrameFunctions, "step")):
         spy(owner, name, calls)
     spy(tts.codec, "decode_async", calls)
     stream = tts.stream("Hello world", seed=11)
     assert len(next(stream).codes) == 1
-    names = [name for name, _ in calls]
-    assert names == ["prefill", "frame", "decode_async"]
-    calls.clear()
     next(stream)
     names = [name for name, _ in calls]
-    assert names[:3] == ["step", "frame", "step"], "from then on the next step is queued before a frame is read"
+    assert names[:3] == ["prefill", "frame", "decode_async"]
+    assert names[3:6] == ["step", "frame", "step"], "from then on the next step is queued before a frame is read"
 
 
 def test_closing_ends_the_work(models, spy):
@@ -65,8 +63,8 @@ def test_closing_ends_the_work(models, spy):
     for _ in range(3):
         next(stream)
     stream.close()
-    tts.synthesize("Hello world", seed=11, max_frames=1)  # behind what is left on the MLX thread
-    assert len(frames) <= 4 + 1, "at most the frame that was under way"
+    tts.synthesize("Hello world", seed=11, max_frames=1)  # after the remaining jobs of the MLX thread
+    assert len(frames) <= 4 + 1, "at most the frame in progress"
     assert list(stream) == []
 
 

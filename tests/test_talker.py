@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3_tts import Qwen3TTS
-from mlx_qwen3_tts.generation.engine import PREFILL_STEP
+from mlx_qwen3_tts.generation.engine import PREFILL_STEP, finish
 from mlx_qwen3_tts.generation.prompt import Prompt, embed
 from mlx_qwen3_tts.models.cache import MIN_CAPACITY, KVCache
 from mlx_qwen3_tts.request import Request
@@ -26,7 +26,7 @@ def test_teacher_forced_logits(golden):
 
 
 def test_prefill_equals_single_steps(golden):
-    """One pass over the prompt gives what one position after the other gives, across a growth of the cache."""
+    """One pass over the prompt equals single positions in turn, also when the cache grows."""
     tts = golden.models["custom_voice"]
     x = mx.random.normal((1, MIN_CAPACITY + 20, tts.config.talker_config.hidden_size), key=mx.random.key(0))
     whole, steps = ([KVCache() for _ in tts.talker.model.layers] for _ in range(2))
@@ -40,7 +40,7 @@ def test_prefill_equals_single_steps(golden):
 
 
 def test_bfloat16_embeddings_are_rounded_once(checkpoint):
-    """PyTorch sums 16 bfloat16 rows in float32 and rounds the sum; so do both places that sum them here."""
+    """Both sums of 16 bfloat16 rows are computed in float32 and rounded once, as in PyTorch."""
     talker = Qwen3TTS.from_pretrained(checkpoint, dtype="bfloat16").talker
     codes = mx.array(np.random.RandomState(0).randint(0, 256, (1, 50, 16)))
     tables = [talker.model.codec_embedding, *talker.code_predictor.model.codec_embedding]
@@ -55,7 +55,7 @@ def test_bfloat16_embeddings_are_rounded_once(checkpoint):
 
 
 def test_prefill_in_steps_equals_one_pass(golden):
-    """Across the boundary of a step, and in bounded memory."""
+    """This holds across the boundary of a step, and memory is bounded."""
     tts = golden.models["custom_voice"]
     length, rng = PREFILL_STEP + 70, np.random.RandomState(0)
     codes = rng.randint(0, 256, (length, 16)).astype(np.int32)
@@ -66,12 +66,12 @@ def test_prefill_in_steps_equals_one_pass(golden):
         return tts.talker(embed(tts.talker, prompt, 0, length), caches)
 
     hidden, logits = on_mlx_thread(tts, lambda: [np.array(array) for array in whole()])
-    state = on_mlx_thread(tts, tts.engine.prefill, prompt, 1)
-    assert state.position == length
+    state = on_mlx_thread(tts, lambda: finish(tts.engine.prefill(prompt, 1)))
+    assert length <= state.capacity
     assert relative(np.array(state.hidden), hidden) < LOGITS
     assert relative(np.array(state.logits), logits) < LOGITS
 
 
-def test_projection_is_there_only_between_different_widths(golden):
+def test_projection_exists_only_between_different_widths(golden):
     predictor = golden.models["custom_voice"].talker.code_predictor
     assert ("small_to_mtp_projection" in predictor) == (golden.shape == "projected")

@@ -115,9 +115,8 @@ class Codec:
             chunks.append(audio)
         return np.concatenate(chunks)
 
-    def prime(self, codes: np.ndarray) -> State:
+    def prime(self, codes: np.ndarray, state: State = None) -> State:
         """Return the decoder's state after `codes` [frames, 16]: what is decoded next continues their audio."""
-        state: State = None
         for part in pieces(codes):
             state = self._worker.run(self._prime_next, part, state)
         return state

@@ -20,7 +20,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .. import __version__
-from ..generation.engine import Engine
+from ..generation.engine import Engine, finish
 from ..generation.frames import Frame, FrameFunctions, Step
 from ..generation.sampling import FrameOptions, gumbel_noise
 from ..models.cache import capacity_for
@@ -125,9 +125,12 @@ class FrameRunner:
 
     def __init__(self, engine: Engine, request: Request) -> None:
         config = engine.config.talker_config
-        self._engine = engine
-        self.state = engine.prefill(engine.prompts.build(request), seed=0)
+        prompt = engine.prompts.build(request)
+        self._pad = engine.config.tts_pad_token_id
+        self.state = finish(engine.prefill(prompt, seed=0))
+        self._positions = np.array([len(prompt)])
         self.options = FrameOptions.of([Sampling().resolve(engine.generation_config)], config)
+        self._config = config
         self._may_end = mx.array([[True]])
 
     def frame(self, functions: FrameFunctions) -> Frame:
@@ -137,19 +140,15 @@ class FrameRunner:
 
     def step(self, functions: FrameFunctions) -> Step:
         """Advance the talker, always by the same position."""
-        position = self.state.position
-        pad = self._engine.config.tts_pad_token_id
-        buffers = [cache.buffer for cache in self.state.caches]
-        mask = np.arange(buffers[0].shape[3])[None] <= position
-        text = functions.embed_text([pad], pad)
-        out = functions.step(self.state.hidden, text, buffers, position, np.array([position]), mask)
-        for cache, buffer in zip(self.state.caches, out[2], strict=True):
-            cache.buffer = buffer
+        state = self.state
+        text = functions.embed_text([self._pad], self._pad)
+        out = functions.step(state.hidden, text, state.buffers, self._positions)
+        state.buffers = out[2]
         return out
 
     def draws(self) -> list[mx.array]:
         """Filter and draw as often as a frame does."""
-        config = self._engine.config.talker_config
+        config = self._config
         noise = gumbel_noise(self.state.keys, (config.num_code_groups, config.vocab_size))
         logits = self.state.logits.astype(mx.float32)
         draw = self.options.talker

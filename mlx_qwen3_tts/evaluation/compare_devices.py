@@ -17,7 +17,7 @@ import numpy as np
 
 from ..audio.mel import mel_spectrogram
 from ..checkpoint.load import load_directory
-from ..generation.engine import DecodeState, Engine
+from ..generation.engine import Engine
 from ..generation.prompt import Prompt, embed
 from ..mlx_thread import Worker
 from ..models.cache import KVCache
@@ -137,17 +137,15 @@ def run_talker(engine: Engine, embeddings: np.ndarray, frame: np.ndarray) -> Out
     talker = engine.talker
     caches = [KVCache() for _ in talker.model.layers]
     hidden, logits = talker(mx.array(embeddings).astype(talker.dtype), caches)
-    state = DecodeState(
-        hidden=hidden,
-        logits=logits,
-        caches=caches,
-        seen=mx.zeros(logits.shape, dtype=mx.bool_),
-        keys=mx.random.key(0)[None],
-        embedding=talker.embed_frames(mx.array(frame)[None]),
-    )
     outputs = {"talker hidden state": _to_numpy(hidden), "talker logits": _to_numpy(logits)}
-    engine.step(state, engine.config.tts_pad_token_id)
-    outputs["talker step"] = _to_numpy(state.logits)
+    pad = engine.config.tts_pad_token_id
+    frame_embedding = talker.embed_frames(mx.array(frame)[None])
+    text = engine.functions.embed_text([pad], pad)
+    for cache in caches:
+        cache.reserve(1)
+    buffers = [cache.buffer for cache in caches]
+    _, logits, _ = engine.functions.step(frame_embedding, text, buffers, np.array([embeddings.shape[1]]))
+    outputs["talker step"] = _to_numpy(logits)
     return outputs
 
 

@@ -79,7 +79,7 @@ def sum_by_pairs(arrays: Sequence[mx.array]) -> mx.array:
 def step_function(talker: Talker) -> Callable[..., Step]:
     """Return the talker's next step as a function of arrays.
 
-    (embedding [rows, hidden], text [rows, hidden], buffers of all layers, cursor [1], cos, sin, mask)
+    (embedding [rows, hidden], text [rows, hidden], buffers of all layers, positions [rows], cos, sin, mask)
     -> (hidden, logits, buffers)
     """
 
@@ -87,7 +87,7 @@ def step_function(talker: Talker) -> Callable[..., Step]:
         embedding: mx.array,
         text: mx.array,
         buffers: list[mx.array],
-        cursor: mx.array,
+        positions: mx.array,
         cos: mx.array,
         sin: mx.array,
         mask: mx.array,
@@ -95,7 +95,7 @@ def step_function(talker: Talker) -> Callable[..., Step]:
         rows = embedding.shape[0]
         if rows > 1:  # attention would copy the mask in each layer
             mask = mx.contiguous(mx.broadcast_to(mask, (rows, talker.config.num_attention_heads, 1, mask.shape[-1])))
-        caches = [StepCache(buffer, cursor, mask) for buffer in buffers]
+        caches = [StepCache(buffer, positions, mask) for buffer in buffers]
         hidden, logits = talker((embedding + text)[:, None], caches, RotaryEmbedding(cos, sin))
         return hidden, logits, [cache.buffer for cache in caches]
 
@@ -146,18 +146,15 @@ class FrameFunctions:
         found = self._text(mx.array(list(ids)))
         return mx.where(mx.array(is_pad)[:, None], self._pad, found) if is_pad.any() else found
 
-    def step(
-        self, embedding: mx.array, text: mx.array, buffers: list[mx.array], cursor: int, positions: np.ndarray,
-        mask: np.ndarray,
-    ) -> Step:  # fmt: skip
+    def step(self, embedding: mx.array, text: mx.array, buffers: list[mx.array], positions: np.ndarray) -> Step:
         """Advance the talker by one position in each row.
 
         embedding, text: of the frame and of what it is fed [rows, hidden]. buffers: of all layers, see models/cache.py.
-        cursor: the place in them to write. positions: of each row, int [rows]. mask: bool [rows, capacity], true for
-        the places that a row may look at, the new one among them. Returns hidden [rows, hidden], logits [rows, vocab]
-        and the new buffers.
+        positions: the number of positions before the new one in each row, int [rows]; a row looks at these and at the
+        new one. Returns hidden [rows, hidden], logits [rows, vocab] and the new buffers.
         """
         rotation = self.talker.model.rotary_embedding(positions[:, None])
+        mask = np.arange(buffers[0].shape[3]) <= positions[:, None]
         return self._step(
-            embedding, text, buffers, mx.array([cursor], dtype=mx.int32), *rotation, mx.array(mask[:, None, None])
+            embedding, text, buffers, mx.array(positions.astype(np.int32)), *rotation, mx.array(mask[:, None, None])
         )

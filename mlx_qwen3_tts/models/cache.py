@@ -3,8 +3,8 @@
     [2, rows, kv_heads, capacity, head_dim]: keys, then values
 
 Keys and values share a buffer, so that a position is one write, and lie one behind the other, so that attention reads
-both without a copy, however many rows there are. `KVCache` grows and belongs to one request. `StepCache` is the same
-for one more position in a compiled function: its shapes never change.
+both without a copy, however many rows there are. `KVCache` grows and takes a prompt. `StepCache` takes one position
+more for each row of a batch, in a compiled function: its shapes never change.
 """
 
 import mlx.core as mx
@@ -71,15 +71,17 @@ class KVCache:
 class StepCache:
     """A cache that takes one position more, in a compiled function, which is given the rotation of that position."""
 
-    def __init__(self, buffer: mx.array, cursor: mx.array, mask: mx.array) -> None:
-        """cursor: the position to write, int32 [1]. mask: bool, broadcast to [rows, heads, 1, capacity]."""
+    def __init__(self, buffer: mx.array, positions: mx.array, mask: mx.array) -> None:
+        """positions: to write, one in each row, int32 [rows]. mask: bool, broadcast to [rows, heads, 1, capacity]."""
         self.buffer = buffer
-        self._cursor = cursor
+        self._positions = positions
         self._mask = mask
 
     def update_and_fetch(self, new: mx.array) -> Past:
         """Append keys and values [rows, 2 * kv_heads, 1, head_dim]; return the whole buffer and its mask."""
-        self.buffer = mx.slice_update(self.buffer, split_heads(new), self._cursor, axes=(3,))
+        # In place, as one kernel for all rows; a slice update would be two on Metal, and takes one position only.
+        positions = self._positions[None, :, None, None, None]
+        self.buffer = mx.put_along_axis(self.buffer, positions, split_heads(new), axis=3)
         keys, values = split_kinds(self.buffer)
         return keys, values, self._mask
 

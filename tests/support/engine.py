@@ -1,10 +1,11 @@
-"""Parts of a model's engine, as tests use them on the MLX thread."""
+"""Access to parts of a model's engine on the MLX thread."""
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3_tts import Qwen3TTS, Sampling
-from mlx_qwen3_tts.generation.engine import Frames
+from mlx_qwen3_tts.generation.batch import Batch, Outcome, Row
+from mlx_qwen3_tts.generation.engine import finish
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.prompt import embed
 from mlx_qwen3_tts.models.cache import KVCache
@@ -14,29 +15,37 @@ HAS_GPU = mx.metal.is_available() or mx.cuda.is_available()
 
 
 def on_mlx_thread(tts: Qwen3TTS, function, *args):
-    """What a function returns that uses a model's arrays, which belong to the MLX thread."""
+    """Run `function` on the MLX thread, which owns the model's arrays, and return its result."""
     return tts.engine.worker.run(function, *args)
 
 
 def embeddings_of(tts: Qwen3TTS, prompt) -> np.ndarray:
-    """A prompt's embeddings [positions, hidden]."""
+    """Return a prompt's embeddings [positions, hidden]."""
     return on_mlx_thread(tts, lambda: np.array(embed(tts.talker, prompt, 0, len(prompt)).astype(mx.float32))[0])
 
 
 def text_at(tts: Qwen3TTS, prompt) -> np.ndarray:
-    """The embedding of the text that the next frame is fed [1, hidden]."""
+    """Return the text embedding that is fed to the next frame [1, hidden]."""
     return on_mlx_thread(tts, lambda: np.array(tts.talker.embed_text(mx.array(prompt.feed.take())).astype(mx.float32)))
 
 
-def frames_of(tts: Qwen3TTS, text: str, limit: int) -> Frames:
-    """The frames of a request. Use them on the MLX thread."""
-    engine = tts.engine
-    prompt = engine.prompts.build(Request(text))
-    return Frames(engine, prompt, engine.prefill(prompt, seed=1), Sampling().resolve(tts.generation_config), limit)
+class Frames:
+    """Generates the frames of one request. Use it on the MLX thread."""
+
+    def __init__(self, tts: Qwen3TTS, text: str, limit: int) -> None:
+        engine = tts.engine
+        prompt = engine.prompts.build(Request(text))
+        self._batch = Batch(engine.functions, engine.config)
+        self._row = Row(prompt.feed, Sampling().resolve(tts.generation_config), limit, len(prompt))
+        self._batch.join(self._row, finish(engine.prefill(prompt, seed=1)))
+
+    def next(self) -> Outcome:
+        """Generate the next frame."""
+        return self._batch.finish(self._batch.begin([self._row]))[0]
 
 
 class SlowStep:
-    """Makes a talker's step take some tenths of a second on the device: a sort of three million numbers."""
+    """Makes a talker's step take a few tenths of a second on the device by sorting three million numbers."""
 
     def __init__(self, functions: FrameFunctions) -> None:
         self.step = functions.step
@@ -50,7 +59,7 @@ class SlowStep:
 
 
 def forced_logits(tts, prompt, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [frames + 1, vocab] and [frames, 15, codes] with the frames [frames, 16] given."""
+    """Return teacher-forced logits [frames + 1, vocab] and [frames, 15, codes] for the frames [frames, 16]."""
     return on_mlx_thread(tts, force, tts.talker, prompt, codes)
 
 

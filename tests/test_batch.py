@@ -1,0 +1,218 @@
+"""A request in a batch gives the codes that it gives alone, whatever the other rows do.
+
+COMPOSITIONS=N runs N random batches of each model in place of 70. On this package's CPU back end equality is exact:
+matrix products give each row the same bits, however many rows there are.
+"""
+
+import os
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.generation import batch, state
+from mlx_qwen3_tts.generation.frames import FrameFunctions
+from mlx_qwen3_tts.generation.sampling import FrameOptions
+from tests.support import checkpoints
+from tests.support.batches import RandomBatch, first_difference, requests_of, solo_codes
+from tests.support.engine import on_mlx_thread
+
+KINDS = ("custom_voice", "voice_design", "base")
+COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "70"))  # of each of the three models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
+    directory = tmp_path_factory.mktemp("batch")
+    return {kind: Qwen3TTS.from_pretrained(checkpoints.write(directory / kind, "projected", kind)) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def alone(models) -> dict[str, tuple[list, list[np.ndarray]]]:
+    """Requests of each model, and their codes alone."""
+    made = {}
+    for kind, tts in models.items():
+        requests = requests_of(tts, 24)
+        made[kind] = requests, solo_codes(tts, requests)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_compositions(models, alone, kind):
+    """Rows join, wait for text, wait for listeners, fail, are cancelled and end at random frames."""
+    requests, codes = alone[kind]
+    for seed in range(COMPOSITIONS):
+        assert first_difference(models[kind], requests, codes, seed) == ""
+
+
+def test_compositions_are_what_they_should_be(models, alone):
+    """Among 30 random batches are those of one row and of 16, and rows that fail, leave early and end by themselves."""
+    requests, _ = alone["custom_voice"]
+    tts = models["custom_voice"]
+    sizes = set()
+    kinds = set()
+    for seed in range(30):
+        random_batch = RandomBatch(tts.engine, requests, seed)
+        members = on_mlx_thread(tts, random_batch.run)
+        sizes.add(random_batch.largest)
+        for member in members:
+            kinds.add((type(member.outcome).__name__, member.cancelled_at is not None, bool(member.pieces)))
+    assert min(sizes) == 1
+    assert max(sizes) > 8
+    assert {("GenerationError", False, False), ("str", False, True), ("str", True, False)} <= kinds
+
+
+def positions_of_the_first_row(monkeypatch):
+    step = FrameFunctions.step
+    monkeypatch.setattr(
+        FrameFunctions, "step",
+        lambda self, embedding, text, buffers, positions: step(
+            self, embedding, text, buffers, np.full_like(positions, positions[0])
+        ),
+    )  # fmt: skip
+
+
+def one_position_too_many(monkeypatch):
+    """A row that waits is written at the place of its last position."""
+    step = FrameFunctions.step
+    monkeypatch.setattr(
+        FrameFunctions, "step",
+        lambda self, embedding, text, buffers, positions: step(
+            self, embedding, text, buffers, np.where(positions == positions.max(), positions, positions - 1)
+        ),
+    )  # fmt: skip
+
+
+def text_of_the_first_row(monkeypatch):
+    embed_text = FrameFunctions.embed_text
+    monkeypatch.setattr(
+        FrameFunctions, "embed_text", lambda self, ids, pad: embed_text(self, [ids[0]] * len(ids), pad)
+    )  # fmt: skip
+
+
+def options_of_the_first_row(monkeypatch):
+    of = FrameOptions.of
+    monkeypatch.setattr(FrameOptions, "of", lambda rows, config: of([rows[0]] * len(rows), config))
+
+
+def penalty_of_the_first_row(monkeypatch):
+    of = FrameOptions.of
+
+    def mutated(rows, config):
+        options = of(rows, config)
+        return options._replace(repetition_penalty=mx.broadcast_to(options.repetition_penalty[:1], (len(rows), 1)))
+
+    monkeypatch.setattr(FrameOptions, "of", mutated)
+
+
+def frame_arguments(monkeypatch, change):
+    frame = FrameFunctions.frame
+    monkeypatch.setattr(FrameFunctions, "frame", lambda self, *args: frame(self, *change(list(args))))
+
+
+def keys_of_the_first_row(monkeypatch):
+    def change(args):
+        args[3] = mx.broadcast_to(args[3][:1], args[3].shape)
+        return args
+
+    frame_arguments(monkeypatch, change)
+
+
+def seen_by_any_row(monkeypatch):
+    def change(args):
+        args[2] = mx.broadcast_to(mx.any(args[2], axis=0, keepdims=True), args[2].shape)
+        return args
+
+    frame_arguments(monkeypatch, change)
+
+
+def waiting_rows_lose(*names):
+    """A row that waits gets the `names` of the frame or step that it had no part in."""
+
+    def mutate(monkeypatch):
+        for name in names:
+            original = getattr(batch.Batch, f"_{name}")
+
+            def mutated(self, rows, original=original):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(batch, "merge", lambda kept, old, new: new)
+                    return original(self, rows)
+
+            monkeypatch.setattr(batch.Batch, f"_{name}", mutated)
+
+    mutate.__name__ = "waiting_rows_lose_" + "_".join(names)
+    return mutate
+
+
+def slots_are_not_cleared(monkeypatch):
+    """A row that joins overwrites its own positions alone: what a failed row left behind them is not finite."""
+    place = state.DecodeState.place
+
+    def mutated(self, slot, row):
+        old = [buffer[:, slot : slot + 1] for buffer in self.buffers]
+        mx.eval(old)
+        place(self, slot, row)
+        for i, buffer in enumerate(self.buffers):
+            used = (mx.abs(buffer[:, slot : slot + 1]).sum(axis=(0, 2, 4)) > 0)[None, :, None, :, None]
+            buffer[:, slot : slot + 1] = mx.where(used, buffer[:, slot : slot + 1], old[i])
+            self.buffers[i] = buffer
+
+    monkeypatch.setattr(state.DecodeState, "place", mutated)
+
+
+def slots_are_exchanged(monkeypatch):
+    select = state.DecodeState.select
+    monkeypatch.setattr(
+        state.DecodeState, "select", lambda self, slots, capacity: select(self, list(slots)[::-1], capacity)
+    )  # fmt: skip
+
+
+def failures_spread(monkeypatch):
+    """One row that is not finite makes all rows fail."""
+    frame = FrameFunctions.frame
+
+    def mutated(self, *args):
+        codes, *rest = frame(self, *args)
+        return mx.where((codes < 0).any(), -1, codes), *rest
+
+    monkeypatch.setattr(FrameFunctions, "frame", mutated)
+
+
+MUTATIONS = [
+    positions_of_the_first_row, one_position_too_many, text_of_the_first_row, options_of_the_first_row,
+    penalty_of_the_first_row, keys_of_the_first_row, seen_by_any_row, waiting_rows_lose("frame"),
+    waiting_rows_lose("step"), slots_are_not_cleared, slots_are_exchanged, failures_spread,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_a_mutation_of_each_row_quantity_is_found(models, alone, monkeypatch, mutate):
+    requests, codes = alone["custom_voice"]
+    tts = models["custom_voice"]
+    mutate(monkeypatch)
+    assert any(first_difference(tts, requests, codes, seed) for seed in range(25))
+
+
+@pytest.mark.parametrize("name", ["embedding", "seen", "keys", "hidden", "logits"])
+def test_each_array_of_a_waiting_row_is_kept(models, alone, monkeypatch, name):
+    """`merge` is left out for one array at a time."""
+    merge = batch.merge
+    names = {"_step": ["hidden", "logits"], "_frame": ["embedding", "seen", "keys"]}
+    calls: list[str] = []
+
+    def mutated(kept, old, new):
+        return new if calls.pop(0) == name else merge(kept, old, new)
+
+    for method, arrays in names.items():
+        original = getattr(batch.Batch, method)
+
+        def listed(self, rows, original=original, arrays=arrays):
+            calls[:] = arrays
+            return original(self, rows)
+
+        monkeypatch.setattr(batch.Batch, method, listed)
+    monkeypatch.setattr(batch, "merge", mutated)
+    requests, codes = alone["custom_voice"]
+    assert any(first_difference(models["custom_voice"], requests, codes, seed) for seed in range(25))
