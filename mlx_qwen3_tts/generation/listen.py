@@ -200,8 +200,8 @@ class BatchListener:
         if fitting < self._batch_size and not self._warned:
             self._warned = True
             warnings.warn(
-                f"batch_size {self._batch_size}: only {fitting} requests of up to {speech.most_frames} frames fit into "
-                f"the {self._scheduler.memory / 1e9:.1f} GB for keys and values at a time, the others wait; lower "
+                f"batch_size {self._batch_size}: the {self._scheduler.memory / 1e9:.1f} GB for keys and values hold "
+                f"{fitting} at a time of requests of up to {speech.most_frames} frames, and the others wait; lower "
                 "max_frames or frames_per_token, or raise batch_memory",
                 RuntimeWarning,
                 stacklevel=2,

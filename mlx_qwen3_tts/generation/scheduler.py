@@ -71,6 +71,15 @@ class Scheduler:
 
     # The MLX thread.
 
+    @property
+    def count(self) -> int:
+        """Number of requests that have begun or wait, without those that were added a moment ago."""
+        return len(self._waiting) + len(self._speeches) + (self._preparing is not None)
+
+    def frames_of_rows(self) -> list[int]:
+        """Return the number of frames of each row."""
+        return [row.frames for row in self._batch.rows]
+
     def _start(self) -> None:
         self._attend()
         if not self._ticking:

@@ -74,19 +74,19 @@ def load(directory: Path) -> Qwen3TTSModel:
 
 
 class Recorder:
-    """What passes through the official model during one call of its generate()."""
+    """What passes through the official model during one call of its generate(): of each step, all rows."""
 
     def __init__(self, model: Qwen3TTSModel) -> None:
         talker = model.model.talker
         self.prompt, self.positions, self.talker, self.predictor, self.processors = None, [], [], [], []
         self.hooks = [
-            talker.codec_head.register_forward_hook(lambda m, i, out: self.talker.append(out[0, -1].clone())),
+            talker.codec_head.register_forward_hook(lambda m, i, out: self.talker.append(out[:, -1].clone())),
             talker.model.register_forward_pre_hook(
                 lambda m, a, kw: self.positions.append(kw["position_ids"].clone()), with_kwargs=True
             ),
         ]
         for head in talker.code_predictor.lm_head:
-            self.hooks.append(head.register_forward_hook(lambda m, i, out: self.predictor.append(out[0, -1].clone())))
+            self.hooks.append(head.register_forward_hook(lambda m, i, out: self.predictor.append(out[:, -1].clone())))
         self.talker_module, self.generate = talker, talker.generate
         self.get_processors = GenerationMixin._get_logits_processor
 
@@ -110,11 +110,26 @@ class Recorder:
         for hook in self.hooks:
             hook.remove()
 
+    def talker_logits(self, row: int = 0) -> torch.Tensor:
+        """Logits of codebook 0 [steps, vocab]."""
+        return torch.stack(self.talker)[:, row]
+
+    def predictor_logits(self, row: int = 0) -> torch.Tensor:
+        """Logits of the other codebooks [frames, 15, vocab]."""
+        heads = len(self.talker_module.code_predictor.lm_head)
+        logits = torch.stack(self.predictor)[:, row]
+        return logits.reshape(-1, heads, logits.shape[-1])
+
 
 def run(model: Qwen3TTSModel, case: dict, frames: int, **options) -> tuple[np.ndarray, Recorder]:
     """The codes of one request as the official package computes them, greedy unless `options` say otherwise."""
-    options = dict(do_sample=False, subtalker_dosample=False, max_new_tokens=frames + 1) | options
-    call = {key: value for key, value in case.items() if key != "name"} | options
+    codes, recorder = run_rows(model, {key: value for key, value in case.items() if key != "name"}, frames, **options)
+    return codes[0], recorder
+
+
+def run_rows(model: Qwen3TTSModel, call: dict, frames: int, **options) -> tuple[list[np.ndarray], Recorder]:
+    """The codes of each row of one official call, whose arguments may be lists; greedy as in `run`."""
+    call = call | dict(do_sample=False, subtalker_dosample=False, max_new_tokens=frames + 1) | options
     decoded = []
     tokenizer = model.model.speech_tokenizer
     original, tokenizer.decode = tokenizer.decode, lambda items: (decoded.extend(items), ([], 24000))[1]
@@ -128,18 +143,19 @@ def run(model: Qwen3TTSModel, case: dict, frames: int, **options) -> tuple[np.nd
             method(**call)
     finally:
         tokenizer.decode = original
-    return decoded[0]["audio_codes"].numpy().astype(np.int32), recorder
+    return [item["audio_codes"].numpy().astype(np.int32) for item in decoded], recorder
 
 
-def margins(recorder: Recorder, codes: np.ndarray, eos: int, penalty: float = 1.05) -> np.ndarray:
+def margins(recorder: Recorder, codes: np.ndarray, eos: int, penalty: float = 1.05, row: int = 0) -> np.ndarray:
     """How far ahead the likeliest code was at each greedy choice [frames, 16], over the largest logit.
 
     If that is within rounding, another order of sums may choose the other code, and everything after it differs.
     """
     result = np.zeros(codes.shape)
-    residual = torch.stack(recorder.predictor).reshape(-1, codes.shape[1] - 1, recorder.predictor[0].shape[-1])
-    for frame, row in enumerate(codes):
-        logits = recorder.talker[frame].clone()
+    talker = recorder.talker_logits(row)
+    residual = recorder.predictor_logits(row)
+    for frame, chosen in enumerate(codes):
+        logits = talker[frame].clone()
         seen = torch.tensor(np.unique(codes[:frame, 0]), dtype=torch.long)
         logits[seen] = torch.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
         logits[256:] = -torch.inf
@@ -148,7 +164,7 @@ def margins(recorder: Recorder, codes: np.ndarray, eos: int, penalty: float = 1.
         for g, scores in enumerate([logits, *residual[frame]]):
             best, second = scores.topk(2).values
             result[frame, g] = (best - second) / scores[scores.isfinite()].abs().max()
-            assert row[g] == scores.argmax() or result[frame, g] == 0
+            assert chosen[g] == scores.argmax() or result[frame, g] == 0
     return result.astype(np.float32)
 
 
@@ -184,10 +200,9 @@ def forced(model: Qwen3TTSModel, case: dict, everything: bool, out: dict[str, np
     config.codec_eos_token_id = original
     assert len(codes) == FORCED_FRAMES
     frames = np.arange(0, FORCED_FRAMES, 1 if everything else STRIDE)
-    predictor = torch.stack(recorder.predictor).reshape(FORCED_FRAMES, -1, recorder.predictor[0].shape[-1])
     out["forced.codes"], out["forced.frames"] = codes, frames.astype(np.int32)
-    out["forced.talker"] = torch.stack(recorder.talker).numpy()[frames]
-    out["forced.predictor"] = predictor.numpy()[frames]
+    out["forced.talker"] = recorder.talker_logits().numpy()[frames]
+    out["forced.predictor"] = recorder.predictor_logits().numpy()[frames]
 
 
 def stops(model: Qwen3TTSModel, case: dict, first: np.ndarray, out: dict[str, np.ndarray]) -> None:
