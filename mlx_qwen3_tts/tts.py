@@ -92,15 +92,17 @@ class Qwen3TTS:
         self._engine = None
         worker.run(release_memory)
 
-    def warm_up(self) -> None:
+    def warm_up(self, batch_size: int = 1) -> None:
         """Compile all kernels now, so that the first request is as fast as all others.
+
+        batch_size: the number of requests under way at a time.
 
         MLX compiles a kernel when it is first used: on a Mac some 40 in each process, which may take a second or more;
         on the CPU of Linux with g++, once per machine, in some 20 s. Without a warm-up the first speech waits for
         them, and may stutter.
         """
         engine = self.engine
-        engine.worker.run(engine.warm_up)
+        engine.worker.run(engine.warm_up, batch_size)
 
     @property
     def talker(self) -> Talker:

@@ -253,7 +253,10 @@ def test_memory_admits_what_fits(tts, monkeypatch):
     row = 256 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     monkeypatch.setattr(tts.scheduler, "memory", 3 * row)
     sizes = rows_in_use(monkeypatch)
-    with pytest.warns(RuntimeWarning, match="batch_size 6: the .* GB for keys and values hold 3 at a time of requests of up to 6 frames") as told:
+    with pytest.warns(
+        RuntimeWarning,
+        match="batch_size 6: the .* GB for keys and values hold 3 at a time of requests of up to 6 frames",
+    ) as told:
         results = tts.synthesize_batch(requests, batch_size=6)
     assert len(told) == 1
     assert max(sizes) == 2, "three would take four slots"

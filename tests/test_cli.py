@@ -218,7 +218,7 @@ def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
             raise error
         return decode(codec, codes, state)
 
-    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda tts: None)  # it would also decode
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)  # it would also decode
     monkeypatch.setattr(Codec, "decode_async", full)
     path = tmp_path / "a.wav"
     argv = ("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 9, "-o", path)

@@ -29,6 +29,11 @@ def test_clone_voice(tmp_path):
     assert (tmp_path / "voice.safetensors").exists()
 
 
+def test_batch(tmp_path):
+    assert "batch-3.wav" in run("batch.py", "demo", cwd=tmp_path)
+    assert all(soundfile.info(tmp_path / f"batch-{i}.wav").frames > 12_000 for i in range(4))
+
+
 def test_llm_to_speech(tmp_path):
     """The example runs unchanged, with stand-ins for mlx-lm and the loudspeaker."""
     (tmp_path / "mlx_lm.py").write_text("""

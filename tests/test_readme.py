@@ -22,7 +22,7 @@ def test_python_block(block, tmp_path, monkeypatch):
     monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda model, **o: load(stand_in[model.split("-")[-1]], **o))
     monkeypatch.chdir(tmp_path)
     soundfile.write("me.wav", *sounds.SOUNDS["speech"])
-    block = block.replace('"Ryan"', '"ben"').replace("seed=7", "seed=7, max_frames=4")
+    block = block.replace('"Ryan"', '"ben"').replace('"Serena"', '"ada"').replace("seed=7", "seed=7, max_frames=4")
     exec(compile(block, str(README), "exec"), {})
     assert (tmp_path / "hello.wav").exists()
     assert "max_frames=4" in block

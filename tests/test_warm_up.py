@@ -34,7 +34,7 @@ def test_the_demo_compiles_before_it_speaks(run_cli, silent_machine, tmp_path, m
     speak = demo.speak
     note = console.note
 
-    def slow_warm_up(_tts):
+    def slow_warm_up(*_):
         events.append("warm-up begins")
         time.sleep(1.5)
         events.append("warm-up ends")
@@ -59,7 +59,7 @@ def test_the_demo_compiles_before_it_speaks(run_cli, silent_machine, tmp_path, m
 
 
 def test_nothing_is_announced_if_all_is_compiled(run_cli, silent_machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda _tts: None)
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
     assert "compiles" not in run_cli("demo", "-o", tmp_path / "demo.wav")[2]
 
 

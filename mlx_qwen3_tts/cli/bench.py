@@ -4,8 +4,10 @@ import argparse
 import json
 
 from ..errors import RequestError
+from ..evaluation.batch_benchmark import measure_batches
 from ..evaluation.benchmark import Figures, measure
 from ..evaluation.random_model import random_model
+from ..generation.listen import check_batch_size
 from ..tts import Qwen3TTS
 from .console import emit, note
 from .options import add_model
@@ -32,6 +34,12 @@ def add_bench(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help="frames to generate (default: %(default)s)"
     )
+    parser.add_argument(
+        "--batch",
+        type=batch_sizes,
+        metavar="N,...",
+        help="measure batches of these sizes, 1 to 16 requests side by side, such as 1,2,4,8,16",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the line of JSON alone")
     form.add_argument(
@@ -50,7 +58,12 @@ def bench(args: argparse.Namespace) -> None:
         raise RequestError(f"--frames must be a whole number above 0, not {args.frames}")
     if args.model is not None and (args.random is not None or args.bits is not None):
         raise RequestError("--random and --bits make a model, and --model names one; leave one out")
+    if args.batch is not None and args.share:
+        raise RequestError("--share prints the figures of a single request; leave out --batch")
     tts = load_model(args)
+    if args.batch is not None:
+        bench_batches(tts, args.batch, args.frames, args.json)
+        return
     note("measuring; the first request includes the kernels that MLX compiles, on a new Linux machine some 20 s ...")
     figures = measure(tts, args.frames)
     if args.share:
@@ -58,6 +71,39 @@ def bench(args: argparse.Namespace) -> None:
     elif not args.json:
         emit(table(figures))
     emit(json.dumps({name: rounded(value) for name, value in figures.items()}))
+
+
+def batch_sizes(text: str) -> list[int]:
+    """Parse "1,2,4"."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+        for size in sizes:
+            check_batch_size(size)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1 to 16, such as 1,2,4") from None
+    return sizes
+
+
+def bench_batches(tts: Qwen3TTS, sizes: list[int], frames: int, only_json: bool) -> None:
+    """Measure batches and print a table and a line of JSON for each."""
+    note("measuring batches; kernels are compiled first ...")
+    rows = measure_batches(tts, sizes, frames)
+    if not only_json:
+        emit(columns(rows))
+    for figures in rows:
+        emit(json.dumps({name: rounded(value) for name, value in figures.items()}))
+
+
+def columns(rows: list[Figures]) -> str:
+    """Return figures as text, one row for each dictionary."""
+    lines = ["  ".join(rows[0])]
+    for row in rows:
+        cells = []
+        for name, value in row.items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            cells.append(shown.rjust(len(name)))
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
 
 
 def load_model(args: argparse.Namespace) -> Qwen3TTS:

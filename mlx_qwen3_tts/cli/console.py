@@ -2,10 +2,12 @@
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import AudioError, printable
+from .flags import with_flag
 
 
 def note(message: str) -> None:
@@ -19,6 +21,22 @@ def emit(line: str) -> None:
     if sys.stdout is None:
         raise AudioError("standard output is closed: the result cannot be printed")
     print("\n".join(map(printable, line.split("\n"))))  # noqa: T201
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print the library's warnings as messages for the user, with flags in place of arguments."""
+
+    def show(message: Warning | str, *_args: object, **_options: object) -> None:
+        text = str(message)
+        for argument in ("batch_size", "max_frames", "frames_per_token"):
+            text = with_flag(text, argument)
+        note(f"warning: {text}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from ..errors import PlaybackError, Qwen3TTSError
 
 # What is not spelled like its flag. The text of `say` has no flag.
 FLAGS = {
+    "batch_size": "--batch",
     "clone_voice": "`mlx-qwen3-tts clone`",
     "max_seconds": "--max-ref-seconds",
     "tail": "--ref-tail",

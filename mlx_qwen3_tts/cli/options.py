@@ -85,12 +85,12 @@ def make_voice(tts: Qwen3TTS, audio: str, text: str | None, args: argparse.Names
     return made
 
 
-def warm_up(tts: Qwen3TTS) -> None:
+def warm_up(tts: Qwen3TTS, batch_size: int = 1) -> None:
     """Let MLX compile its kernels before the speech and its clock begin, and say so if it takes long."""
     if tts.engine.worker.device.type == mx.cpu and shutil.which("g++") is None:
         note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
     with announced_if_slow("MLX compiles its kernels (on a Mac in each process, on Linux once, some 20 s) ..."):
-        tts.warm_up()
+        tts.warm_up(batch_size)
 
 
 def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[str] = ()) -> None:

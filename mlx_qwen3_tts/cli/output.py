@@ -116,9 +116,14 @@ class SpeechOutput:
         if text is not None:
             self._text.expected_seconds = len(text.encode()) / BYTES_PER_SECOND
 
-    def write(self, chunk: AudioChunk) -> None:
-        """Write and play the next chunk. Raises AudioError and PlaybackError."""
+    def write(self, chunk: AudioChunk, seconds: float | None = None) -> None:
+        """Write and play the next chunk. Raises AudioError and PlaybackError.
+
+        seconds: that the chunk took, if other texts were generated meanwhile; None takes the chunk's own timing.
+        """
         work = self._text.add(chunk)
+        if seconds is not None:
+            work = seconds
         self.progress.add(chunk, work)
         if self.writer is not None:
             self.writer.write(chunk.audio)

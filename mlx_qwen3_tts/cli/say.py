@@ -18,13 +18,21 @@ from ..audio.write import check_writable, open_writer
 from ..capabilities import check_request, match
 from ..demo.registry import NOTES
 from ..errors import AudioError, PlaybackError, RequestError, VoiceError
-from ..request import MAX_SEED, Request
+from ..request import Request
 from ..text.feed import EMPTY_TEXT
 from ..text.segment import ParagraphSplitter, decode_pieces
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 from ..voice_library import library, library_names, library_path
+from .batch import (
+    add_batch,
+    batch_size_of,
+    check_batch,
+    seed_of_text,
+    speak_side_by_side,
+)
 from .console import note
+from .lines import read_lines, speak_lines
 from .options import (
     DEFAULT_BASE,
     DEFAULT_MODEL,
@@ -47,7 +55,9 @@ STANDARD_INPUT = "-"
 
 def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("say", help="speak a text", description="Speak a text.")
-    parser.add_argument("text", help="what to say; - speaks standard input as it comes, paragraph by paragraph")
+    parser.add_argument(
+        "text", nargs="?", help="what to say; - speaks standard input as it comes, paragraph by paragraph"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -57,6 +67,7 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--play", action="store_true", help="play it as well if -o writes a file")
     parser.add_argument("--device", metavar="NAME", help="output device, by a part of its name or by its number")
     parser.add_argument("--stats", action="store_true", help="print time to first audio, memory, underruns")
+    add_batch(parser)
     add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice the model that it was made with")
     add_options(parser, Request, skip=["text"])
     clip = parser.add_argument_group("cloning in one go")
@@ -64,32 +75,43 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     clip.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only its timbre is taken")
     add_clip(clip)
     add_sampling(parser)
-    parser.set_defaults(run=say)
+    parser.set_defaults(run=say, usage_error=parser.error)
     return parser
 
 
 def say(args: argparse.Namespace) -> None:
-    """Speak a text into a file, a pipe or the loudspeaker."""
+    """Speak a text into a file, a pipe or the loudspeaker, or each line of a file into a file of its own."""
     check_arguments(args)
+    check_batch(args)
     request = request_from(args)
-    target = find_target(args)
+    lines = read_lines(args.lines) if args.lines else []
+    target = None if args.lines else find_target(args)
     model = model_for(args, request.voice)
     if args.model is None and isinstance(request.voice, VoiceClonePrompt):
         note(f"model: {model} (the one that the voice was made with; --model takes another)")
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision)
     request = with_voice(tts, request, args)
     check_request(request, tts.config)
-    for line in (target.notice, default_voice_notice(tts, request), NOTES.get(tts.name)):
+    for line in (target and target.notice, default_voice_notice(tts, request), NOTES.get(tts.name)):
         if line:
             note(line)
-    warm_up(tts)
+    warm_up(tts, batch_size_of(args))
+    if target is None:
+        speak_lines(tts, lines, request, args.out_dir, args.out_format or "wav", batch_size_of(args))
+        return
     reads_pipe = args.text == STANDARD_INPUT
     texts: Iterable[str | Iterator[str]] = ParagraphSplitter(decode_pieces(read_pipe())) if reads_pipe else [args.text]
-    speak(tts, texts, request, open_target(tts, target, request), args.stats)
+    output = open_target(tts, target, request)
+    if args.batch is None:
+        speak(tts, texts, request, output, args.stats)
+    else:
+        speak_side_by_side(tts, texts, request, output, args.batch, args.stats)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise an error for arguments that exclude each other or need another one."""
+    if args.text is None and args.lines is None:
+        args.usage_error("there is nothing to say: give a text, - for standard input, or --lines FILE")
     if args.ref_audio is not None and args.voice is not None:
         raise RequestError("--ref-audio and --voice both name a voice; leave one out")
     if args.ref_audio is None and (args.ref_text is not None or clip_options(args)):
@@ -109,6 +131,8 @@ def request_from(args: argparse.Namespace) -> Request:
         values["text"] = iter(())  # each paragraph takes its place
         if args.seed is None:
             values["seed"] = secrets.randbits(32)
+    elif args.lines is not None:
+        values["text"] = args.lines  # each line takes its place
     return Request(**values)
 
 
@@ -217,7 +241,7 @@ def request_for_text(request: Request, text: str | Iterator[str], number: int, f
     """Return the request for text `number`, after `frames` frames of the texts before it."""
     changes: dict[str, Any] = {"text": text}
     if request.seed is not None:
-        changes["seed"] = (request.seed + number) % (MAX_SEED + 1)
+        changes["seed"] = seed_of_text(request.seed, number)
     if request.max_frames is not None:
         changes["max_frames"] = request.max_frames - frames
     return replace(request, **changes)

@@ -123,15 +123,17 @@ def _kv_megabytes(engine: Engine, positions: int) -> float:
 class FrameRunner:
     """Runs a frame and a talker step of a model, always from the same state. Use it on the MLX thread."""
 
-    def __init__(self, engine: Engine, request: Request) -> None:
+    def __init__(self, engine: Engine, request: Request, rows: int = 1) -> None:
+        """rows: of the batch, all of the same request."""
         config = engine.config.talker_config
         prompt = engine.prompts.build(request)
         self._pad = engine.config.tts_pad_token_id
         self.state = finish(engine.prefill(prompt, seed=0))
-        self._positions = np.array([len(prompt)])
-        self.options = FrameOptions.of([Sampling().resolve(engine.generation_config)], config)
+        self.state.select([0] * rows, self.state.capacity)
+        self._positions = np.array([len(prompt)] * rows)
+        self.options = FrameOptions.of([Sampling().resolve(engine.generation_config)] * rows, config)
         self._config = config
-        self._may_end = mx.array([[True]])
+        self._may_end = mx.array([[True]] * rows)
 
     def frame(self, functions: FrameFunctions) -> Frame:
         """Sample the codes of a frame."""
@@ -141,7 +143,7 @@ class FrameRunner:
     def step(self, functions: FrameFunctions) -> Step:
         """Advance the talker, always by the same position."""
         state = self.state
-        text = functions.embed_text([self._pad], self._pad)
+        text = functions.embed_text([self._pad] * state.size, self._pad)
         out = functions.step(state.hidden, text, state.buffers, self._positions)
         state.buffers = out[2]
         return out
@@ -155,11 +157,14 @@ class FrameRunner:
         return [draw.draw(draw.filter(logits), noise[:, g]) for g in range(config.num_code_groups)]
 
 
-def frame_launches(engine: Engine) -> tuple[int, int]:
-    """Return the number of nodes of a frame's graph in the default layout, and of the kernels that Metal launches."""
+def frame_launches(engine: Engine, rows: int = 1) -> tuple[int, int]:
+    """Return the number of nodes of a frame's graph in the default layout, and of the kernels that Metal launches.
+
+    rows: of the batch.
+    """
 
     def count() -> tuple[int, int]:
-        runner = FrameRunner(engine, sample_request(engine.config))
+        runner = FrameRunner(engine, sample_request(engine.config), rows)
         functions = FrameFunctions(engine.talker)
         pad = engine.config.tts_pad_token_id
         mx.eval(functions.embed_text([pad], pad))  # computed once for all frames

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from numbers import Integral
 from queue import SimpleQueue
 
 from ..errors import BatchError, GenerationError, RequestError
@@ -55,8 +56,7 @@ class BatchListener:
 
         Raises RequestError for an invalid number, and for an invalid request if `requests` is a sequence.
         """
-        if not is_number(batch_size, int) or not 1 <= batch_size <= MAX_ROWS:
-            raise invalid("batch_size", f"a whole number from 1 to {MAX_ROWS}", batch_size)
+        check_batch_size(batch_size)
         self._scheduler = scheduler
         self._batch_size = batch_size
         self._sizes = sizes
@@ -147,6 +147,10 @@ class BatchListener:
             raise BatchError(errors, [results.get(i) for i in range(count)])
         return list(results.values())
 
+    def is_under_way(self, index: int) -> bool:
+        """Return whether more chunks of a request follow, of a second attempt if the last one was final."""
+        return index in self._items
+
     def _fill(self) -> None:
         """Begin requests until batch_size are under way."""
         while len(self._items) < self._batch_size and self._in_window:
@@ -201,8 +205,8 @@ class BatchListener:
             self._warned = True
             warnings.warn(
                 f"batch_size {self._batch_size}: the {self._scheduler.memory / 1e9:.1f} GB for keys and values hold "
-                f"{fitting} at a time of requests of up to {speech.most_frames} frames, and the others wait; lower "
-                "max_frames or frames_per_token, or raise batch_memory",
+                f"{fitting} at a time of requests of up to {speech.most_frames} frames, and the others wait; "
+                "with a lower max_frames or frames_per_token more would fit",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -243,13 +247,13 @@ class BatchListener:
             self.frames += len(message.codes)
             if message.is_final:
                 self._end(item)
+                if self._retries and item.attempt == 0 and runs_again(item.resolved.request, message):
+                    self._begin_again(item, message.seed)
             yield item.index, item.attempt, message
             if not message.is_final:
                 assert speech is not None
                 speech.ask()
                 self._scheduler.wake()
-            elif self._retries and item.attempt == 0 and runs_again(item.resolved.request, message):
-                self._begin_again(item, message.seed)
 
     def _begin_again(self, item: _Item, seed: int) -> None:
         again = replace(item.resolved.request, text=item.text, seed=retry_seed(seed))
@@ -267,6 +271,12 @@ class BatchListener:
             self._on_error(item.index, error)
         else:
             self._errors[item.index] = error
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise RequestError unless that many requests may be under way at a time."""
+    if not is_number(batch_size, Integral) or not 1 <= batch_size <= MAX_ROWS:
+        raise invalid("batch_size", f"a whole number from 1 to {MAX_ROWS}", batch_size)
 
 
 def new_item(engine: Engine, index: int, request: Request) -> _Item:

@@ -1,10 +1,12 @@
 """Golden data of batches from the official package: lists of requests in one call. Runs in the reference environment.
 
-usage: golden_batch.py CHECKPOINTS OUT SEED
+usage: golden_batch.py CHECKPOINTS OUT SEED [--alone]
 
 CHECKPOINTS holds <shape>-<model_type> directories. Writes OUT/<shape>-batch.safetensors. The official package pads the
 prompts of a batch at the left, feeds padding to a row whose text has ended, lets rows that have ended go on, and cuts
 their codes at the end of the speech. The layout of the text is an option of the call, not of a row.
+
+--alone: run each request of the batches ALONE as well, and record how far the batch is from it. This takes minutes.
 """
 
 import argparse
@@ -51,6 +53,9 @@ BATCHES = [
 ]
 
 
+ALONE = ("custom", "design", "clone-interleaved")
+
+
 def arguments(model: Qwen3TTSModel, rows: list[dict]) -> dict:
     """The lists of an official call."""
     call = {name: [row[name] for row in rows] for name in ("text", "language")}
@@ -95,9 +100,12 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 def compare_alone(
     model: Qwen3TTSModel, batch: dict, codes: list[np.ndarray], recorder: Recorder
 ) -> tuple[list[int], list[float]]:
-    """For each row: the first frames in which the batch has the codes of the request alone, and how far their logits
-    are apart, over the largest one."""
-    same, apart = [], []
+    """For each row: how many frames have the codes of the request alone, and how far apart their logits are.
+
+    The difference of the logits is relative to the largest one.
+    """
+    same = []
+    apart = []
     for i, row in enumerate(batch["rows"]):
         (alone,), solo = greedy(model, [row], batch["non_streaming_mode"])
         count = min(len(alone), len(codes[i]))
@@ -113,7 +121,7 @@ def compare_alone(
     return same, apart
 
 
-def record(model: Qwen3TTSModel, batch: dict, out: dict[str, np.ndarray]) -> None:
+def record(model: Qwen3TTSModel, batch: dict, alone: bool, out: dict[str, np.ndarray]) -> None:
     config = model.model.config.talker_config
     original = config.codec_eos_token_id
     name = batch["name"]
@@ -121,19 +129,20 @@ def record(model: Qwen3TTSModel, batch: dict, out: dict[str, np.ndarray]) -> Non
     if "ends" in batch:
         config.codec_eos_token_id = end_of([out[f"{batch['ends']}.{i}.codes"] for i in range(count)])
     codes, recorder = greedy(model, batch["rows"], batch["non_streaming_mode"])
-    same, apart = compare_alone(model, batch, codes, recorder)
     out[f"{name}.eos"] = np.array([config.codec_eos_token_id], np.int32)
     out[f"{name}.lengths"] = recorder.prompt["attention_mask"].sum(dim=1).numpy().astype(np.int32)
-    out[f"{name}.same"] = np.array(same, np.int32)
-    out[f"{name}.apart"] = np.array(apart, np.float32)
     for i in range(count):
         out[f"{name}.{i}.codes"] = codes[i].astype(np.int16)
         # The smallest margin of each frame.
         found = margins(recorder, codes[i], config.codec_eos_token_id, row=i)
         out[f"{name}.{i}.margins"] = found.min(axis=1, keepdims=True)
     config.codec_eos_token_id = original
-    frames = [len(row) for row in codes]
-    print(f"  {name}: {frames} frames, equal alone {same}, logits apart {max(apart):.1e}", file=sys.stderr)
+    print(f"  {name}: {[len(row) for row in codes]} frames", file=sys.stderr)
+    if alone and name in ALONE:
+        same, apart = compare_alone(model, batch, codes, recorder)
+        out[f"{name}.same"] = np.array(same, np.int32)
+        out[f"{name}.apart"] = np.array(apart, np.float32)
+        print(f"  alone: {same} frames are equal, logits are {max(apart):.1e} apart", file=sys.stderr)
 
 
 def main() -> None:
@@ -141,12 +150,13 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("seed", type=int)
+    parser.add_argument("--alone", action="store_true")
     args = parser.parse_args()
     for shape in ("equal", "projected"):
         out: dict[str, np.ndarray] = {}
         models = {kind: load(args.checkpoints / f"{shape}-{kind}") for kind in ("custom_voice", "voice_design", "base")}
         for batch in BATCHES:
-            record(models[batch["model_type"]], batch, out)
+            record(models[batch["model_type"]], batch, args.alone, out)
         arrays = {name: np.ascontiguousarray(array) for name, array in out.items()}
         asked = {"seed": args.seed, "batches": BATCHES}
         save_file(arrays, args.out / f"{shape}-batch.safetensors", {"asked": json.dumps(asked)})

@@ -39,7 +39,7 @@ def main() -> None:
             runs = [
                 ("golden", ["--all"] if fresh else []),
                 ("golden_clone", ["--audio", args.audio.resolve()] if fresh and args.audio else []),
-                ("golden_batch", []),
+                ("golden_batch", [] if fresh else ["--alone"]),
             ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         for script, extra in runs:

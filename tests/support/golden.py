@@ -13,13 +13,14 @@ import numpy as np
 import soundfile
 from safetensors import safe_open
 
-from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts import Qwen3TTS, Request, Sampling, VoiceClonePrompt
 from tests.support import sounds
 from tests.support.tolerances import TIE
 
 TESTS = Path(__file__).parents[1]
 GOLDEN = Path(os.environ.get("GOLDEN") or TESTS / "golden")
 SHARED = TESTS.parents[1] / "shared"  # the released vocabulary and recordings, if a developer has them
+FRAMES = 42  # greedy frames of each request
 
 
 @dataclass
@@ -56,6 +57,47 @@ class CloneGolden:
         names = [name.removeprefix("clip-").removesuffix(".mel") for name in self.data if name.endswith(".mel")]
         others = {name: SHARED / "audio" / f"{name}.wav" for name in names if name not in sounds.SOUNDS}
         return sounds.SOUNDS | {name: soundfile.read(path, dtype="float32") for name, path in others.items()}
+
+
+@dataclass
+class BatchGolden:
+    """The official results for lists of requests in one call, with one checkpoint shape.
+
+    An array of a batch has the batch's name in front, one of a row the batch's name and the row's index.
+    """
+
+    shape: str
+    asked: dict
+    data: dict[str, np.ndarray]
+    clips: dict[str, np.ndarray]  # the official embeddings and codes of the reference sounds
+    models: dict[str, Qwen3TTS]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def requests(self, batch: dict) -> list[Request]:
+        """Return the recorded requests of a batch."""
+        return [
+            Request(
+                text=row["text"],
+                voice=self._voice(row),
+                language=row["language"],
+                instruct=row.get("instruct"),
+                non_streaming_mode=batch["non_streaming_mode"],
+                sampling=Sampling(do_sample=False, subtalker_dosample=False),
+                max_frames=FRAMES,
+                stop_runaway=False,
+            )
+            for row in batch["rows"]
+        ]
+
+    def _voice(self, row: dict) -> str | VoiceClonePrompt | None:
+        """Return the voice of a row. A clone has the official embedding and codes, which have tests of their own."""
+        if "clip" not in row:
+            return row.get("speaker")
+        text = row.get("ref_text")
+        codes = None if text is None else self.clips[f"clip-{row['clip']}.codes"].astype(np.int32)
+        return VoiceClonePrompt(self.clips[f"clip-{row['clip']}.embedding"], codes, text)
 
 
 def read_golden(name: str) -> tuple[dict, dict[str, np.ndarray]]:
