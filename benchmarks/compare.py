@@ -72,6 +72,20 @@ def ours(checkpoint: str, frames: int, part: str) -> float:
         return milliseconds(
             lambda n: tts.synthesize(TEXT, VOICE, "english", seed=1, max_frames=n, stop_runaway=False), frames
         )
+    if part.startswith("batch"):
+        from mlx_qwen3_tts import Request
+
+        leave_out_the_codec(tts)
+        rows = int(part.removeprefix("batch-"))
+
+        def generate(count: int) -> None:
+            requests = [
+                Request(TEXT, VOICE, "english", seed=i, max_frames=count, stop_runaway=False) for i in range(rows)
+            ]
+            results = tts.synthesize_batch(requests, batch_size=rows)
+            assert [len(result.codes) for result in results] == [count] * rows
+
+        return milliseconds(generate, frames)
     codes = random_codes(frames)
 
     def decode(count: int) -> None:
@@ -93,9 +107,20 @@ def peer(checkpoint: str, frames: int, part: str) -> float:
     from mlx_audio.tts.utils import load
 
     model = load(Path(checkpoint))
-    if part == "frames":
+    if part != "codec":
         tokenizer = type(model.speech_tokenizer)
         tokenizer.decode = lambda _self, codes: (mx.zeros((1, 1920 * codes.shape[1])), mx.array([1920]))
+
+        def generate_batch(count: int) -> None:
+            rows = int(part.removeprefix("batch-"))
+            results = model.batch_generate(
+                [TEXT] * rows, [VOICE] * rows, lang_code="english", max_tokens=count, verbose=False
+            )
+            assert [result.token_count for result in results] == [count] * rows
+
+        if part.startswith("batch"):
+            type(model)._decode_generated_codes = lambda _self, codes: mx.zeros(1920 * len(codes))  # noqa: SLF001
+            return milliseconds(generate_batch, frames)
 
         def generate(count: int) -> None:
             results = model.generate_custom_voice(TEXT, VOICE, "english", max_tokens=count, verbose=False)
@@ -122,6 +147,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--codec-frames", type=int, default=24)
+    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="compare batches of N requests")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--worker", nargs=4, metavar=("SIDE", "CHECKPOINT", "FRAMES", "PART"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -132,8 +158,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = str(Path(directory) / "c")
         write_checkpoint(Path(checkpoint), args.size)
-        parts = [("frames", args.frames), ("codec", args.codec_frames)]
-        for part, frames in parts[:1] if args.size == "tiny" else parts:  # the peer's codec has only released sizes
+        parts = [("frames", args.frames)]
+        if args.batch:
+            parts = [(f"batch-{rows}", args.frames) for rows in args.batch]
+        elif args.size != "tiny":  # the peer's codec has only released sizes
+            parts.append(("codec", args.codec_frames))
+        for part, frames in parts:
             times = {"ours": [], "peer": []}
             for _ in range(args.rounds):
                 for side, python in (("ours", sys.executable), ("peer", args.peer)):

@@ -1,9 +1,10 @@
 """A request in a batch gives the codes that it gives alone, whatever the other rows do.
 
-COMPOSITIONS=N runs N random batches of each model in place of 70. On this package's CPU back end equality is exact:
+COMPOSITIONS=N runs N random batches of each model in place of 15. On this package's CPU back end equality is exact:
 matrix products give each row the same bits, however many rows there are.
 """
 
+import json
 import os
 
 import mlx.core as mx
@@ -18,14 +19,23 @@ from tests.support import checkpoints
 from tests.support.batches import RandomBatch, first_difference, requests_of, solo_codes
 from tests.support.engine import on_mlx_thread
 
-KINDS = ("custom_voice", "voice_design", "base")
-COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "70"))  # of each of the three models
+KINDS = ("custom_voice", "voice_design", "base", "ending")  # the last one is a CustomVoice model whose speech ends
+COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "15"))  # of each of the four models
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     directory = tmp_path_factory.mktemp("batch")
-    return {kind: Qwen3TTS.from_pretrained(checkpoints.write(directory / kind, "projected", kind)) for kind in KINDS}
+    found = {
+        kind: Qwen3TTS.from_pretrained(checkpoints.write(directory / kind, "projected", kind)) for kind in KINDS[:3]
+    }
+    ends = checkpoints.write(directory / "ending", "projected", "custom_voice")
+    path = ends / "config.json"
+    config = json.loads(path.read_text())
+    codes = [row[0] for one in solo_codes(found["custom_voice"], requests_of(found["custom_voice"], 24)) for row in one]
+    config["talker_config"]["codec_eos_token_id"] = int(np.bincount(codes).argmax())  # the most frequent code
+    path.write_text(json.dumps(config))
+    return found | {"ending": Qwen3TTS.from_pretrained(ends)}
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +190,27 @@ def failures_spread(monkeypatch):
     monkeypatch.setattr(FrameFunctions, "frame", mutated)
 
 
+def any_row_may_end(monkeypatch):
+    def change(args):
+        args[4] = mx.broadcast_to(mx.any(args[4], axis=0, keepdims=True), args[4].shape)
+        return args
+
+    frame_arguments(monkeypatch, change)
+
+
 MUTATIONS = [
     positions_of_the_first_row, one_position_too_many, text_of_the_first_row, options_of_the_first_row,
     penalty_of_the_first_row, keys_of_the_first_row, seen_by_any_row, waiting_rows_lose("frame"),
     waiting_rows_lose("step"), slots_are_not_cleared, slots_are_exchanged, failures_spread,
 ]  # fmt: skip
+
+
+def test_a_mutation_of_the_end_is_found(models, alone, monkeypatch):
+    """Rows would end in their first two frames."""
+    requests, codes = alone["ending"]
+    assert len({len(one) for one in codes}) > 3
+    any_row_may_end(monkeypatch)
+    assert any(first_difference(models["ending"], requests, codes, seed) for seed in range(40))
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)

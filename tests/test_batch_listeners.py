@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import mlx.core as mx
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import BatchError, GenerationError, Qwen3TTS, Request, RequestError, SynthesisResult
+from mlx_qwen3_tts.generation import engine
 from mlx_qwen3_tts.generation.batch import Batch
+from mlx_qwen3_tts.generation.engine import PREFILL_STEP, Engine
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.listen import BatchListener
 from mlx_qwen3_tts.generation.runaway import retry_seed
+from mlx_qwen3_tts.generation.scheduler import Scheduler
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support import checkpoints
 from tests.support.batches import requests_of
@@ -129,6 +133,94 @@ def test_a_request_joins_and_leaves_a_running_batch(tts, monkeypatch):
         np.testing.assert_array_equal(found.codes, expected.codes)
         np.testing.assert_allclose(found.audio, expected.audio, atol=1e-5)
     assert max(sizes) > 4
+
+
+@contextmanager
+def busy_rows(tts: Qwen3TTS, count: int):
+    """Keep some rows of a batch busy meanwhile; yields when all of them speak."""
+    speaking = threading.Event()
+    stop = threading.Event()
+
+    def listen() -> None:
+        requests = [Request("Hello", seed=i, max_frames=5000, stop_runaway=False) for i in range(count)]
+        begun = set()
+        chunks = tts.stream_batch(requests)
+        for index, _ in chunks:
+            begun.add(index)
+            if len(begun) == count:
+                speaking.set()
+            if stop.is_set():
+                chunks.close()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        assert speaking.wait(60)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_first_audio_takes_a_prompt_and_two_steps_of_the_batch(tts, monkeypatch):
+    calls = []
+    begin, prefill, add = Batch.begin, Engine.prefill, Scheduler.add
+
+    def noted_begin(self, rows):
+        calls.append("frame")
+        return begin(self, rows)
+
+    def noted_prefill(self, *args):
+        calls.append("prompt")
+        return (yield from prefill(self, *args))
+
+    def noted_add(self, speech):
+        calls.append("request")
+        add(self, speech)
+
+    with busy_rows(tts, 7):
+        monkeypatch.setattr(Batch, "begin", noted_begin)
+        monkeypatch.setattr(Engine, "prefill", noted_prefill)
+        monkeypatch.setattr(Scheduler, "add", noted_add)
+        for seed in range(5):
+            stream = tts.stream("Hello world", seed=seed)
+            next(stream)
+            calls.append("audio")
+            stream.close()
+    between = "".join(name[0] for name in calls).split("r")[1:]
+    assert len(between) == 5
+    for part in between:
+        waited = part[: part.index("a")]
+        assert waited.count("p") == 1
+        assert waited.count("f") <= 1 + 2 + 1, "one may be under way, and one may begin before the listener wakes up"
+
+
+def test_long_prompts_run_in_pieces_between_frames(tts, monkeypatch):
+    """Running rows wait for one piece at most, and the codes are those of the request alone."""
+    request = Request("Hello world. " * 80, seed=1, max_frames=3)
+    prompt = tts.engine.prompts.build(request)
+    assert len(prompt) > 2 * PREFILL_STEP
+    alone = tts.run(request)
+    calls = []
+    begin, embed = Batch.begin, engine.embed
+
+    def noted_begin(self, rows):
+        calls.append(0)
+        return begin(self, rows)
+
+    def noted_embed(talker, prompt, start, stop):
+        calls.append(stop - start)
+        return embed(talker, prompt, start, stop)
+
+    with busy_rows(tts, 2):
+        monkeypatch.setattr(Batch, "begin", noted_begin)
+        monkeypatch.setattr(engine, "embed", noted_embed)
+        found = tts.run(request)
+    np.testing.assert_array_equal(found.codes, alone.codes)
+    pieces = [i for i, size in enumerate(calls) if size]
+    assert max(calls) <= PREFILL_STEP
+    assert sum(calls) == len(prompt)
+    assert all(later > earlier + 1 for earlier, later in itertools.pairwise(pieces)), "a frame between two pieces"
 
 
 def test_a_waiting_text_holds_up_nobody(tts):
