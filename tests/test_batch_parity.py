@@ -22,12 +22,11 @@ NAMES = [f"{kind}{layout}" for kind in ("custom", "design", "clone") for layout 
 @pytest.fixture(scope="module", params=checkpoints.SHAPES)
 def batches(request, tmp_path_factory) -> BatchGolden:
     asked, data = read_golden(f"{request.param}-batch")
-    _, clips = read_golden(f"{request.param}-clone")
     models = {}
     for kind in ("custom_voice", "voice_design", "base"):
         directory = tmp_path_factory.mktemp(f"{request.param}-{kind}") / "checkpoint"
         models[kind] = Qwen3TTS.from_pretrained(checkpoints.write(directory, request.param, kind, asked["seed"]))
-    return BatchGolden(request.param, asked, data, clips, models)
+    return BatchGolden(request.param, asked, data, models)
 
 
 def batch_of(batches: BatchGolden, name: str) -> dict:

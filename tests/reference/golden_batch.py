@@ -27,8 +27,8 @@ CUSTOM = [
     dict(text=TEXT, speaker="ada", language="English"),
     dict(text=CHINESE, speaker="Ben", language="Chinese"),
     dict(text=MIXED, speaker="chuan", language="Auto"),
-    dict(text="a", speaker="ben", language="auto", instruct="Slowly, with a smile."),
-    dict(text=LONG_TEXT, speaker="ada", language="english"),
+    dict(text="a", speaker="ben", language="auto", instruct="Loud."),
+    dict(text=LONG_TEXT, speaker="chuan", language="english"),
 ]
 DESIGNED = [
     dict(text=LONG_TEXT, language="English", instruct="Loud."),
@@ -69,6 +69,14 @@ def arguments(model: Qwen3TTSModel, rows: list[dict]) -> dict:
     if model.model.tts_model_type == "custom_voice":
         call["speaker"] = [row["speaker"] for row in rows]
     return call
+
+
+def clips(model: Qwen3TTSModel, out: dict[str, np.ndarray]) -> None:
+    """The speaker embedding and the codes of each reference sound."""
+    for name in sorted({row["clip"] for row in CLONED}):
+        item = model.create_voice_clone_prompt(sounds.SOUNDS[name], "x")[0]
+        out[f"clip-{name}.embedding"] = item.ref_spk_embedding.numpy()
+        out[f"clip-{name}.codes"] = item.ref_code.numpy().astype(np.int16)
 
 
 def greedy(model: Qwen3TTSModel, rows: list[dict], layout: bool) -> tuple[list[np.ndarray], Recorder]:
@@ -155,6 +163,7 @@ def main() -> None:
     for shape in ("equal", "projected"):
         out: dict[str, np.ndarray] = {}
         models = {kind: load(args.checkpoints / f"{shape}-{kind}") for kind in ("custom_voice", "voice_design", "base")}
+        clips(models["base"], out)
         for batch in BATCHES:
             record(models[batch["model_type"]], batch, args.alone, out)
         arrays = {name: np.ascontiguousarray(array) for name, array in out.items()}

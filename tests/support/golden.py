@@ -69,7 +69,6 @@ class BatchGolden:
     shape: str
     asked: dict
     data: dict[str, np.ndarray]
-    clips: dict[str, np.ndarray]  # the official embeddings and codes of the reference sounds
     models: dict[str, Qwen3TTS]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -96,8 +95,8 @@ class BatchGolden:
         if "clip" not in row:
             return row.get("speaker")
         text = row.get("ref_text")
-        codes = None if text is None else self.clips[f"clip-{row['clip']}.codes"].astype(np.int32)
-        return VoiceClonePrompt(self.clips[f"clip-{row['clip']}.embedding"], codes, text)
+        codes = None if text is None else self[f"clip-{row['clip']}.codes"].astype(np.int32)
+        return VoiceClonePrompt(self[f"clip-{row['clip']}.embedding"], codes, text)
 
 
 def read_golden(name: str) -> tuple[dict, dict[str, np.ndarray]]:
