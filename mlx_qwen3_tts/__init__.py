@@ -21,6 +21,7 @@ _MODULES = {
         "PlaybackError",
         "Qwen3TTSError",
         "RequestError",
+        "TrainingError",
         "VoiceError",
     ),
     "evaluation.evaluate": ("evaluate",),

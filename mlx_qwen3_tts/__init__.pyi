@@ -10,6 +10,7 @@ from .errors import (
     PlaybackError as PlaybackError,
     Qwen3TTSError as Qwen3TTSError,
     RequestError as RequestError,
+    TrainingError as TrainingError,
     VoiceError as VoiceError,
 )
 from .evaluation.evaluate import evaluate as evaluate

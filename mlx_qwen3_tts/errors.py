@@ -7,6 +7,7 @@
                    ├─ VoiceError        a voice file that cannot be read or written
                    ├─ ConversionError   a conversion that is invalid or has failed
                    ├─ PlaybackError     audio that cannot be played
+                   ├─ TrainingError     training data or options that are invalid
                    └─ GenerationError   a computation without usable results
                       └─ BatchError     some requests of a batch have failed
 
@@ -67,6 +68,10 @@ class PlaybackError(Qwen3TTSError):
 
 class GenerationError(Qwen3TTSError):
     """A computation whose results are not finite."""
+
+
+class TrainingError(Qwen3TTSError):
+    """Training data or training options that are invalid, or a training that failed."""
 
 
 class BatchError(GenerationError):

@@ -14,6 +14,7 @@ import numpy as np
 from .audio.mel import mel_spectrogram
 from .audio.read import Audio, read_audio, resample, trim_silence
 from .capabilities import check_cloning, check_reference, default_speaker, languages, speakers
+from .checkpoint.adapter import adapter_path
 from .codec.codec import Codec
 from .demo import registry as demo
 from .errors import AudioError, GenerationError, RequestError
@@ -48,7 +49,12 @@ class Qwen3TTS:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, dtype: str | None = None, progress: bool = False, revision: str | None = None
+        cls,
+        model: str | Path,
+        dtype: str | None = None,
+        progress: bool = False,
+        revision: str | None = None,
+        adapter: str | Path | None = None,
     ) -> "Qwen3TTS":
         """Load a checkpoint. The model computes on the device that is MLX's default now.
 
@@ -56,13 +62,16 @@ class Qwen3TTS:
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
         revision: a branch, a tag or a commit of a hub model; None takes its main branch.
-        Raises CheckpointError for a checkpoint that is damaged or not implemented, DownloadError, and RequestError for
-        an unknown dtype or a revision of a model that is not from the hub.
+        adapter: the directory of an adapter that was trained on this Base model. It is merged into the weights, and
+        the result is a CustomVoice model with the adapter's speakers.
+        Raises CheckpointError for a checkpoint or an adapter that is damaged, not implemented or of another model,
+        DownloadError, and RequestError for an unknown dtype or a revision of a model that is not from the hub.
         """
+        merged = adapter_path(adapter)
         with resolve(model, progress, revision=revision) as directory:
             named = str(model) in demo.NAMES or not os.path.isdir(os.path.expanduser(model))
             name = str(model) if named else str(directory.resolve())
-            return cls(name, Engine.load(directory, dtype))
+            return cls(name, Engine.load(directory, dtype, adapter=merged))
 
     @property
     def engine(self) -> Engine:

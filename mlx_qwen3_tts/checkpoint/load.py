@@ -1,6 +1,6 @@
 """Load a checkpoint directory.
 
-directory ─ config.json, generation_config.json, tokenizer, weights ─► Checkpoint
+directory ─ config.json, generation_config.json, tokenizer, weights ─ [adapter] ─ fused layers ─► Checkpoint
 """
 
 from dataclasses import fields
@@ -19,6 +19,7 @@ from ..models.fused import fuse
 from ..models.network import Network
 from ..request import check_defaults
 from ..text.tokenizer import TextTokenizer
+from .adapter import apply_adapter, read_adapter
 from .quantization import read_quantization
 from .weights import load_weights
 
@@ -75,13 +76,18 @@ def _read_generation_config(path: Path) -> GenerationConfig:
 
 
 def load_directory(
-    directory: Path, dtype: str | None = None, fused: bool = True, worker: Worker | None = None
+    directory: Path,
+    dtype: str | None = None,
+    fused: bool = True,
+    worker: Worker | None = None,
+    adapter: Path | None = None,
 ) -> Checkpoint:
     """Load a checkpoint directory.
 
     dtype: "float32", "bfloat16" or "float16"; None means float32 on the CPU and the files' own type on a GPU. The codec
     is always float32. fused: False keeps the parameters of the files. worker: the MLX thread, with the device to load
-    for; None takes MLX's current default device. Raises CheckpointError, and RequestError for an unknown dtype.
+    for; None takes MLX's current default device. adapter: the directory of an adapter, to merge into a Base model.
+    Raises CheckpointError, and RequestError for an unknown dtype.
     """
     worker = worker or Worker()
     if dtype is not None and dtype not in tuple(DTYPES):
@@ -95,15 +101,17 @@ def load_directory(
     generation_config = _read_generation_config(directory / "generation_config.json")
     tokenizer = TextTokenizer.from_directory(directory, config)
     quantization = read_quantization(read_json(directory / "config.json"))
+    read = None if adapter is None else read_adapter(adapter)
 
-    def build() -> tuple[Network, CodecNetwork]:
+    def build() -> tuple[ModelConfig, Network, CodecNetwork]:
         network = Network(config)
         codec = CodecNetwork(codec_config)
         load_weights(network, directory, weight_dtype, quantization)
         load_weights(codec, directory / SPEECH_TOKENIZER, mx.float32)
-        return network, codec
+        adapted = config if read is None else apply_adapter(network, config, read)
+        return adapted, network, codec
 
-    network, codec = worker.run(build)
+    config, network, codec = worker.run(build)
     prepare(network, codec, worker, fused)
     return Checkpoint(config, generation_config, network, Codec(codec_config, codec, worker), tokenizer)
 

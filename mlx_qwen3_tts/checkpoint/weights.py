@@ -1,6 +1,7 @@
 """Weight files: the tensors that a checkpoint must hold, and their conversion to parameters.
 
     model.safetensors | shards of an index ─ headers checked ─ sanitize ─ parameters, read from disk when first used
+    parameters ─ stored ─ tensors of a PyTorch file
 
 Attribute paths are the checkpoint's keys, so there is no table of names. There are two exceptions, chosen by the type
 of the module at a path: the layout of convolutions (metadata `format`: "pt" in a PyTorch file, "mlx" in an MLX file),
@@ -75,6 +76,26 @@ def mlx_layout(weight: mx.array, part: nn.Conv1d | nn.ConvTranspose1d) -> mx.arr
     # Contiguous, because Metal's convolution would copy a view at each call.
     axes = (0, 2, 1) if isinstance(part, nn.Conv1d) else (1, 2, 0)
     return mx.contiguous(weight.transpose(*axes))
+
+
+def stored(module: nn.Module) -> dict[str, mx.array]:
+    """Return the tensors that a file of the layout "pt" holds for `module`: the inverse of `sanitize`.
+
+    A codebook's table is stored as its sums, with counts of 1.
+    """
+    weights = named_parameters(module)
+    for path, part in module.named_modules():
+        name = f"{path}.weight"
+        if isinstance(part, Codebook):
+            table = weights.pop(name)
+            ones = mx.ones(len(table))
+            by_rank = {2: table, 1: ones, 0: ones[:1]}
+            weights |= {key: by_rank[rank] for key, rank in Codebook.stored(path).items()}
+        elif isinstance(part, nn.Conv1d):
+            weights[name] = weights[name].transpose(0, 2, 1)  # [out, kernel, in] -> [out, in, kernel]
+        elif isinstance(part, nn.ConvTranspose1d):
+            weights[name] = weights[name].transpose(2, 0, 1)  # [out, kernel, in] -> [in, out, kernel]
+    return weights
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from .console import note
 from .convert import add_convert
 from .demo import add_demo
 from .evaluate import add_evaluate
+from .finetune import add_finetune
 from .flags import error_message
 from .say import add_say
 from .verify import add_verify
@@ -24,7 +25,7 @@ from .voices import add_voices
 
 NO_GPU = "No Metal device available"  # in MLX's message
 
-COMMANDS = (add_say, add_clone, add_voices, add_convert, add_evaluate, add_verify, add_bench, add_demo)
+COMMANDS = (add_say, add_clone, add_voices, add_convert, add_finetune, add_evaluate, add_verify, add_bench, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from ..evaluation.random_model import random_model
 from ..generation.listen import check_batch_size
 from ..tts import Qwen3TTS
 from .console import emit, note
-from .options import add_model
+from .options import add_adapter, add_model
 
 DEFAULT_FRAMES = 100
 
@@ -29,6 +29,7 @@ def add_bench(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "includes the kernels that MLX compiles in a new process, and warm, as after Qwen3TTS.warm_up.",
     )
     add_model(parser, "random weights of the size 0.6B")
+    add_adapter(parser)
     parser.add_argument("--random", choices=("0.6B", "1.7B", "tiny"), help="random weights of this size, no download")
     parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize the random weights")
     parser.add_argument(
@@ -109,7 +110,11 @@ def columns(rows: list[Figures]) -> str:
 def load_model(args: argparse.Namespace) -> Qwen3TTS:
     """Return the model that the options name."""
     if args.model is not None:
-        return Qwen3TTS.from_pretrained(args.model, args.dtype, progress=True, revision=args.revision)
+        return Qwen3TTS.from_pretrained(
+            args.model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter
+        )
+    if args.adapter is not None:
+        raise RequestError("--adapter belongs to a model: name its Base model with --model")
     if args.revision is not None:
         raise RequestError("--revision applies to hub models only: name one with --model")
     return random_model(args.random or "0.6B", args.dtype, args.bits)

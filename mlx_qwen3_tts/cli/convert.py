@@ -13,6 +13,7 @@ from ..conversion.convert import SCALES, SHARD_SIZE, Conversion, Importance, con
 from ..errors import ConversionError
 from .console import emit, note
 from .evaluate import add_speech, read_texts
+from .options import add_adapter
 from .say import find_voice
 
 LIST = "list"  # as --recipe
@@ -26,6 +27,7 @@ def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     )
     parser.add_argument("--model", help="checkpoint directory or hub id")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
+    add_adapter(parser)
     parser.add_argument("--out", metavar="DIR", help="the directory to write")
     bits = ", ".join(map(str, BITS))
     sizes = ", ".join(map(str, GROUP_SIZES))
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         shard_size=round(args.shard_size * 1e9),
         progress=True,
         revision=args.revision,
+        adapter=args.adapter,
     )
     report(conversion)
     if args.upload_repo is not None:
@@ -106,8 +109,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raise ConversionError for arguments that are missing or do not fit together."""
     if args.model is None or args.out is None:
         raise ConversionError("name the model with --model, and the directory to write with --out")
-    if args.bits is None and args.recipe is None and args.dtype is None:
-        raise ConversionError("nothing to convert to: give --bits, --recipe (see `--recipe list`) or --dtype")
+    if args.bits is None and args.recipe is None and args.dtype is None and args.adapter is None:
+        raise ConversionError(
+            "nothing to convert to: give --bits, --recipe (see `--recipe list`), --dtype or --adapter"
+        )
     if args.calibrate is None and (args.voice is not None or args.instruct is not None):
         raise ConversionError("--voice and --instruct have no effect without --calibrate; leave them out")
     if not 0 < args.shard_size * 1e9 < float("inf"):
@@ -120,7 +125,7 @@ def importance_from(args: argparse.Namespace) -> Callable[[Path], Importance] | 
         return None
     texts = read_texts(args.calibrate)
     voice = find_voice(args.voice, args.model)
-    return partial(mean_squares, texts=texts, voice=voice, instruct=args.instruct)
+    return partial(mean_squares, texts=texts, voice=voice, instruct=args.instruct, adapter=args.adapter)
 
 
 def report(conversion: Conversion) -> None:

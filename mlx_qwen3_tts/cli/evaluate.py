@@ -20,6 +20,11 @@ def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--model", required=True, help="the checkpoint to judge")
     parser.add_argument("--reference", required=True, help="the checkpoint that it was converted from")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the reference, from the hub")
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        help="an adapter from `finetune`, to merge into each of the two that is a Base model",
+    )
     parser.add_argument("--texts", metavar="FILE", help="what to speak, one text a line (default: four sentences)")
     add_speech(parser)
     parser.add_argument(
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     voice = find_voice(args.voice, args.model)
     found = evaluate(
         args.model, args.reference, texts, voice, args.instruct, args.max_frames, args.dtype, progress=True,
-        revision=args.revision,
+        revision=args.revision, adapter=args.adapter,
     )  # fmt: skip
     text = json.dumps(found.as_dict()) if args.json else table(found)
     emit(text)

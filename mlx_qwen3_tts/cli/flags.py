@@ -2,7 +2,7 @@
 
 import re
 
-from ..errors import PlaybackError, Qwen3TTSError
+from ..errors import PlaybackError, Qwen3TTSError, TrainingError
 
 # What is not spelled like its flag. The text of `say` has no flag.
 FLAGS = {
@@ -15,6 +15,10 @@ FLAGS = {
 }
 
 
+# Arguments of training that other commands have under another name.
+TRAINING_FLAGS = {"max_seconds": "--max-seconds", "share": "--held-out"}
+
+
 def flag_of(argument: str) -> str:
     """Return the flag of an argument of the library."""
     return FLAGS.get(argument) or "--" + argument.replace("_", "-")
@@ -25,15 +29,16 @@ def error_message(error: Exception) -> str:
     message = str(error)
     if isinstance(error, Qwen3TTSError):
         for argument in error.arguments:
-            message = with_flag(message, argument)
+            flag = TRAINING_FLAGS.get(argument) if isinstance(error, TrainingError) else None
+            message = with_flag(message, argument, flag)
     if isinstance(error, PlaybackError):
         message += "; -o FILE writes a file instead"
     return message
 
 
-def with_flag(message: str, argument: str) -> str:
+def with_flag(message: str, argument: str, flag: str | None = None) -> str:
     """Replace an argument, with its value if there is one: dtype, force=True, stop_runaway=False, scales='search'."""
-    flag = flag_of(argument)
+    flag = flag or flag_of(argument)
 
     def written(match: re.Match[str]) -> str:
         switch, value = match["switch"], match["value"]

@@ -32,6 +32,10 @@ def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True)
         )
 
 
+def add_adapter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adapter", metavar="DIR", help="an adapter from `finetune`, to merge into its Base model")
+
+
 def add_clip(parser: argparse._ActionsContainer) -> None:
     """Add the options of a reference clip; see Qwen3TTS.clone_voice."""
     parser.add_argument("--trim-silence", action="store_true", help="cut silence off both ends of the clip")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..audio.player import OpenStream, Player, open_device
 from ..audio.write import check_writable, open_writer
 from ..capabilities import check_request, match
+from ..checkpoint.adapter import adapter_path, read_adapter
 from ..demo.registry import NOTES
 from ..errors import AudioError, PlaybackError, RequestError, VoiceError
 from ..request import Request
@@ -36,6 +37,7 @@ from .lines import read_lines, speak_lines
 from .options import (
     DEFAULT_BASE,
     DEFAULT_MODEL,
+    add_adapter,
     add_clip,
     add_model,
     add_options,
@@ -68,7 +70,8 @@ def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--device", metavar="NAME", help="output device, by a part of its name or by its number")
     parser.add_argument("--stats", action="store_true", help="print time to first audio, memory, underruns")
     add_batch(parser)
-    add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice the model that it was made with")
+    add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice or an adapter the model that it was made with")
+    add_adapter(parser)
     add_options(parser, Request, skip=["text"])
     clip = parser.add_argument_group("cloning in one go")
     clip.add_argument("--ref-audio", metavar="FILE", help="a clip of the voice to speak in")
@@ -87,9 +90,10 @@ def say(args: argparse.Namespace) -> None:
     lines = read_lines(args.lines) if args.lines else []
     target = None if args.lines else find_target(args)
     model = model_for(args, request.voice)
-    if args.model is None and isinstance(request.voice, VoiceClonePrompt):
-        note(f"model: {model} (the one that the voice was made with; --model takes another)")
-    tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision)
+    if args.model is None and (args.adapter is not None or isinstance(request.voice, VoiceClonePrompt)):
+        subject = "voice" if args.adapter is None else "adapter"
+        note(f"model: {model} (the one that the {subject} was made with; --model takes another)")
+    tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
     request = with_voice(tts, request, args)
     check_request(request, tts.config)
     for line in (target and target.notice, default_voice_notice(tts, request), NOTES.get(tts.name)):
@@ -116,6 +120,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise RequestError("--ref-audio and --voice both name a voice; leave one out")
     if args.ref_audio is None and (args.ref_text is not None or clip_options(args)):
         raise RequestError("--ref-text and the options for the clip need --ref-audio")
+    if args.ref_audio is not None and args.adapter is not None:
+        raise RequestError("--adapter has voices of its own, and its model cannot clone one: leave --ref-audio out")
     if args.text == STANDARD_INPUT and sys.stdin is None:
         raise RequestError("standard input is closed: there is no text to read")
     if args.ref_audio is not None:
@@ -125,7 +131,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 def request_from(args: argparse.Namespace) -> Request:
     """Return the request of a command line. Raises RequestError."""
     values = given_options(args, Request)
-    values["voice"] = find_voice(args.voice, args.model)
+    values["voice"] = find_voice(args.voice, args.model or args.adapter)
     values["sampling"] = sampling_from(args)
     if args.text == STANDARD_INPUT:
         values["text"] = iter(())  # each paragraph takes its place
@@ -153,9 +159,11 @@ def default_voice_notice(tts: Qwen3TTS, request: Request) -> str | None:
 
 
 def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None) -> str:
-    """Return the model that was named, or the one that the voice needs."""
+    """Return the model that was named, or the one that the adapter or the voice needs."""
     if args.model is not None:
         return args.model
+    if (adapter := adapter_path(args.adapter)) is not None:
+        return read_adapter(adapter).base
     if isinstance(voice, VoiceClonePrompt):
         return voice.provenance.get("model") or DEFAULT_BASE
     return DEFAULT_MODEL if args.ref_audio is None else DEFAULT_BASE

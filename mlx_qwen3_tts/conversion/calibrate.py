@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..capabilities import requests_for
+from ..checkpoint.adapter import adapter_path
 from ..generation.engine import Engine
 from ..generation.scoring import score
 from ..tts import Qwen3TTS
@@ -50,13 +51,14 @@ def mean_squares(
     voice: str | VoiceClonePrompt | None = None,
     instruct: str | None = None,
     max_frames: int = MAX_FRAMES,
+    adapter: str | Path | None = None,
 ) -> dict[str, mx.array]:
     """Return the mean squared input of each linear layer of a checkpoint by the layer's path, float32 [columns].
 
-    voice, instruct: as in Qwen3TTS.synthesize. max_frames: of each text.
+    voice, instruct: as in Qwen3TTS.synthesize. max_frames: of each text. adapter: as in Qwen3TTS.from_pretrained.
     Raises RequestError, and the errors of Qwen3TTS.from_pretrained.
     """
-    engine = Engine.load(directory, fused=False)
+    engine = Engine.load(directory, fused=False, adapter=adapter_path(adapter))
     tts = Qwen3TTS(str(directory), engine)
     requests = requests_for(tts.config, texts, voice, instruct, max_frames)
     codes = [tts.run(request).codes for request in requests]

@@ -1,7 +1,7 @@
-"""Conversion of a checkpoint: to other types, or quantized by a recipe.
+"""Conversion of a checkpoint: to other types, or quantized by a recipe, with or without an adapter.
 
-    source ─ headers ─ recipe ─ plan ─┬─ tensor by tensor: read, cast, quantize, write ─┐
-                                      └─ tokenizer, configurations: copied ─────────────┴─ rename
+    source ─ headers ─ recipe ─ plan ─┬─ tensor by tensor: read, merge, cast, quantize, write ─┐
+                                      └─ tokenizer, configurations: copied ────────────────────┴─ rename
 
 No file is loaded as a whole. All checks precede the first write, everything is written to a hidden directory that is
 renamed to the target at the end, and config.json, without which nothing loads, is written last. The speech tokenizer
@@ -20,9 +20,11 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from .. import __version__
+from ..checkpoint.adapter import adapter_path, read_adapter
 from ..checkpoint.load import CHECKPOINT_FORMAT, DTYPES, SPEECH_TOKENIZER
 from ..checkpoint.quantization import Affine
 from ..checkpoint.shards import ShardWriter
+from ..checkpoint.speakers import custom_voice_json
 from ..checkpoint.weights import mlx_layout, read_tensors
 from ..config.schema import read_json
 from ..errors import ConversionError
@@ -122,6 +124,7 @@ def convert(
     shard_size: int = SHARD_SIZE,
     progress: bool = False,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Conversion:
     """Write a converted copy of a checkpoint, which loads like any other.
 
@@ -132,21 +135,23 @@ def convert(
     scales: "search" for the scales and biases of affine.search (None means this), "plain" for those of mx.quantize.
     importance: a function from the source's directory to the mean squared input of each layer; see calibrate.py.
     force: replace the checkpoint at `out`. shard_size: bytes per weight file; more weights give several and an index.
-    progress: show progress on stderr if that is a terminal. revision: as in Qwen3TTS.from_pretrained.
+    progress: show progress on stderr if that is a terminal. revision, adapter: as in Qwen3TTS.from_pretrained.
     Raises ConversionError, and the errors of `from_pretrained`; then nothing is left behind and nothing is lost.
     """
     options = ConversionOptions(recipe, bits, group_size, dtype, scales, importance, shard_size)
     worker = Worker()
     target = check_target(out, force)
+    path = adapter_path(adapter)
+    merged = None if path is None else read_adapter(path)
     with resolve(model, progress, SOURCE_FILES, revision) as source:
         check_apart(source, target)
-        plans = worker.run(plan_conversion, source, options.chosen_recipe, options.mlx_dtype)
+        plans = worker.run(plan_conversion, source, options.chosen_recipe, options.mlx_dtype, merged)
         check_space(target, plans)
         quantizer = Quantizer(options.searches, options.measure_importance(source))
         with new_directory(target) as directory:
             copy_files(source, directory)
             parts = write_weights(plans, directory, quantizer, options.shard_size, worker, progress)
-            write_config(source, directory, plans[0].layers, format_entry(options, quantizer))
+            write_config(source, directory, plans[0], format_entry(options, quantizer))
     before = sum(part.before for part in parts)
     after = sum(part.after for part in parts)
     return Conversion(target, options.chosen_recipe, before, after, parts)
@@ -234,6 +239,8 @@ class TensorConverter:
         totals.after += sum(output.nbytes for output in plan.outputs[name].values())
         if is_weight and path in plan.convolutions:
             tensor = mlx_layout(tensor, plan.convolutions[path])
+        if plan.adapter is not None:
+            tensor = plan.adapter.merged(name, tensor, plan.dtype)
         if plan.dtype is not None:
             tensor = tensor.astype(plan.dtype)
         if is_weight and path in plan.layers:
@@ -276,11 +283,13 @@ def format_entry(options: ConversionOptions, quantizer: Quantizer) -> dict[str, 
     return entry | {"recipe": recipe.name, "scales": scales, "calibrated": bool(quantizer.importance)}
 
 
-def write_config(source: Path, directory: Path, layers: dict[str, Affine], entry: dict[str, object]) -> None:
-    """Write config.json: the source's, with the quantization and `entry`."""
+def write_config(source: Path, directory: Path, plan: Plan, entry: dict[str, object]) -> None:
+    """Write config.json: the source's, with the adapter's speakers, the quantization and `entry`."""
     config = read_json(source / "config.json")
-    if layers:
-        config["quantization"] = recipes.config_entry(layers)
+    if plan.adapter is not None:
+        config = custom_voice_json(config, plan.adapter.speakers)
+    if plan.layers:
+        config["quantization"] = recipes.config_entry(plan.layers)
     config["mlx_qwen3_tts"] = entry
     with (directory / "config.json").open("x", encoding="utf-8") as file:
         json.dump(config, file, indent=1, ensure_ascii=False)

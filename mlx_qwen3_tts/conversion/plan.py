@@ -10,9 +10,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..checkpoint.adapter import Adapter, check_adapter
 from ..checkpoint.load import SPEECH_TOKENIZER, read_codec_config, read_config
 from ..checkpoint.quantization import Affine
 from ..checkpoint.shards import TYPES, Tensor
+from ..checkpoint.speakers import SPEAKER_ENCODER
 from ..checkpoint.weights import check_tensors, merged, read_headers
 from ..codec.codec import CodecNetwork
 from ..config.schema import read_json
@@ -33,6 +35,7 @@ class Plan(NamedTuple):
     layers: dict[str, Affine]  # by path; the layers to quantize
     dtype: mx.Dtype | None  # to cast to; None keeps the type
     outputs: dict[str, dict[str, Tensor]]  # by the name of a tensor that is read: the tensors that are written
+    adapter: Adapter | None = None  # to merge into the tensors
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -45,9 +48,12 @@ class Plan(NamedTuple):
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def plan_conversion(source: Path, recipe: Recipe | None, dtype: mx.Dtype | None) -> list[Plan]:
+def plan_conversion(
+    source: Path, recipe: Recipe | None, dtype: mx.Dtype | None, adapter: Adapter | None = None
+) -> list[Plan]:
     """Return the plans of a checkpoint's model and of its speech tokenizer, which keeps its type.
 
+    adapter: to merge into a Base model, whose speaker encoder is left out then.
     Raises ConversionError, and CheckpointError for an unusable source.
     """
     config = read_config(source)
@@ -56,13 +62,22 @@ def plan_conversion(source: Path, recipe: Recipe | None, dtype: mx.Dtype | None)
         raise ConversionError(f"{source} is already quantized; convert the unquantized checkpoint")
     codec = CodecNetwork(read_codec_config(source))
     network = Network(config)
+    if adapter is not None:
+        check_adapter(network, config, adapter)
     return [
-        _plan(source, "", network, recipes.plan(network, recipe), dtype),
+        _plan(source, "", network, recipes.plan(network, recipe), dtype, adapter),
         _plan(source, SPEECH_TOKENIZER, codec, {}, None),
     ]
 
 
-def _plan(source: Path, folder: str, module: nn.Module, layers: dict[str, Affine], dtype: mx.Dtype | None) -> Plan:
+def _plan(
+    source: Path,
+    folder: str,
+    module: nn.Module,
+    layers: dict[str, Affine],
+    dtype: mx.Dtype | None,
+    adapter: Adapter | None = None,
+) -> Plan:
     directory = source / folder
     headers, layout = read_headers(directory)
     tensors = merged(headers)
@@ -78,11 +93,13 @@ def _plan(source: Path, folder: str, module: nn.Module, layers: dict[str, Affine
                 tensors[f"{path}.weight"] = Tensor(tuple(part.weight.shape), tensors[f"{path}.weight"].kind)
     outputs = {}
     for name, (shape, kind) in tensors.items():
+        if adapter is not None and name.startswith(SPEAKER_ENCODER):
+            continue
         if dtype is not None:
             kind = KINDS[dtype]
         outputs[name] = _outputs(name, Tensor(shape, kind), layers)
-    files = {path: list(header) for path, header in headers.items()}
-    return Plan(folder, files, convolutions, layers, dtype, outputs)
+    files = {path: [name for name in header if name in outputs] for path, header in headers.items()}
+    return Plan(folder, files, convolutions, layers, dtype, outputs, adapter)
 
 
 def _outputs(name: str, tensor: Tensor, layers: dict[str, Affine]) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def check_target(out: str | Path, force: bool) -> Path:
         raise ConversionError(f"{out} exists; pass force=True to replace the checkpoint there", "force")
     if not path.is_dir():  # a file, a pipe, /dev/null
         raise ConversionError(f"{out} is not a directory and is not replaced; name another target")
-    other = next((name for name in file_names(path) if not _is_checkpoint_file(name)), None)
+    other = next((name for name in file_names(path) if not is_checkpoint_file(name)), None)
     if other is not None:
         raise ConversionError(f"{out} is not replaced, because {other} in it is not part of a checkpoint")
     return path
@@ -54,7 +54,8 @@ def file_names(directory: Path) -> Iterable[str]:
             yield str(path.relative_to(directory))
 
 
-def _is_checkpoint_file(name: str) -> bool:
+def is_checkpoint_file(name: str) -> bool:
+    """Return True for the name of a file that belongs to a checkpoint, relative to its directory."""
     if name in CHECKPOINT_FILES:
         return True
     path = Path(name)

@@ -17,6 +17,8 @@ import numpy as np
 
 from ..audio.mel import mel_spectrogram
 from ..capabilities import requests_for
+from ..checkpoint.adapter import adapter_path
+from ..checkpoint.load import read_config
 from ..errors import RequestError
 from ..generation.engine import Engine
 from ..generation.scoring import LogProbabilities, score
@@ -74,21 +76,21 @@ def evaluate(
     dtype: str | None = None,
     progress: bool = False,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Evaluation:
     """Compare `model` with `reference` on speech that the reference makes of `texts`.
 
     model, reference: directories or hub ids, of the same type and width. voice, instruct: as in Qwen3TTS.synthesize;
     a Base model needs a voice. max_frames: of each text. dtype: as in from_pretrained, for both.
     revision: of the reference, as in from_pretrained.
+    adapter: as in from_pretrained, for each of the two that is a Base model: a converted model has it merged already.
     Raises RequestError if the two cannot be compared, and the errors of loading.
     """
     if not texts:
         raise RequestError("there are no texts to speak")
-    loaded_reference = _load(reference, dtype, progress, revision)
-    loaded_model = _load(model, dtype, progress)
+    loaded_model, loaded_reference = _load_pair(model, reference, dtype, progress, revision, adapter_path(adapter))
     reference_tts = loaded_reference.tts
     model_tts = loaded_model.tts
-    _check_pair(model_tts, reference_tts)
     requests = requests_for(reference_tts.config, texts, voice, instruct, max_frames)
     spoken, reference_stats = _run(loaded_reference, requests)
     _, model_stats = _run(loaded_model, requests)
@@ -120,14 +122,40 @@ class _Loaded(NamedTuple):
     tts: Qwen3TTS
     size: int  # bytes on disk
     held: int  # bytes in memory
+    adapted: bool  # an adapter was merged into it
 
 
-def _load(model: str | Path, dtype: str | None, progress: bool, revision: str | None = None) -> _Loaded:
+def _load_pair(
+    model: str | Path,
+    reference: str | Path,
+    dtype: str | None,
+    progress: bool,
+    revision: str | None,
+    adapter: Path | None,
+) -> tuple[_Loaded, _Loaded]:
+    """Load the model and its reference. Raises RequestError if they cannot be compared."""
+    loaded_reference = _load(reference, dtype, progress, revision, adapter)
+    loaded_model = _load(model, dtype, progress, adapter=adapter)
+    if adapter is not None and not (loaded_model.adapted or loaded_reference.adapted):
+        raise RequestError("adapter has no effect, because neither model is a Base model: leave it out", "adapter")
+    _check_pair(loaded_model.tts, loaded_reference.tts)
+    return loaded_model, loaded_reference
+
+
+def _load(
+    model: str | Path,
+    dtype: str | None,
+    progress: bool,
+    revision: str | None = None,
+    adapter: Path | None = None,
+) -> _Loaded:
     before = mx.get_active_memory()
     with resolve(model, progress, revision=revision) as directory:
         size = sum(path.stat().st_size for path in directory.rglob("model*.safetensors"))
-        tts = Qwen3TTS(str(model), Engine.load(directory, dtype))
-    return _Loaded(tts, size, mx.get_active_memory() - before)
+        if read_config(directory).tts_model_type != "base":
+            adapter = None
+        tts = Qwen3TTS(str(model), Engine.load(directory, dtype, adapter=adapter))
+    return _Loaded(tts, size, mx.get_active_memory() - before, adapter is not None)
 
 
 def _check_pair(model: Qwen3TTS, reference: Qwen3TTS) -> None:
@@ -146,7 +174,7 @@ def _check_pair(model: Qwen3TTS, reference: Qwen3TTS) -> None:
 
 def _run(loaded: _Loaded, requests: Sequence[Request]) -> tuple[list[SynthesisResult], CheckpointStats]:
     """Let a model speak all texts by itself, and measure it."""
-    tts, size, held = loaded
+    tts, size, held, _ = loaded
     # Behind the jobs of the requests before, whose memory is freed when they end.
     others = tts.engine.worker.run(mx.get_active_memory) - held
     tts.run(requests[0])  # compiles the kernels, so that their time is not measured

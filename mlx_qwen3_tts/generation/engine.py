@@ -40,10 +40,12 @@ class Engine:
         self.closed = False
 
     @classmethod
-    def load(cls, directory: Path, dtype: str | None = None, fused: bool = True) -> "Engine":
+    def load(
+        cls, directory: Path, dtype: str | None = None, fused: bool = True, adapter: Path | None = None
+    ) -> "Engine":
         """Load a checkpoint directory for MLX's present default device; see load_directory."""
         worker = Worker()
-        return cls(load_directory(directory, dtype, fused, worker), worker)
+        return cls(load_directory(directory, dtype, fused, worker, adapter), worker)
 
     def check_open(self) -> None:
         """Raise RequestError if the model was unloaded."""

@@ -15,3 +15,8 @@ class Network(nn.Module):
         self.talker = Talker(config.talker_config)
         if config.tts_model_type == "base" and config.speaker_encoder_config is not None:
             self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The talker's layers, under the name that mlx-lm's tools expect."""
+        return self.talker.model.layers

@@ -127,6 +127,15 @@ def positions_seen(cache: Cache) -> int:
     return cache.offset
 
 
+# A layer, its input, its cache and the rotation -> its output.
+ApplyLayer = Callable[[nn.Module, mx.array, Cache, RotaryEmbedding], mx.array]
+
+
+def call_layer(layer: nn.Module, x: mx.array, cache: Cache, rotation: RotaryEmbedding) -> mx.array:
+    """Return the output of a layer."""
+    return layer(x, cache, rotation)
+
+
 class Transformer(nn.Module):
     """The layers and the final norm."""
 
@@ -161,10 +170,12 @@ class Transformer(nn.Module):
         caches: Sequence[Cache] | None = None,
         rotation: RotaryEmbedding | None = None,
         after_layer: Callable[[int, mx.array], None] | None = None,
+        apply_layer: ApplyLayer = call_layer,
     ) -> mx.array:
         """Run the layers without the final norm, [rows, time, hidden] -> the same.
 
-        after_layer: given the number of a layer and the residual stream [rows * time, hidden] after it.
+        after_layer: given the number of a layer and the residual stream [rows * time, hidden] after it. apply_layer:
+        called in place of each layer, with the layer before its arguments.
         """
         rows, time, _ = x.shape
         if caches is None:
@@ -173,7 +184,7 @@ class Transformer(nn.Module):
             rotation = self.rotary_embedding(np.arange(time) + positions_seen(caches[0]))
         flat = x.reshape(rows * time, -1)
         for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-            flat = layer(flat, cache, rotation)
+            flat = apply_layer(layer, flat, cache, rotation)
             if after_layer is not None:
                 after_layer(number, flat)
         return flat.reshape(rows, time, -1)

@@ -40,6 +40,7 @@ def main() -> None:
                 ("golden", ["--all"] if fresh else []),
                 ("golden_clone", ["--audio", args.audio.resolve()] if fresh and args.audio else []),
                 ("golden_batch", [] if fresh else ["--alone"]),
+                ("golden_training", []),
             ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         for script, extra in runs:

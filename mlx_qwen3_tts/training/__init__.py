@@ -1,0 +1,1 @@
+"""Fine-tuning: a voice of one's own, from recordings and their texts."""

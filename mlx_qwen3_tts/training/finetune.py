@@ -1,0 +1,173 @@
+"""Fine-tune a Base checkpoint on recordings: the steps from data to an adapter or a checkpoint.
+
+data ─ read_clips ─ prepare ─ split ─ sequences ─ Trainer ─┬─ write_adapter      (LoRA)
+        Base model, not fused ──────────────────────┘      └─ write_checkpoint   (all weights)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..errors import TrainingError
+from ..generation.engine import Engine
+from ..generation.frames import FrameFunctions
+from ..hub import resolve
+from ..result import SynthesisResult
+from ..tts import Qwen3TTS
+from ..voice import VoiceClonePrompt
+from .codes_cache import cache_beside
+from .dataset import read_clips
+from .export import speaker_ids, write_adapter, write_checkpoint
+from .lora import LoraOptions, add_lora, lora_weights
+from .loss import TrainingSequence, make_sequence
+from .memory import MemoryEstimate, estimate_memory
+from .prepare import Example, LeftOut, Prepared, prepare, split
+from .trainer import Progress, Trainer, TrainingOptions
+
+STATE_SUFFIX = ".state"  # of the directory beside the result that an interrupted run goes on from
+
+OnClip = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What to train, beside TrainingOptions."""
+
+    name: str  # of the speaker of clips that name none
+    lora: LoraOptions | None  # None trains all weights
+    non_streaming_mode: bool = True  # the text layout that `synthesize` uses for a string
+    max_seconds: float = 30.0  # longer clips are left out
+    held_out: float = 0.05  # share of the clips that measures the validation loss
+
+
+class FineTuner:
+    """A model and data that are ready to be trained."""
+
+    def __init__(
+        self, data: str | Path, model: str | Path, out: str | Path, what: FineTuning, options: TrainingOptions,
+        dtype: str | None = None, cache: str | Path | None = None, on_clip: OnClip | None = None,
+    ) -> None:  # fmt: skip
+        """Load the model and prepare the data, whose codes are cached beside it.
+
+        out: the directory to write: an adapter, or a checkpoint of all weights. dtype: to compute in; None takes
+        bfloat16 on a GPU and float32 on the CPU. The weights that are trained are float32. cache: the directory that
+        keeps the clips' codes; None takes one beside the data.
+        on_clip: called with the number of clips that are prepared, and with the number of all.
+        Raises TrainingError for invalid data and options, CheckpointError, DownloadError.
+        """
+        self.what = what
+        self.options = options
+        self.out = check_out(out, "config.json" if what.lora is None else "adapters.safetensors")
+        clips = read_clips(Path(data), what.name)
+        with resolve(model) as directory:
+            self._source = directory.resolve()
+            self.tts = load_for_training(model, self._source, dtype, what.lora is None)
+            speaker_ids({clip.speaker for clip in clips}, self.tts.config)
+            prepared = prepare(
+                self.tts,
+                clips,
+                cache=cache_beside(Path(data)) if cache is None else Path(cache),
+                max_seconds=what.max_seconds,
+                progress=on_clip,
+            )
+        self.voices = prepared.voices
+        self.left_out: list[LeftOut] = prepared.left_out
+        self.train, self.held_out = split(prepared.examples, what.held_out, options.seed)
+        engine = self.tts.engine
+        self._lora_parameters = None
+        if what.lora is not None:
+            self._lora_parameters = engine.worker.run(add_lora, engine.network, what.lora, options.seed)
+        sequences = self._sequences(prepared, self.train)
+        compute = None if what.lora is not None else compute_dtype(engine, dtype)
+        self.trainer = Trainer(engine, sequences, self._sequences(prepared, self.held_out), options, compute)
+        self.memory: MemoryEstimate = estimate_memory(engine.network, sequences, options)
+
+    @property
+    def state_path(self) -> Path:
+        """The directory of an interrupted run."""
+        return self.out.with_name(self.out.name + STATE_SUFFIX)
+
+    def _sequences(self, prepared: Prepared, examples: list[Example]) -> list[TrainingSequence]:
+        builder = self.tts.engine.prompts
+        return [
+            make_sequence(
+                builder, one.text, one.codes, prepared.voices[one.speaker], one.language, self.what.non_streaming_mode
+            )
+            for one in examples
+        ]
+
+    def resume(self) -> None:
+        """Go on where an interrupted run with the same data and options ended. Raises TrainingError."""
+        self.trainer.load_state(self.state_path)
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, and write the best weights whenever there are better ones; yields after each step.
+
+        If the iteration ends early (Ctrl-C), the state is saved, and `resume` goes on.
+        """
+        finished = False
+        try:
+            for progress in self.trainer.run():
+                if progress.is_best and self.trainer.is_main:
+                    self.tts.engine.worker.run(self._write)
+                yield progress
+            finished = True
+        finally:
+            if not finished and self.trainer.is_main and self.trainer.step:
+                self.trainer.save_state(self.state_path)
+
+    def _write(self) -> None:
+        """Write the weights as they are now. On the MLX thread."""
+        engine = self.tts.engine
+        if self._lora_parameters is None:
+            write_checkpoint(self.out, self._source, engine.network, engine.config, self.voices)
+        else:
+            weights = lora_weights(engine.network)
+            write_adapter(self.out, weights, self._lora_parameters, self.voices, self.tts.name, engine.config)
+
+    def say(self, text: str, speaker: str | None = None, seed: int = 0) -> SynthesisResult:
+        """Speak a text with the weights as they are now, in the voice of a speaker; None takes the first."""
+        name = speaker or next(iter(self.voices))
+        voice = VoiceClonePrompt(speaker_embedding=self.voices[name])
+        self.tts.network.eval()
+        try:
+            return self.tts.synthesize(text, voice=voice, seed=seed, non_streaming_mode=self.what.non_streaming_mode)
+        finally:
+            self.tts.network.train()
+
+
+def check_out(out: str | Path, known: str) -> Path:
+    """Return the directory to write. Raises TrainingError if it cannot be written, or if it has other files.
+
+    known: a file of what may be replaced.
+    """
+    path = Path(out).expanduser()
+    if path.exists() and not path.is_dir():
+        raise TrainingError(f"cannot write {out}: it is a file; name a directory", "out")
+    if not path.parent.is_dir():
+        raise TrainingError(f"cannot write {out}: there is no directory {path.parent}", "out")
+    if path.is_dir() and any(path.iterdir()) and not (path / known).exists():
+        raise TrainingError(f"cannot write {out}: the directory has files of another kind; name another one", "out")
+    return path
+
+
+def load_for_training(model: str | Path, directory: Path, dtype: str | None, full: bool) -> Qwen3TTS:
+    """Load a Base model with the parameters of its files; all weights are trained as float32.
+
+    Requests run without compiled functions and kept prefixes, since the weights change.
+    """
+    engine = Engine.load(directory, "float32" if full else dtype, fused=False)
+    engine.functions = FrameFunctions(engine.talker, compiled=False)
+    engine.prefixes = None
+    if "speaker_encoder" in engine.network:
+        engine.network.speaker_encoder.freeze()
+    return Qwen3TTS(str(model), engine)
+
+
+def compute_dtype(engine: Engine, dtype: str | None) -> mx.Dtype | None:
+    """Return the type to compute in if all weights are trained; None for float32."""
+    if dtype is None:
+        dtype = "float32" if engine.worker.device.type == mx.cpu else "bfloat16"
+    return None if dtype == "float32" else getattr(mx, dtype)

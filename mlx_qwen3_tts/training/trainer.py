@@ -1,0 +1,281 @@
+"""The trainer: batches of sequences to weights, step by step, on the MLX thread.
+
+    sequences ─ order of the epoch ─ micro-batches ─ gradients, added up (over processes, too) ─ clip ─ AdamW ─ weights
+                                                         └─ Progress ─► caller            evaluation ─ best weights kept
+
+A step depends on its number alone (order, dropout, learning rate), on the weights and on the optimizer's state, so
+that a run that was interrupted goes on to the bit. Each process of `mlx.launch` takes its share of each batch. Losses
+are means over all predictions of a step, however they are spread over micro-batches and processes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from ..checkpoint.weights import read_tensors
+from ..errors import TrainingError
+from ..files import atomic_path
+from ..generation.engine import Engine
+from ..models.cache import Cache
+from ..models.network import Network
+from ..models.qwen3 import RotaryEmbedding, call_layer
+from .loss import Losses, Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
+
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train. Raises TrainingError for values out of range."""
+
+    epochs: int = 10
+    batch_size: int = 1  # sequences whose gradients are computed together
+    accumulate: int = 4  # such batches in a step
+    learning_rate: float = 1e-4
+    warm_up: float = 0.05  # share of the steps in which the rate rises
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the gradients
+    seed: int = 0
+    low_memory: bool = False  # compute each layer twice in place of keeping what is inside it
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be a whole number above 0, not {getattr(self, name)}", name)
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise TrainingError(f"{name} must be a number above 0, not {value}", name)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of training."""
+
+    step: int  # from 1
+    steps: int
+    epoch: int  # from 1
+    talker_loss: float  # cross-entropy of codebook 0 and the end, in nats
+    predictor_loss: float  # of codebooks 1..15
+    learning_rate: float
+    seconds: float  # since the beginning of this run
+    seconds_left: float
+    validation: tuple[float, float] | None = None  # both losses on held-out sequences, at the end of an epoch
+    is_best: bool = False  # the validation loss, or without one the epoch's, is the lowest so far
+
+
+class Trainer:
+    """Trains the trainable parameters of a network. Load the model with `fused=False`."""
+
+    def __init__(
+        self, engine: Engine, train: Sequence[TrainingSequence], held_out: Sequence[TrainingSequence],
+        options: TrainingOptions, dtype: mx.Dtype | None = None,
+    ) -> None:  # fmt: skip
+        """dtype: to compute in, while the weights and the optimizer's state stay float32; None takes the weights' own.
+
+        Raises TrainingError without sequences.
+        """
+        if not train:
+            raise TrainingError("there is nothing to train on: all clips were left out")
+        self._engine = engine
+        self._network: Network = engine.network
+        self._train = list(train)
+        self._held_out = list(held_out)
+        self._options = options
+        self._dtype = dtype
+        self._end = engine.config.talker_config.codec_eos_token_id
+        self._group = mx.distributed.init()
+        per_step = options.batch_size * options.accumulate * self._group.size()
+        self.steps_per_epoch = -(-len(self._train) // per_step)
+        self.steps = self.steps_per_epoch * options.epochs
+        self._optimizer = engine.worker.run(self._new_optimizer)
+        self._apply_layer = checkpointed_layer if options.low_memory else call_layer
+        self.step = 0  # number of steps done
+        self.best = math.inf
+        self._epoch_losses: list[float] = []
+
+    def _new_optimizer(self) -> optim.Optimizer:
+        return optim.AdamW(self._schedule(), betas=[0.9, 0.95], weight_decay=self._options.weight_decay)
+
+    def _schedule(self) -> Callable[[mx.array], mx.array]:
+        options = self._options
+        warm = max(1, round(options.warm_up * self.steps))
+        rise = optim.linear_schedule(options.learning_rate / warm, options.learning_rate, warm)
+        fall = optim.cosine_decay(options.learning_rate, max(1, self.steps - warm), 0.01 * options.learning_rate)
+        return optim.join_schedules([rise, fall], [warm])
+
+    @property
+    def is_main(self) -> bool:
+        """True in the process that writes files: the first one."""
+        return self._group.rank() == 0
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, from the step that was reached; yields after each step.
+
+        Raises TrainingError if a loss is not finite.
+        """
+        began = time.perf_counter()
+        first = self.step
+        run = self._engine.worker.run
+        while self.step < self.steps:
+            talker, predictor, rate = run(self._do_step)
+            if not math.isfinite(talker + predictor):
+                rate = self._options.learning_rate
+                raise TrainingError(
+                    f"the loss of step {self.step} is not finite: learning_rate is {rate:g}, try a lower one",
+                    "learning_rate",
+                )
+            self._epoch_losses.append(talker + predictor)
+            validation = None
+            is_best = False
+            if self.step % self.steps_per_epoch == 0:
+                validation = run(self.evaluate) if self._held_out else None
+                is_best = self._note_epoch(validation)
+            seconds = time.perf_counter() - began
+            yield Progress(
+                step=self.step,
+                steps=self.steps,
+                epoch=1 + (self.step - 1) // self.steps_per_epoch,
+                talker_loss=talker,
+                predictor_loss=predictor,
+                learning_rate=rate,
+                seconds=seconds,
+                seconds_left=seconds / (self.step - first) * (self.steps - self.step),
+                validation=validation,
+                is_best=is_best,
+            )
+
+    def _note_epoch(self, validation: tuple[float, float] | None) -> bool:
+        reached = sum(validation) if validation is not None else float(np.mean(self._epoch_losses))
+        self._epoch_losses.clear()
+        is_best = reached < self.best
+        self.best = min(self.best, reached)
+        return is_best
+
+    def _sequences_of_step(self) -> list[TrainingSequence]:
+        """Return all sequences of the next step, of all processes."""
+        options = self._options
+        epoch, number = divmod(self.step, self.steps_per_epoch)
+        order = np.random.RandomState([options.seed, epoch]).permutation(len(self._train))
+        per_step = options.batch_size * options.accumulate * self._group.size()
+        return [self._train[i] for i in order[number * per_step : (number + 1) * per_step]]
+
+    def _do_step(self) -> tuple[float, float, float]:
+        """Take a step; return the losses of talker and predictor, and the learning rate."""
+        options = self._options
+        mx.random.seed((options.seed * 1_000_003 + self.step) % 2**32)  # of dropout
+        sequences = self._sequences_of_step()
+        totals = Totals.of(sequences)
+        own = sequences[self._group.rank() :: self._group.size()]
+        trainable = self._network.trainable_parameters()
+        gradients = tree_map(lambda p: mx.zeros(p.shape, mx.float32), trainable)
+        sums = Losses(mx.array(0.0), mx.array(0.0))
+        gradient = nn.value_and_grad(self._network, partial(self._loss, totals=totals))
+        for start in range(0, len(own), options.batch_size):
+            batch = collate(own[start : start + options.batch_size], self._end)
+            (_, part), new = gradient(batch)
+            gradients = tree_map(lambda old, more: old + more.astype(mx.float32), gradients, new)
+            sums = Losses(sums.talker + part.talker, sums.predictor + part.predictor)
+            mx.eval(gradients, sums)
+        if self._group.size() > 1:
+            gradients = tree_map(lambda one: mx.distributed.all_sum(one, group=self._group), gradients)
+            sums = Losses(*(mx.distributed.all_sum(one, group=self._group) for one in sums))
+        gradients, _ = optim.clip_grad_norm(gradients, options.clip)
+        rate = self._optimizer.learning_rate
+        self._optimizer.update(self._network, gradients)
+        mx.eval(self._network.trainable_parameters(), self._optimizer.state, sums)
+        self.step += 1
+        return number(sums.talker) / totals.targets, number(sums.predictor) / totals.residuals, number(rate)
+
+    def _loss(self, batch: TrainingBatch, totals: Totals) -> tuple[mx.array, Losses]:
+        weights = self._network.parameters()
+        if self._dtype is not None:
+            self._network.update(tree_map(partial(cast, dtype=self._dtype), weights))
+        sums = losses(self._network.talker, batch, self._apply_layer)
+        self._network.update(weights)
+        return mean_loss(sums, totals), sums
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return the losses of talker and predictor on the held-out sequences. On the MLX thread."""
+        totals = Totals.of(self._held_out)
+        talker = 0.0
+        predictor = 0.0
+        self._network.eval()
+        for start in range(0, len(self._held_out), self._options.batch_size):
+            batch = collate(self._held_out[start : start + self._options.batch_size], self._end)
+            _, part = self._loss(batch, totals)
+            talker += number(part.talker)
+            predictor += number(part.predictor)
+        self._network.train()
+        return talker / totals.targets, predictor / totals.residuals
+
+    # Interruption
+
+    def save_state(self, path: Path) -> None:
+        """Write what `load_state` needs, all of it or nothing."""
+        self._engine.worker.run(self._save_state, path)
+
+    def _save_state(self, path: Path) -> None:
+        arrays: dict[str, mx.array] = {}
+        tree_flatten({"weights": self._network.trainable_parameters()}, destination=arrays)
+        tree_flatten({"optimizer": self._optimizer.state}, destination=arrays)
+        data = {
+            "format": STATE_FORMAT, "step": self.step, "best": self.best, "options": asdict(self._options),
+            "sequences": len(self._train), "losses": self._epoch_losses,
+        }  # fmt: skip
+        with atomic_path(path) as directory:
+            directory.mkdir(exist_ok=True)
+            mx.save_safetensors(str(directory / "state.safetensors"), arrays)
+            (directory / "state.json").write_text(json.dumps(data))
+
+    def load_state(self, path: Path) -> None:
+        """Go on where a run of the same data and options was interrupted. Raises TrainingError."""
+        try:
+            data = json.loads((path / "state.json").read_text())
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"cannot resume from {path}: {error}") from None
+        if data.get("options") != asdict(self._options) or data.get("sequences") != len(self._train):
+            raise TrainingError(f"cannot resume from {path}: it is of other data or options", "resume")
+        self._engine.worker.run(self._restore, path / "state.safetensors")
+        self.step = data["step"]
+        self.best = data["best"]
+        self._epoch_losses = data["losses"]
+
+    def _restore(self, path: Path) -> None:
+        try:
+            tree = tree_unflatten(list(read_tensors(path).items()))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise TrainingError(f"cannot resume from {path}: {error}") from None
+        self._network.update(tree["weights"])
+        self._optimizer.state = tree["optimizer"]
+        mx.eval(self._network.trainable_parameters(), self._optimizer.state)
+
+
+def number(scalar: mx.array) -> float:
+    """Return a scalar as a number."""
+    return float(np.array(scalar))
+
+
+def cast(parameter: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Return a parameter as `dtype`; packed integers stay as they are."""
+    return parameter.astype(dtype) if mx.issubdtype(parameter.dtype, mx.floating) else parameter
+
+
+def checkpointed_layer(layer: nn.Module, x: mx.array, cache: Cache, rotation: RotaryEmbedding) -> mx.array:
+    """Run a layer whose inner results are computed again for its gradients, in place of being kept."""
+
+    def call(parameters: dict, x: mx.array) -> mx.array:
+        layer.update(parameters)
+        return layer(x, cache, rotation)
+
+    return mx.checkpoint(call)(layer.trainable_parameters(), x)

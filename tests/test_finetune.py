@@ -1,0 +1,140 @@
+"""`finetune` from the command line: data to an adapter or a checkpoint that speaks."""
+
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from mlx_qwen3_tts import Qwen3TTS, Sampling
+from tests.support import training
+from tests.support.process import spawn
+
+GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return training.write_base(tmp_path_factory.mktemp("finetune") / "base")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Write twelve clips of a voice-like sound, and one that is silent."""
+    rng = np.random.RandomState(0)
+    lines = []
+    for i in range(12):
+        seconds = 1 + 0.05 * i
+        times = np.arange(int(24000 * seconds)) / 24000
+        tone = sum(np.sin(2 * np.pi * (110 + 5 * i) * n * times) / n for n in range(1, 12))
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * tone + 0.01 * rng.randn(len(tone)), 24000)
+        lines.append({"audio": f"{i}.wav", "text": "Hello world this is", "language": "english"})
+    soundfile.write(tmp_path / "silent.wav", np.zeros(24000), 24000)
+    lines.append({"audio": "silent.wav", "text": "Hello world this is"})
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def finetune(run_cli, data, base, out, *argv):
+    return run_cli("finetune", data, "--model", base, "--name", "Anna", "--out", out, "--epochs", 2, *argv)
+
+
+def test_an_adapter(run_cli, data, base, tmp_path):
+    """It is small, speaks with --adapter, and converts; the sample of each epoch is written."""
+    out = tmp_path / "anna"
+    code, printed, err = finetune(run_cli, data, base, out, "--lora", 4, "--say", "Hello")
+    assert code == 0, err
+    assert "left out: silent.wav" in err
+    assert "11 clips" in err
+    assert "1 for validation, 1 left out; 6 steps" in err
+    assert "memory: some" in err
+    assert "validation" in err
+    assert f"{out}: adapter of epoch" in printed
+    assert {path.name for path in out.iterdir()} == {
+        "adapters.safetensors", "adapter_config.json", "speakers.safetensors",
+    }  # fmt: skip
+    assert soundfile.info(tmp_path / "anna-epoch-2.wav").frames > 0
+    tts = Qwen3TTS.from_pretrained(base, adapter=out)
+    expected = tts.synthesize("Hello", voice="Anna", seed=1, max_frames=5, stop_runaway=False)
+    speech = tmp_path / "a.wav"
+    options = ("--voice", "anna", "--seed", 1, "--max-frames", 5, "--no-stop-runaway", "-o", speech)
+    code, _, err = run_cli("say", "Hello", "--model", base, "--adapter", out, *options)
+    assert code == 0, err
+    np.testing.assert_allclose(soundfile.read(speech)[0], expected.audio, atol=1e-4)
+    code, _, err = run_cli(
+        "convert", "--model", base, "--adapter", out, "--out", tmp_path / "model", "--dtype", "float32"
+    )
+    assert code == 0, err
+    again = Qwen3TTS.from_pretrained(tmp_path / "model")
+    assert again.speakers == ["anna"]
+    codes = [
+        one.synthesize("Hello", voice="ANNA", sampling=GREEDY, max_frames=5, stop_runaway=False).codes
+        for one in (tts, again)
+    ]
+    np.testing.assert_array_equal(*codes)
+
+
+def test_all_weights(run_cli, data, base, tmp_path):
+    """A CustomVoice checkpoint; its weights have moved."""
+    out = tmp_path / "anna-model"
+    code, printed, err = finetune(run_cli, data, base, out, "--full", "--learning-rate", 1e-3, "--low-memory")
+    assert code == 0, err
+    assert "checkpoint of epoch" in printed
+    tts = Qwen3TTS.from_pretrained(out)
+    assert (tts.model_type, tts.speakers) == ("custom_voice", ["anna"])
+    assert len(tts.synthesize("Hello", seed=1, max_frames=4, stop_runaway=False).codes) == 4
+
+
+def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
+    """The adapter is the one of a run that was not interrupted, to the bit."""
+    command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "15", "--out"]
+    process = subprocess.Popen(
+        spawn(*command, tmp_path / "one"), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while "epoch 2:" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert (tmp_path / "one.state" / "state.json").exists()
+    code, _, err = run_cli(*command, tmp_path / "one", "--resume")
+    assert code == 0, err
+    assert "resumed after step" in err
+    assert run_cli(*command, tmp_path / "two")[0] == 0
+    for name in ("adapters.safetensors", "speakers.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (("--full", "--lora-scale", 3), "have no effect with --full"),
+        (("--lora", 0), "--lora must be a whole number above 0"),
+        (("--epochs", 0), "--epochs must be"),
+        (("--learning-rate", 0), "--learning-rate must be a number above 0"),
+        (("--held-out", 2), "--held-out"),
+        (("--max-seconds", -1), "--max-seconds"),
+        (("--resume",), "cannot resume from"),
+    ],
+)
+def test_wrong_options(run_cli, data, base, tmp_path, argv, message):
+    code, _, err = finetune(run_cli, data, base, tmp_path / "out", *argv)
+    assert code == 1
+    assert message in err
+
+
+def test_wrong_models_and_targets(run_cli, data, base, tmp_path):
+    assert "Base" in finetune(run_cli, data, "demo-random", tmp_path / "out")[2]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("kept")
+    assert "files of another kind" in finetune(run_cli, data, base, tmp_path / "other")[2]
+    assert "there is no directory" in finetune(run_cli, data, base, tmp_path / "no" / "out")[2]
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"audio": "0.wav", "text": "Hello"}\n{"audio": \n')
+    code, _, err = finetune(run_cli, broken, base, tmp_path / "out")
+    assert (code, "line 2" in err or ":2" in err) == (1, True)
