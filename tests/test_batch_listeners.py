@@ -20,6 +20,7 @@ from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.listen import BatchListener
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.generation.scheduler import Scheduler
+from mlx_qwen3_tts.models.cache import MIN_CAPACITY
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support import checkpoints
 from tests.support.batches import requests_of
@@ -342,7 +343,7 @@ def test_memory_admits_what_fits(tts, monkeypatch):
     requests = [Request("Hello world", seed=i, max_frames=6) for i in range(6)]
     alone = [tts.run(request) for request in requests]
     config = tts.config.talker_config
-    row = 256 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    row = MIN_CAPACITY * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     monkeypatch.setattr(tts.scheduler, "memory", 3 * row)
     sizes = rows_in_use(monkeypatch)
     with pytest.warns(
@@ -369,7 +370,7 @@ def test_a_long_request_waits_for_memory(tts, monkeypatch):
     short = Request("Hello", seed=1, max_frames=8)
     long = Request("Hello", seed=2, max_frames=300, stop_runaway=False)
     config = tts.config.talker_config
-    row = 256 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    row = MIN_CAPACITY * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     monkeypatch.setattr(tts.scheduler, "memory", 2 * row)
     sizes = rows_in_use(monkeypatch)
     listener = BatchListener(tts.scheduler, [short, long], 2)

@@ -95,6 +95,7 @@ def first_audio(tts: Qwen3TTS, request: Request) -> float:
     next(stream)
     elapsed = 1000 * (time.perf_counter() - start)
     stream.close()
+    tts.engine.worker.run(mx.synchronize)  # what was generated ahead of the listener
     return elapsed
 
 

@@ -9,7 +9,7 @@ more for each row of a batch, in a compiled function: its shapes never change.
 
 import mlx.core as mx
 
-MIN_CAPACITY = 256  # positions
+MIN_CAPACITY = 128  # positions
 
 Past = tuple[mx.array, mx.array, mx.array | str | None]  # keys, values, mask for scaled_dot_product_attention
 
