@@ -380,6 +380,22 @@ def test_a_long_request_waits_for_memory(tts, monkeypatch):
     assert max(sizes) == 1
 
 
+def test_more_streams_than_slots(tts):
+    """Rows whose listeners are busy elsewhere give up their slots, and come back where they were."""
+    calls = [dict(text="Hello world", seed=seed, max_frames=9, stop_runaway=False) for seed in range(20)]
+    alone = [tts.synthesize(**call) for call in calls]
+    streams = [tts.stream(**call, chunk_frames=1 + seed % 3) for seed, call in enumerate(calls)]
+    codes = [[] for _ in streams]
+    for _ in range(10):
+        for stream, made in zip(streams, codes, strict=True):
+            chunk = next(stream, None)
+            if chunk is not None:
+                made.append(chunk.codes)
+    for made, one in zip(codes, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate(made), one.codes)
+    assert tts.scheduler.count == 0
+
+
 def test_cancelling_frees_the_slot_at_the_next_frame(tts, monkeypatch):
     sizes = rows_in_use(monkeypatch)
     with ThreadPoolExecutor(1) as pool:

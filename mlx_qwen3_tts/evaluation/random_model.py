@@ -29,12 +29,13 @@ CODEC_DECODER = {
 }  # fmt: skip
 
 
-def random_model(size: str, dtype: str | None = None, bits: int | None = None) -> Qwen3TTS:
+def random_model(size: str, dtype: str | None = None, bits: int | None = None, fused: bool = True) -> Qwen3TTS:
     """Return a CustomVoice model of random weights, whose speech never ends by itself.
 
     size: "0.6B", "1.7B", or "tiny": the built-in miniature's widths at the released depths. dtype: as in
     Qwen3TTS.from_pretrained, except that None takes bfloat16 on a GPU. bits: quantize the layers that `convert --bits`
-    quantizes, with mx.quantize; layers that are too narrow stay as they are.
+    quantizes, with mx.quantize; layers that are too narrow stay as they are. fused: False keeps the layers of a
+    checkpoint, as training needs them.
     """
     with demo.checkpoint("demo-random") as directory:
         model, codec = read_json(directory / "config.json"), read_json(directory / "speech_tokenizer/config.json")
@@ -53,7 +54,7 @@ def random_model(size: str, dtype: str | None = None, bits: int | None = None) -
     if bits:
         group_size = 32 if size == "tiny" else 64
         worker.run(_quantize, network, recipes.uniform(bits, group_size).parts)
-    prepare(network, decoder, worker)
+    prepare(network, decoder, worker, fused)
     made = Checkpoint(config, GenerationConfig(), network, Codec(codec_config, decoder, worker), tokenizer)
     return Qwen3TTS(f"random {size}", Engine(made, worker))
 

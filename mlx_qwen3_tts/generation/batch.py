@@ -130,6 +130,12 @@ class Batch:
         self.state.place(slot, state)
         self._slots[slot] = row
 
+    def take(self, row: Row) -> DecodeState:
+        """Remove a row and return its state, with which it may join again."""
+        state = self.state.row(self.slot_of(row))
+        self.leave(row)
+        return state
+
     def leave(self, row: Row) -> None:
         """Remove a row; its slot is free for another. Rows that are not there are ignored."""
         if row not in self._slots:

@@ -138,14 +138,38 @@ class Scheduler:
     # Joining
 
     def _can_admit(self) -> bool:
-        """Return whether the first of those that wait may join: there is a slot, and memory for its row."""
-        if not self._waiting:
-            return False
+        """Return whether the first of those that wait may join, if need be in place of a row that is idle."""
+        return bool(self._waiting) and (self._fits(self._waiting[0]) or self._idle_speech() is not None)
+
+    def _fits(self, speech: Speech) -> bool:
+        """Return whether there is a slot, and memory for its row."""
         count = len(self._batch.rows)
         if count == 0:
             return True
-        longest = max(self._row_bytes(self.positions_of(speech)) for speech in [*self._speeches, self._waiting[0]])
+        present = [one for one in self._speeches if one.parked is None]
+        longest = max(self._row_bytes(self.positions_of(one)) for one in [*present, speech])
         return count < MAX_ROWS and bucket_for(count + 1) * longest <= self.memory
+
+    def _idle_speech(self) -> Speech | None:
+        """Return a speech whose row waits for its listener or its text, and could be parked."""
+        rows = (one for one in self._speeches if one.row is not None and one.parked is None)
+        return next((one for one in rows if not one.is_busy), None)
+
+    def _make_room(self, speech: Speech) -> bool:
+        """Park idle rows until a speech fits; return whether it does."""
+        while not self._fits(speech):
+            idle = self._idle_speech()
+            if idle is None or idle.row is None:
+                return False
+            idle.parked = self._batch.take(idle.row)
+        return True
+
+    def _unpark(self) -> None:
+        """Let parked rows that are wanted again come back, if there is room."""
+        for speech in self._speeches:
+            if speech.parked is not None and speech.row is not None and speech.is_busy and self._make_room(speech):
+                self._batch.join(speech.row, speech.parked)
+                speech.parked = None
 
     def _row_bytes(self, positions: int) -> int:
         config = self.engine.config.talker_config
@@ -155,7 +179,7 @@ class Scheduler:
     def _prepare_one(self) -> None:
         """Do a piece of the work before a speech's first frame; let the speech join after the last piece."""
         if self._preparing is None:
-            if not self._can_admit():
+            if not self._can_admit() or not self._make_room(self._waiting[0]):
                 return
             speech = self._waiting.popleft()
             if not self._speeches:
@@ -166,7 +190,8 @@ class Scheduler:
             next(steps)
         except StopIteration as end:
             self._preparing = None
-            self._batch.join(speech.new_row(), end.value)
+            speech.new_row()
+            speech.parked = end.value  # it joins as a parked row does
             speech.clock.book_rest("prefill")
             self._speeches.append(speech)
         except Exception as error:  # noqa: BLE001
@@ -198,17 +223,11 @@ class Scheduler:
 
     def _participants(self) -> list[Speech]:
         """Return the speeches of which a frame is wanted and can be made; tell those that need text."""
-        found = []
+        self._unpark()
         for speech in self._speeches:
-            row = speech.row
-            if row is None or not speech.is_wanted or speech.waits_for_text:
-                continue
-            if row.needs_text:
-                if not speech.has_pending:
-                    speech.tell_needs_text()
-            else:
-                found.append(speech)
-        return found
+            if speech.row is not None and speech.is_wanted and speech.row.needs_text and not speech.has_pending:
+                speech.tell_needs_text()
+        return [speech for speech in self._speeches if speech.is_busy and speech.parked is None]
 
     def _begin_chunk(self, speech: Speech) -> None:
         try:

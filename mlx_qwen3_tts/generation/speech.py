@@ -69,7 +69,8 @@ class Speech:
         self.prompt = prompt
         self.clock = clock
         self.limit = frame_limit(engine, request, prompt)
-        self.row: Row | None = None  # in the batch, if the speech is generated at present
+        self.row: Row | None = None  # if the speech is generated at present
+        self.parked: DecodeState | None = None  # of the row, while another one has its slot
         self.ended = False  # nothing more goes into the outbox
         self.cancelled = False  # nobody waits for more
         self._engine = engine
@@ -139,6 +140,12 @@ class Speech:
     def is_wanted(self) -> bool:
         """True if the listener has asked for more than it got, or nearly so."""
         return not self.cancelled and self._delivered < self._asked + RUN_AHEAD
+
+    @property
+    def is_busy(self) -> bool:
+        """True if a frame is wanted and can be made."""
+        row = self.row
+        return row is not None and self.is_wanted and not self._waits_for_text and not row.needs_text
 
     def push(self, outcome: Outcome | Exception) -> bool:
         """Take what became of a frame of the row; return whether a chunk is complete."""
@@ -214,6 +221,7 @@ class Speech:
     def free(self) -> None:
         """Free the codec's state."""
         self.ended = True
+        self.parked = None
         self._codec_state = None
 
     def tell_needs_text(self) -> None:
@@ -221,11 +229,6 @@ class Speech:
         if not self._waits_for_text:
             self._waits_for_text = True
             self._put(NeedsText())
-
-    @property
-    def waits_for_text(self) -> bool:
-        """True if the listener was told that text is needed, and has not resumed the speech."""
-        return self._waits_for_text
 
     def _put(self, message: Message) -> None:
         self._outbox.put((self, message))

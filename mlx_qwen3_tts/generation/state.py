@@ -53,6 +53,13 @@ class DecodeState:
             self.buffers[i][:, slot : slot + 1] = with_capacity(new, self.capacity)
             settle(self.buffers[i])
 
+    def row(self, slot: int) -> "DecodeState":
+        """Return a copy of the state of one slot."""
+        arrays = {name: mx.contiguous(getattr(self, name)[slot : slot + 1]) for name in ROW_ARRAYS}
+        buffers = [mx.contiguous(buffer[:, slot : slot + 1]) for buffer in self.buffers]
+        mx.eval(arrays, buffers)
+        return DecodeState(**arrays, buffers=buffers)
+
     def select(self, slots: Sequence[int], capacity: int) -> None:
         """Keep these slots, in this order, and that many positions of each; a slot may be named more than once."""
         index = mx.array(list(slots))

@@ -10,6 +10,7 @@ import numpy as np
 from mlx_qwen3_tts import GenerationError, Qwen3TTS, Request, Sampling
 from mlx_qwen3_tts.generation.batch import MAX_ROWS, Batch, Row
 from mlx_qwen3_tts.generation.engine import Engine, finish
+from mlx_qwen3_tts.generation.state import DecodeState
 from tests.support import sounds
 from tests.support.engine import on_mlx_thread
 
@@ -54,6 +55,7 @@ class Member:
     pieces: list[str]  # of a live text that is still to come
     cancelled_at: int | None  # the number of frames after which it leaves
     fails_at: int | None  # the number of frames after which its numbers are not finite
+    parked: DecodeState | None = None  # out of the batch for a while
     codes: list[np.ndarray] = field(default_factory=list)
     outcome: object = ""  # what ended it
 
@@ -74,9 +76,10 @@ class RandomBatch:
     def run(self) -> list[Member]:
         """Return the members after the last has left."""
         rng = self._rng
-        while self._to_come or self._batch.rows:
+        while self._to_come or self._batch.rows or any(member.parked for member in self._members):
             while self._to_come and (not self._batch.rows or rng.random() < 0.6):
                 self._join(*self._to_come.pop())
+            self._park()
             self.largest = max(self.largest, len(self._batch.rows))
             self._advance()
         return self._members
@@ -96,6 +99,16 @@ class RandomBatch:
         fails = rng.randint(1, request.max_frames) if self._failures and rng.random() < 0.1 else None
         self._members.append(Member(number, row, pieces, leaves, fails))
         self._batch.join(row, finish(engine.prefill(prompt, request.seed)))
+
+    def _park(self) -> None:
+        """Take some rows out of the batch, and let some come back."""
+        rng = self._rng
+        for member in self._members:
+            if member.parked is not None and rng.random() < 0.5:
+                self._batch.join(member.row, member.parked)
+                member.parked = None
+            elif member.row in self._batch.rows and rng.random() < 0.05:
+                member.parked = self._batch.take(member.row)
 
     def _advance(self) -> None:
         rng = self._rng
