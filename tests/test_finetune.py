@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -91,14 +90,13 @@ def test_all_weights(run_cli, data, base, tmp_path):
 
 def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
     """The adapter is the one of a run that was not interrupted, to the bit."""
-    command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "15", "--out"]
+    command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "6", "--out"]
     process = subprocess.Popen(
         spawn(*command, tmp_path / "one"), stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    while "epoch 2:" not in process.stderr.readline():
+    while "epoch 1:" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert (tmp_path / "one.state" / "state.json").exists()

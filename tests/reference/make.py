@@ -9,11 +9,47 @@ import argparse
 import os
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
+
+from mlx_qwen3_tts.checkpoint.load import Checkpoint, load_directory
+from mlx_qwen3_tts.checkpoint.weights import named_parameters
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD
+from mlx_qwen3_tts.training.export import write_checkpoint
 from tests.support import checkpoints
 
 ROOT = Path(__file__).parents[2]
+
+
+def noise(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return random numbers in -1 .. 1, the same bits on every platform, other ones than those of the test weights."""
+    return 2 * np.random.RandomState(zlib.crc32(f"trained {seed} {name}".encode())).random_sample(shape) - 1
+
+
+def trained_voices(hidden: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the voices of a trained checkpoint, float32 [hidden] by name, as large as other rows of the table."""
+    return {name: (1.7 * noise(name, (hidden,), seed)).astype(np.float32) for name in ("Anna", "ben")}
+
+
+def write_trained(directory: Path, base: Path, seed: int) -> Path:
+    """Write a Base checkpoint as full training leaves it: each weight times 0.5 .. 1.5, and two voices.
+
+    A product, unlike a training, has the same bits on every platform. The end's row of the head stays zero.
+    """
+    loaded = load_directory(base, "float32", fused=False)
+
+    def change(loaded: Checkpoint) -> None:
+        weights = {name: np.array(weight) for name, weight in named_parameters(loaded.network).items()}
+        changed = {name: weight * (1 + noise(name, weight.shape, seed) / 2) for name, weight in weights.items()}
+        loaded.network.load_weights([(name, mx.array(weight.astype(np.float32))) for name, weight in changed.items()])
+
+    MLX_THREAD.run(change, loaded)
+    voices = trained_voices(loaded.config.talker_config.hidden_size, seed)
+    MLX_THREAD.run(write_checkpoint, directory, base, loaded.network, loaded.config, voices)
+    return directory
 
 
 def main() -> None:
@@ -35,12 +71,14 @@ def main() -> None:
             for shape in checkpoints.SHAPES:
                 for model_type in ("custom_voice", "voice_design", "base"):
                     checkpoints.write(Path(directory) / f"{shape}-{model_type}", shape, model_type, seed)
+                write_trained(Path(directory) / f"{shape}-trained", Path(directory) / f"{shape}-base", seed)
             fresh = args.seed is not None
             runs = [
                 ("golden", ["--all"] if fresh else []),
                 ("golden_clone", ["--audio", args.audio.resolve()] if fresh and args.audio else []),
                 ("golden_batch", [] if fresh else ["--alone"]),
                 ("golden_training", []),
+                ("golden_trained", []),
             ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         for script, extra in runs:
