@@ -34,17 +34,22 @@ def trained_voices(hidden: int, seed: int) -> dict[str, np.ndarray]:
     return {name: (1.7 * noise(name, (hidden,), seed)).astype(np.float32) for name in ("Anna", "ben")}
 
 
-def write_trained(directory: Path, base: Path, seed: int) -> Path:
-    """Write a Base checkpoint as full training leaves it: each weight times 0.5 .. 1.5, and two voices.
+def trained_weight(name: str, weight: np.ndarray, seed: int) -> np.ndarray:
+    """Return a weight, float32, times 0.5 .. 1.5. A product, unlike a training, has the same bits on every platform."""
+    return (weight * (1 + noise(name, weight.shape, seed) / 2)).astype(np.float32)
 
-    A product, unlike a training, has the same bits on every platform. The end's row of the head stays zero.
+
+def write_trained(directory: Path, base: Path, seed: int) -> Path:
+    """Write a Base checkpoint as full training leaves it: every weight is another one, and there are two voices.
+
+    The head's row for the end stays zero.
     """
     loaded = load_directory(base, "float32", fused=False)
 
     def change(loaded: Checkpoint) -> None:
-        weights = {name: np.array(weight) for name, weight in named_parameters(loaded.network).items()}
-        changed = {name: weight * (1 + noise(name, weight.shape, seed) / 2) for name, weight in weights.items()}
-        loaded.network.load_weights([(name, mx.array(weight.astype(np.float32))) for name, weight in changed.items()])
+        weights = named_parameters(loaded.network)
+        changed = {name: trained_weight(name, np.array(weight), seed) for name, weight in weights.items()}
+        loaded.network.load_weights([(name, mx.array(weight)) for name, weight in changed.items()])
 
     MLX_THREAD.run(change, loaded)
     voices = trained_voices(loaded.config.talker_config.hidden_size, seed)
