@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL = demo
-.PHONY: help demo test test-fast coverage parity parity-full-size golden lint clean
+.PHONY: help demo test test-slow coverage parity parity-full-size golden lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,10 +19,10 @@ demo: $(VENV)/.installed  ## hear the time, without a model download
 	$(BIN)/mlx-qwen3-tts demo
 
 test: $(VENV)/.tests-installed  ## run the test suite
-	$(PYTEST)
-
-test-fast: $(VENV)/.tests-installed  ## run the tests that take less than ten seconds each
 	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.tests-installed  ## run the few tests that take long
+	$(PYTEST) -m slow
 
 coverage: $(VENV)/.tests-installed  ## run the test suite and list the lines that it misses
 	$(PYTEST) --cov --cov-report=term

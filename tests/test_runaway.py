@@ -204,6 +204,7 @@ def test_switched_off(endless, monkeypatch):
     assert (result.finish_reason, len(result.codes)) == ("length", 150)
 
 
+@pytest.mark.slow
 def test_one_retry_with_a_derived_seed(endless, monkeypatch, spy):
     """If no seed was given, the second attempt equals a request with its seed, which is in the result."""
     silence(endless, monkeypatch, 5)

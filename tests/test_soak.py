@@ -13,6 +13,7 @@ def directory(tmp_path_factory):
     return checkpoints.write(tmp_path_factory.mktemp("soak") / "c", "projected", "base")
 
 
+@pytest.mark.slow
 def test_requests_leave_nothing_behind(directory):
     report = soak.soak(str(directory), 20, 1)
     assert soak.passed(report), report
