@@ -269,4 +269,4 @@ def test_memory_is_estimated(directory):
     lora = estimate_memory(engine.network, sequences, SHORT)
     assert lora.training < 0.5 * full.training
     low = estimate_memory(engine.network, sequences, replace(SHORT, low_memory=True))
-    assert low.activations < lora.activations
+    assert low.activations <= lora.activations

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..models.cache import KVCache
+from ..models.qwen3 import ApplyLayer, call_layer
 from ..models.talker import Talker
 from ..request import Request
 from .engine import PREFILL_STEP, Engine
@@ -64,15 +65,18 @@ def talker_hidden_states(talker: Talker, x: mx.array) -> mx.array:
     return mx.concatenate(parts, axis=1)
 
 
-def predictor_logits(talker: Talker, hidden: mx.array, codes: mx.array) -> mx.array:
+def predictor_logits(
+    talker: Talker, hidden: mx.array, codes: mx.array, apply_layer: ApplyLayer = call_layer
+) -> mx.array:
     """Return the logits of codebooks 1.., [frames, 15, codes].
 
-    hidden: the talker's states before the frames [frames, hidden]. codes: of the frames [frames, 16].
+    hidden: the talker's states before the frames [frames, hidden]. codes: of the frames [frames, 16]. apply_layer: see
+    Transformer.run_layers.
     """
     predictor = talker.code_predictor
     tables = [talker.model.codec_embedding, *predictor.model.codec_embedding[:-1]]
     embeddings = mx.stack([table(codes[:, g]) for g, table in enumerate(tables)], axis=1)
-    return predictor.teacher_forced(hidden, embeddings)
+    return predictor.teacher_forced(hidden, embeddings, apply_layer)
 
 
 def log_softmax(logits: mx.array) -> mx.array:

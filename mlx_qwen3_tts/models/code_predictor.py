@@ -15,7 +15,7 @@ import mlx.nn as nn
 
 from ..config.model import CodePredictorConfig
 from .cache import KVCache
-from .qwen3 import Transformer
+from .qwen3 import ApplyLayer, Transformer, call_layer
 
 
 class CodePredictorModel(Transformer):
@@ -65,13 +65,13 @@ class CodePredictor(nn.Module):
             x = self.project(embedding)[:, None]  # [rows, 1, hidden]
         return codes, total.astype(code0.dtype)
 
-    def teacher_forced(self, hidden: mx.array, embeddings: mx.array) -> mx.array:
+    def teacher_forced(self, hidden: mx.array, embeddings: mx.array, apply_layer: ApplyLayer = call_layer) -> mx.array:
         """Return the logits of codebooks 1..15 for frames that are given, all positions at once.
 
         hidden: the talker's normalized output before each frame [frames, talker hidden].
         embeddings: of codebooks 0..14 of each frame [frames, 15, talker hidden].
-        Returns [frames, 15, vocab].
+        apply_layer: see Transformer.run_layers. Returns [frames, 15, vocab].
         """
         x = self.project(mx.concatenate([hidden[:, None], embeddings], axis=1))
-        out = self.model.hidden_states(x)
+        out = self.model.hidden_states(x, apply_layer=apply_layer)
         return mx.stack([head(out[:, g + 1]) for g, head in enumerate(self.lm_head)], axis=1)

@@ -157,12 +157,14 @@ class Transformer(nn.Module):
         """
         return self.norm(self.run_layers(x, caches, rotation)[:, -1])
 
-    def hidden_states(self, x: mx.array, caches: Sequence[KVCache] | None = None) -> mx.array:
+    def hidden_states(
+        self, x: mx.array, caches: Sequence[KVCache] | None = None, apply_layer: ApplyLayer = call_layer
+    ) -> mx.array:
         """Advance over embeddings; return the normalized output of all positions, [rows, time, hidden].
 
-        caches: None if `x` holds whole sequences.
+        caches: None if `x` holds whole sequences. apply_layer: see run_layers.
         """
-        return self.norm(self.run_layers(x, caches))
+        return self.norm(self.run_layers(x, caches, apply_layer=apply_layer))
 
     def run_layers(
         self,

@@ -157,7 +157,7 @@ def losses(talker: Talker, batch: TrainingBatch, apply_layer: ApplyLayer = call_
     hidden = talker.model.norm(talker.model.run_layers(x, apply_layer=apply_layer))
     first = cross_entropy(talker.codec_head(hidden), batch.targets)
     before = hidden[batch.places[:, 0], batch.places[:, 1]]
-    rest = cross_entropy(predictor_logits(talker, before, batch.frames), batch.frames[:, 1:])
+    rest = cross_entropy(predictor_logits(talker, before, batch.frames, apply_layer), batch.frames[:, 1:])
     return Losses((first * batch.is_target).sum(), (rest * batch.is_frame[:, None]).sum())
 
 

@@ -8,8 +8,7 @@ from mlx.utils import tree_flatten
 
 from ..config.model import CodePredictorConfig, TalkerConfig
 from ..models.network import Network
-from ..models.talker import Talker
-from .loss import MULTIPLE, TrainingSequence, padded
+from .loss import TrainingSequence, padded
 from .trainer import TrainingOptions
 
 FLOAT32 = 4  # bytes
@@ -37,19 +36,21 @@ def estimate_memory(
     longest = sorted(sequences, key=len)[-options.batch_size :]
     time = padded(max(map(len, longest)))
     frames = sum(len(one) - one.start for one in longest)
-    size = network.talker.dtype.size
-    inner = _layer_floats(network.talker, time * len(longest))
-    groups = network.talker.config.num_code_groups
-    predictor = network.talker.config.code_predictor_config
-    inner += padded(frames) * groups * predictor.num_hidden_layers * _floats_per_position(predictor)
-    if options.low_memory:
-        inner //= MULTIPLE // 2
-    heads = time * len(longest) * network.talker.config.vocab_size + padded(frames) * groups * predictor.vocab_size
-    return MemoryEstimate(weights, trained * 3 * FLOAT32, inner * size + 3 * heads * FLOAT32)
-
-
-def _layer_floats(talker: Talker, positions: int) -> int:
-    return positions * talker.config.num_hidden_layers * _floats_per_position(talker.config)
+    talker = network.talker.config
+    predictor = talker.code_predictor_config
+    positions: list[tuple[TalkerConfig | CodePredictorConfig, int]] = [
+        (talker, time * len(longest)),
+        (predictor, padded(frames) * talker.num_code_groups),
+    ]
+    layers = [count * _floats_per_position(config) for config, count in positions]  # of one layer of each
+    inner = sum(config.num_hidden_layers * one for (config, _), one in zip(positions, layers, strict=True))
+    if options.low_memory:  # the inputs of all layers, and one layer with its gradients
+        inputs = sum(config.num_hidden_layers * config.hidden_size * count for config, count in positions)
+        inner = min(inner, inputs + 3 * max(layers))
+    heads = time * len(longest) * talker.vocab_size
+    heads += padded(frames) * talker.num_code_groups * predictor.vocab_size
+    activations = inner * network.talker.dtype.size + 3 * heads * FLOAT32
+    return MemoryEstimate(weights, trained * 3 * FLOAT32, activations)
 
 
 def _floats_per_position(config: TalkerConfig | CodePredictorConfig) -> int:
