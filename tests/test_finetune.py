@@ -89,6 +89,26 @@ def test_all_weights(run_cli, data, base, tmp_path):
     assert len(tts.synthesize("Hello", seed=1, max_frames=4, stop_runaway=False).codes) == 4
 
 
+def test_all_weights_of_a_built_in_model(run_cli, data, tmp_path):
+    """Its files are still there when the result is written."""
+    code, _, err = finetune(run_cli, data, "demo-base", tmp_path / "out", "--full", "--epochs", 1, "--accumulate", 16)
+    assert code == 0, err
+    assert Qwen3TTS.from_pretrained(tmp_path / "out").speakers == ["anna"]
+
+
+def test_a_state_of_other_adapters_is_refused(run_cli, data, base, tmp_path):
+    """The adapter that is there stays."""
+    code, _, err = finetune(run_cli, data, base, tmp_path / "out", "--lora", 4)
+    assert code == 0, err
+    kept = (tmp_path / "out" / "adapters.safetensors").read_bytes()
+    state = tmp_path / "out.state"
+    state.mkdir()
+    (state / "state.json").write_text('{"run": {"epochs": 2}}')
+    code, _, err = finetune(run_cli, data, base, tmp_path / "out", "--lora", 2, "--resume")
+    assert (code, "is not that of this run" in err) == (1, True)
+    assert (tmp_path / "out" / "adapters.safetensors").read_bytes() == kept
+
+
 def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
     """The adapter is the one of a run that was not interrupted, to the bit."""
     command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "6", "--out"]
@@ -104,6 +124,7 @@ def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
     code, _, err = run_cli(*command, tmp_path / "one", "--resume")
     assert code == 0, err
     assert "resumed after step" in err
+    assert not (tmp_path / "one.state").exists(), "the run has ended"
     assert run_cli(*command, tmp_path / "two")[0] == 0
     for name in ("adapters.safetensors", "speakers.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -118,7 +139,9 @@ def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
         (("--learning-rate", 0), "--learning-rate must be a number above 0"),
         (("--held-out", 2), "--held-out"),
         (("--max-seconds", -1), "--max-seconds"),
-        (("--resume",), "cannot resume from"),
+        (("--resume",), "there is no interrupted run"),
+        (("--seed", -1), "--seed must be"),
+        (("--lora-dropout", 2), "--lora-dropout must be"),
     ],
 )
 def test_wrong_options(run_cli, data, base, tmp_path, argv, message):

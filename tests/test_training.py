@@ -103,9 +103,12 @@ def test_a_state_of_another_run_is_refused(directory, tmp_path):
     trainer.save_state(tmp_path / "state")
     for options, count in ((replace(SHORT, learning_rate=1e-4), 3), (SHORT, 2)):
         other = Trainer(engine, training.sequences(engine, count), [], options)
-        with pytest.raises(TrainingError, match="it is of other data or options"):
+        with pytest.raises(TrainingError, match=r"its (learning_rate|data) is not that of this run"):
             other.load_state(tmp_path / "state")
-    with pytest.raises(TrainingError, match="cannot resume from"):
+    other = Trainer(engine, training.sequences(engine, 3), [], SHORT, description="another model")
+    with pytest.raises(TrainingError, match="its model and adapters is not that of this run"):
+        other.load_state(tmp_path / "state")
+    with pytest.raises(TrainingError, match="there is no interrupted run"):
         trainer.load_state(tmp_path / "missing")
 
 
@@ -248,8 +251,11 @@ def test_nothing_to_train_on(directory):
     [
         (lambda: TrainingOptions(epochs=0), "epochs must be a whole number above 0, not 0"),
         (lambda: TrainingOptions(learning_rate=0.0), "learning_rate must be a number above 0"),
+        (lambda: TrainingOptions(seed=-1), "seed must be a whole number from 0"),
+        (lambda: LoraOptions(scale=0.0), "lora_scale must be a number above 0"),
+        (lambda: LoraOptions(num_layers=0), "lora_layers must be a whole number above 0"),
         (lambda: LoraOptions(rank=0), "lora must be a whole number above 0"),
-        (lambda: LoraOptions(dropout=1.0), "dropout must be"),
+        (lambda: LoraOptions(dropout=1.0), "lora_dropout must be"),
         (lambda: LoraOptions(parts=("codec",)), "unknown part 'codec'"),
         (lambda: LoraOptions(projections=("head",)), "unknown projection 'head'"),
     ],

@@ -31,7 +31,7 @@ def add_finetune(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "data", help="a JSONL file (audio, text, language, speaker), a folder of wav and txt files, or a metadata.csv"
     )
-    parser.add_argument("--name", required=True, help="name of the speaker, unless the data names several")
+    parser.add_argument("--name", required=True, help="name of the speaker; clips that name one keep theirs")
     parser.add_argument("--out", required=True, metavar="DIR", help="the adapter or checkpoint to write")
     add_model(parser, DEFAULT_BASE)
     kind = parser.add_mutually_exclusive_group()
@@ -99,11 +99,14 @@ def finetune(args: argparse.Namespace) -> None:
         if tuner.trainer.step:
             note(f"interrupted after step {tuner.trainer.step}; the same command with --resume goes on")
         raise
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):  # MLX's own
+            raise
         raise TrainingError("memory ran out: lower --batch-size or --max-seconds, or pass --low-memory") from None
-    if best is not None and tuner.trainer.is_main:
+    if tuner.trainer.is_main:
         kind = "checkpoint" if args.full else "adapter"
-        emit(f"{tuner.out}: {kind} of epoch {best.epoch}, voices {', '.join(tuner.voices)}")
+        epoch = "of an earlier epoch" if best is None else f"of epoch {best.epoch}"
+        emit(f"{tuner.out}: {kind} {epoch}, voices {', '.join(tuner.voices)}")
 
 
 def prepare(args: argparse.Namespace) -> FineTuner:
@@ -111,6 +114,8 @@ def prepare(args: argparse.Namespace) -> FineTuner:
     options = ("lora_scale", "lora_dropout", "lora_layers", "lora_parts")
     if args.full and any(getattr(args, name) is not None for name in options):
         raise RequestError("--lora-scale, --lora-dropout, --lora-layers and --lora-parts have no effect with --full")
+    if args.say is not None and not args.say.strip():
+        raise RequestError("--say needs a text to speak")
     rate = args.learning_rate
     if rate is None:
         rate = LEARNING_RATES["full" if args.full else "lora"]
@@ -147,6 +152,8 @@ def lora_options(args: argparse.Namespace) -> LoraOptions:
 
 def report_data(tuner: FineTuner) -> None:
     """Say what is trained on, what was left out, and what memory it takes."""
+    if not tuner.trainer.is_main:
+        return
     for one in tuner.left_out:
         note(f"left out: {one.source}: {one.reason}")
     minutes = sum(one.seconds for one in tuner.train) / 60

@@ -4,7 +4,9 @@ data ─ read_clips ─ prepare ─ split ─ sequences ─ Trainer ─┬─ wr
         Base model, not fused ──────────────────────┘      └─ write_checkpoint   (all weights)
 """
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +63,18 @@ class FineTuner:
         self.options = options
         self.out = check_out(out, "config.json" if what.lora is None else "adapters.safetensors")
         clips = read_clips(Path(data), what.name)
-        with resolve(model) as directory:
-            self._source = directory.resolve()
-            self.tts = load_for_training(model, self._source, dtype, what.lora is None)
-            speaker_ids({clip.speaker for clip in clips}, self.tts.config)
-            prepared = prepare(
-                self.tts,
-                clips,
-                cache=cache_beside(Path(data)) if cache is None else Path(cache),
-                max_seconds=what.max_seconds,
-                progress=on_clip,
-            )
+        self._files = ExitStack()  # a built-in model has its files in a temporary directory
+        directory = self._files.enter_context(resolve(model))
+        self._source = directory.resolve()
+        self.tts = load_for_training(model, self._source, dtype, what.lora is None)
+        speaker_ids({clip.speaker for clip in clips}, self.tts.config)
+        prepared = prepare(
+            self.tts,
+            clips,
+            cache=cache_beside(Path(data)) if cache is None else Path(cache),
+            max_seconds=what.max_seconds,
+            progress=on_clip,
+        )
         self.voices = prepared.voices
         self.left_out: list[LeftOut] = prepared.left_out
         self.train, self.held_out = split(prepared.examples, what.held_out, options.seed)
@@ -81,7 +84,9 @@ class FineTuner:
             self._lora_parameters = engine.worker.run(add_lora, engine.network, what.lora, options.seed)
         sequences = self._sequences(prepared, self.train)
         compute = None if what.lora is not None else compute_dtype(engine, dtype)
-        self.trainer = Trainer(engine, sequences, self._sequences(prepared, self.held_out), options, compute)
+        held_out = self._sequences(prepared, self.held_out)
+        description = f"{model}, {dtype}, {what.lora}, {what.non_streaming_mode}"
+        self.trainer = Trainer(engine, sequences, held_out, options, compute, description)
         self.memory: MemoryEstimate = estimate_memory(engine.network, sequences, options)
 
     @property
@@ -105,18 +110,29 @@ class FineTuner:
     def run(self) -> Iterator[Progress]:
         """Train to the end, and write the best weights whenever there are better ones; yields after each step.
 
-        If the iteration ends early (Ctrl-C), the state is saved, and `resume` goes on.
+        The state is saved after each epoch, and if the iteration ends early (Ctrl-C): `resume` goes on. It is removed
+        at the end, and kept as it was if a loss is not finite.
         """
-        finished = False
+        trainer = self.trainer
+        is_saved = True
         try:
-            for progress in self.trainer.run():
-                if progress.is_best and self.trainer.is_main:
-                    self.tts.engine.worker.run(self._write)
+            for progress in trainer.run():
+                is_saved = False
+                if trainer.is_main and trainer.step % trainer.steps_per_epoch == 0:
+                    if progress.is_best:
+                        self.tts.engine.worker.run(self._write)
+                    trainer.save_state(self.state_path)
+                    is_saved = True
                 yield progress
-            finished = True
+        except TrainingError:
+            is_saved = True
+            raise
         finally:
-            if not finished and self.trainer.is_main and self.trainer.step:
-                self.trainer.save_state(self.state_path)
+            if not is_saved and trainer.is_main:
+                trainer.save_state(self.state_path)
+        if trainer.is_main:
+            shutil.rmtree(self.state_path, ignore_errors=True)
+        self._files.close()
 
     def _write(self) -> None:
         """Write the weights as they are now. On the MLX thread."""

@@ -32,7 +32,11 @@ class LoraOptions:
         if self.rank < 1:
             raise TrainingError(f"lora must be a whole number above 0, not {self.rank}", "lora")
         if not 0 <= self.dropout < 1:
-            raise TrainingError(f"dropout must be a number from 0 to below 1, not {self.dropout}", "dropout")
+            raise TrainingError(f"lora_dropout must be a number from 0 to below 1, not {self.dropout}", "lora_dropout")
+        if not 0 < self.scale < 1e6:
+            raise TrainingError(f"lora_scale must be a number above 0, not {self.scale}", "lora_scale")
+        if self.num_layers is not None and self.num_layers < 1:
+            raise TrainingError(f"lora_layers must be a whole number above 0, not {self.num_layers}", "lora_layers")
         for name in self.parts:
             if name not in PARTS:
                 raise TrainingError(f"unknown part {name!r}: choose from {', '.join(PARTS)}")

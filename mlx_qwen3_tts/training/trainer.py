@@ -8,6 +8,7 @@ that a run that was interrupted goes on to the bit. Each process of `mlx.launch`
 are means over all predictions of a step, however they are spread over micro-batches and processes.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -49,6 +50,8 @@ class TrainingOptions:
     low_memory: bool = False  # compute each layer twice in place of keeping what is inside it
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}", "seed")
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be a whole number above 0, not {getattr(self, name)}", name)
@@ -79,9 +82,10 @@ class Trainer:
 
     def __init__(
         self, engine: Engine, train: Sequence[TrainingSequence], held_out: Sequence[TrainingSequence],
-        options: TrainingOptions, dtype: mx.Dtype | None = None,
+        options: TrainingOptions, dtype: mx.Dtype | None = None, description: str = "",
     ) -> None:  # fmt: skip
         """dtype: to compute in, while the weights and the optimizer's state stay float32; None takes the weights' own.
+        description: of all else that a run depends on; only a run of the same description is resumed.
 
         Raises TrainingError without sequences.
         """
@@ -100,6 +104,7 @@ class Trainer:
         self.steps = self.steps_per_epoch * options.epochs
         self._optimizer = engine.worker.run(self._new_optimizer)
         self._apply_layer = checkpointed_layer if options.low_memory else call_layer
+        self._identity = run_identity(options, self._train, self._held_out, self._group.size(), description)
         self.step = 0  # number of steps done
         self.best = math.inf
         self._epoch_losses: list[float] = []
@@ -129,12 +134,6 @@ class Trainer:
         run = self._engine.worker.run
         while self.step < self.steps:
             talker, predictor, rate = run(self._do_step)
-            if not math.isfinite(talker + predictor):
-                rate = self._options.learning_rate
-                raise TrainingError(
-                    f"the loss of step {self.step} is not finite: learning_rate is {rate:g}, try a lower one",
-                    "learning_rate",
-                )
             self._epoch_losses.append(talker + predictor)
             validation = None
             is_best = False
@@ -190,12 +189,20 @@ class Trainer:
         if self._group.size() > 1:
             gradients = tree_map(lambda one: mx.distributed.all_sum(one, group=self._group), gradients)
             sums = Losses(*(mx.distributed.all_sum(one, group=self._group) for one in sums))
+        talker = number(sums.talker) / totals.targets
+        predictor = number(sums.predictor) / totals.residuals
+        if not math.isfinite(talker + predictor):
+            raise TrainingError(
+                f"the loss of step {self.step + 1} is not finite: learning_rate is {options.learning_rate:g}, try a "
+                "lower one, from the beginning",
+                "learning_rate",
+            )
         gradients, _ = optim.clip_grad_norm(gradients, options.clip)
         rate = self._optimizer.learning_rate
         self._optimizer.update(self._network, gradients)
         mx.eval(self._network.trainable_parameters(), self._optimizer.state, sums)
         self.step += 1
-        return number(sums.talker) / totals.targets, number(sums.predictor) / totals.residuals, number(rate)
+        return talker, predictor, number(rate)
 
     def _loss(self, batch: TrainingBatch, totals: Totals) -> tuple[mx.array, Losses]:
         weights = self._network.parameters()
@@ -230,8 +237,8 @@ class Trainer:
         tree_flatten({"weights": self._network.trainable_parameters()}, destination=arrays)
         tree_flatten({"optimizer": self._optimizer.state}, destination=arrays)
         data = {
-            "format": STATE_FORMAT, "step": self.step, "best": self.best, "options": asdict(self._options),
-            "sequences": len(self._train), "losses": self._epoch_losses,
+            "format": STATE_FORMAT, "step": self.step, "best": self.best, "run": self._identity,
+            "losses": self._epoch_losses,
         }  # fmt: skip
         with atomic_path(path) as directory:
             directory.mkdir(exist_ok=True)
@@ -242,10 +249,18 @@ class Trainer:
         """Go on where a run of the same data and options was interrupted. Raises TrainingError."""
         try:
             data = json.loads((path / "state.json").read_text())
+        except FileNotFoundError:
+            raise TrainingError(f"cannot resume: there is no interrupted run in {path}", "resume") from None
         except (OSError, ValueError) as error:
             raise TrainingError(f"cannot resume from {path}: {error}") from None
-        if data.get("options") != asdict(self._options) or data.get("sequences") != len(self._train):
-            raise TrainingError(f"cannot resume from {path}: it is of other data or options", "resume")
+        run = data.get("run", {})
+        other = next((name for name, value in self._identity.items() if run.get(name) != value), None)
+        if other is not None:
+            found = json.dumps(run.get(other))
+            wanted = json.dumps(self._identity[other])
+            raise TrainingError(
+                f"cannot resume from {path}: its {other} is not that of this run ({found}, not {wanted})"
+            )
         self._engine.worker.run(self._restore, path / "state.safetensors")
         self.step = data["step"]
         self.best = data["best"]
@@ -259,6 +274,23 @@ class Trainer:
         self._network.update(tree["weights"])
         self._optimizer.state = tree["optimizer"]
         mx.eval(self._network.trainable_parameters(), self._optimizer.state)
+
+
+def run_identity(
+    options: TrainingOptions, train: Sequence[TrainingSequence], held_out: Sequence[TrainingSequence], processes: int,
+    description: str,
+) -> dict[str, object]:  # fmt: skip
+    """Return what must be equal for a run to go on to the bit, as JSON holds it."""
+    digest = hashlib.sha256()
+    for one in [*train, *held_out]:
+        for array in (one.text, one.codes, one.voice):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return {
+        **asdict(options),
+        "data": digest.hexdigest()[:16],
+        "processes": processes,
+        "model and adapters": description,
+    }
 
 
 def number(scalar: mx.array) -> float:
