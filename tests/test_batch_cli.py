@@ -1,6 +1,7 @@
 """`say --batch` and `say --lines`."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -199,3 +200,18 @@ def test_a_directory_that_cannot_be_made(run_cli, tmp_path):
     lines.write_text("One.")
     code, _, err = run_cli("say", "--lines", lines, "--out-dir", lines / "out", "--model", "demo")
     assert (code, "cannot make the directory" in err) == (1, True)
+
+
+def test_bench(run_cli):
+    """A row for each size, then a line of JSON for each."""
+    code, out, err = run_cli("bench", "--model", "demo-random", "--batch", "1,2", "--frames", 10)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].startswith("batch_size  frames_per_second")
+    figures = [json.loads(line) for line in lines[3:]]
+    assert [row["batch_size"] for row in figures] == [1, 2]
+    assert all(row["frames_per_second"] > 0 and row["first_audio_ms"] > 0 for row in figures)
+    assert figures[1]["launches_per_step"] <= 1.05 * figures[0]["launches_per_step"]
+    for wrong in ("0", "1,x", "17"):
+        assert run_cli("bench", "--batch", wrong)[0] == 2
+    assert "leave out --batch" in run_cli("bench", "--batch", "1", "--share")[2]

@@ -511,3 +511,10 @@ def test_requests_in_order(tts):
     assert order == sorted(order)
     assert set(order) == set(range(6))
     assert listener.frames == sum(lengths)
+
+
+def test_requests_on_the_mlx_thread_itself(tts):
+    """The work is done there while the request waits for it."""
+    request = Request("Hello world", seed=3, max_frames=5)
+    found = on_mlx_thread(tts, tts.run, request)
+    np.testing.assert_array_equal(found.codes, tts.run(request).codes)
