@@ -336,7 +336,7 @@ def test_from_pools_and_event_loops(demo):
 @pytest.mark.parametrize("place", ["here", "elsewhere", "on the MLX thread"])
 def test_the_garbage_collector_closes_a_stream(demo, place):
     """In whichever thread it runs, closing does not block, and the request ends."""
-    demo.synthesize("Hello", seed=1, max_frames=2)
+    list(demo.stream("Hello", seed=1, max_frames=4, chunk_frames=(1,)))  # compiles
     begin = active_memory()
     stream = demo.stream("Hello", seed=1, chunk_frames=(1,))
     next(stream)
