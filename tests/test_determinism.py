@@ -50,7 +50,7 @@ def test_after_failed_requests(demo):
         with pytest.raises(RequestError):
             demo.synthesize("Hello", voice="nobody")
         with pytest.raises(OSError):
-            demo.synthesize(broken(), max_frames=20)
+            demo.synthesize(broken(), max_frames=20, seed=7)  # with other seeds it may end before its text
         again = demo.synthesize(TEXT, seed=6, max_frames=8)
         np.testing.assert_array_equal(again.codes, expected.codes)
         np.testing.assert_array_equal(again.audio, expected.audio)
