@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
 from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts.cli.batch import Speed
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.scheduler import Scheduler
 from mlx_qwen3_tts.models.talker import NO_CODE
@@ -215,3 +217,16 @@ def test_bench(run_cli):
     for wrong in ("0", "1,x", "17"):
         assert run_cli("bench", "--batch", wrong)[0] == 2
     assert "leave out --batch" in run_cli("bench", "--batch", "1", "--share")[2]
+
+
+def test_progress_counts_the_frames_of_all_rows():
+    """Also those that are not written yet; the speed is over the time since the beginning."""
+    tts = SimpleNamespace(codec=SimpleNamespace(samples_per_frame=1920), sample_rate=24000)
+    listener = SimpleNamespace(frames=0)
+    speed = Speed(tts, listener)
+    listener.frames = 50
+    time.sleep(0.1)
+    assert speed.audio_seconds == 4.0
+    frames, seconds, factor = str(speed).split(", ")
+    assert (frames, seconds) == ("50 frames", "4.0 s of audio")
+    assert 4 < float(factor.split("x")[0]) <= 40

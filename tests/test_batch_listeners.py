@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import BatchError, GenerationError, Qwen3TTS, Request, RequestError, SynthesisResult
+from mlx_qwen3_tts.device import device_memory
 from mlx_qwen3_tts.generation import engine
 from mlx_qwen3_tts.generation.batch import Batch
 from mlx_qwen3_tts.generation.engine import PREFILL_STEP, Engine
@@ -518,3 +519,14 @@ def test_requests_on_the_mlx_thread_itself(tts):
     request = Request("Hello world", seed=3, max_frames=5)
     found = on_mlx_thread(tts, tts.run, request)
     np.testing.assert_array_equal(found.codes, tts.run(request).codes)
+
+
+@pytest.mark.parametrize(
+    "info, expected",
+    [({"max_recommended_working_set_size": 8, "memory_size": 16}, 8), ({"total_memory": 80}, 80), ({}, None)],
+)
+def test_the_memory_of_a_device(monkeypatch, info, expected):
+    """Metal recommends a limit, CUDA names the GPU's memory; the CPU has the system's."""
+    monkeypatch.setattr(mx, "device_info", lambda _device: info)
+    found = device_memory(mx.Device(mx.cpu))
+    assert found == expected if expected is not None else found > 2**28

@@ -160,3 +160,10 @@ def test_wrong_models_and_targets(run_cli, data, base, tmp_path):
     broken.write_text('{"audio": "0.wav", "text": "Hello"}\n{"audio": \n')
     code, _, err = finetune(run_cli, broken, base, tmp_path / "out")
     assert (code, "line 2" in err or ":2" in err) == (1, True)
+
+
+def test_mlx_lm_is_missed_before_the_data_is_prepared(run_cli, data, base, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlx_qwen3_tts.training.lora.find_spec", lambda _name: None)
+    code, _, err = finetune(run_cli, data, base, tmp_path / "out")
+    assert (code, "pip install mlx-lm" in err) == (1, True)
+    assert not (tmp_path / ".codes").exists()

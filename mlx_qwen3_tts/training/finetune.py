@@ -22,7 +22,7 @@ from ..voice import VoiceClonePrompt
 from .codes_cache import cache_beside
 from .dataset import read_clips
 from .export import speaker_ids, write_adapter, write_checkpoint
-from .lora import LoraOptions, add_lora, lora_weights
+from .lora import LoraOptions, add_lora, lora_weights, require_mlx_lm
 from .loss import TrainingSequence, make_sequence
 from .memory import MemoryEstimate, estimate_memory
 from .prepare import Example, LeftOut, Prepared, prepare, split
@@ -59,6 +59,8 @@ class FineTuner:
         on_clip: called with the number of clips that are prepared, and with the number of all.
         Raises TrainingError for invalid data and options, CheckpointError, DownloadError.
         """
+        if what.lora is not None:
+            require_mlx_lm()  # before the data is prepared, which may take long
         self.what = what
         self.options = options
         self.out = check_out(out, "config.json" if what.lora is None else "adapters.safetensors")

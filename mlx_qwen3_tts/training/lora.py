@@ -5,6 +5,7 @@ y = W x + scale * (x A) B       A [in, rank], B [rank, out]; W stays as it is, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -64,18 +65,24 @@ def lora_keys(network: Network, options: LoraOptions) -> list[str]:
     return sorted(keys)
 
 
+def require_mlx_lm() -> None:
+    """Raise TrainingError if mlx-lm, which brings the LoRA layers, is not installed."""
+    if find_spec("mlx_lm") is None:
+        raise TrainingError(
+            "training with LoRA needs mlx-lm: install it with `pip install mlx-lm`, or this package with its extra "
+            "`train`"
+        )
+
+
 def add_lora(network: Network, options: LoraOptions, seed: int = 0) -> dict[str, object]:
     """Freeze a network and add adapters, which are then its only trainable parameters. On the MLX thread.
 
     seed: of the initial matrices. Returns the `lora_parameters` of adapter_config.json. Raises TrainingError if mlx-lm
     is not installed.
     """
-    try:
-        from mlx_lm.tuner.utils import linear_to_lora_layers
-    except ImportError:
-        raise TrainingError(
-            "training with LoRA needs mlx-lm: install the extra, as in `pip install 'mlx-qwen3-tts[train]'`"
-        ) from None
+    require_mlx_lm()
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
     parameters: dict[str, object] = {
         "rank": options.rank,
         "scale": options.scale,
