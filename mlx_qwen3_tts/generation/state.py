@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import mlx.core as mx
 
-from ..models.cache import capacity_for
+from ..models.cache import capacity_for, with_capacity
 
 
 @dataclass
@@ -73,14 +73,6 @@ class DecodeState:
 
 
 ROW_ARRAYS = [field.name for field in fields(DecodeState) if field.name != "buffers"]
-
-
-def with_capacity(buffer: mx.array, capacity: int) -> mx.array:
-    """Return keys and values [2, rows, kv_heads, capacity, head_dim] with another capacity; new places are zeros."""
-    spare = capacity - buffer.shape[3]
-    if spare <= 0:
-        return mx.contiguous(buffer[:, :, :, :capacity])
-    return mx.pad(buffer, [(0, 0), (0, 0), (0, 0), (0, spare), (0, 0)])
 
 
 def settle(buffer: mx.array) -> None:

@@ -27,6 +27,14 @@ def capacity_for(positions: int) -> int:
     return capacity
 
 
+def with_capacity(buffer: mx.array, capacity: int) -> mx.array:
+    """Return keys and values [2, rows, kv_heads, capacity, head_dim] with another capacity; new places are zeros."""
+    spare = capacity - buffer.shape[3]
+    if spare <= 0:
+        return mx.contiguous(buffer[:, :, :, :capacity])
+    return mx.pad(buffer, [(0, 0), (0, 0), (0, 0), (0, spare), (0, 0)])
+
+
 class KVCache:
     """One attention layer's past, `offset` positions long."""
 
@@ -41,15 +49,11 @@ class KVCache:
         """Begin an empty cache with a copy of the keys and values [2, rows, kv_heads, time, head_dim]."""
         self._write(past)
 
-    def reserve(self, time: int) -> bool:
-        """Make room for `time` more positions in an existing buffer; return whether it had to grow."""
+    def reserve(self, time: int) -> None:
+        """Make room for `time` more positions in an existing buffer."""
         needed = self.offset + time
-        if needed <= self.buffer.shape[3]:
-            return False
-        grown = mx.zeros((*self.buffer.shape[:3], capacity_for(needed), self.buffer.shape[4]), self.buffer.dtype)
-        grown[:, :, :, : self.offset] = self.buffer[:, :, :, : self.offset]
-        self.buffer = grown
-        return True
+        if needed > self.buffer.shape[3]:
+            self.buffer = with_capacity(self.buffer, capacity_for(needed))
 
     def _write(self, new: mx.array) -> None:
         time = new.shape[3]
