@@ -24,8 +24,8 @@ FRAMES = 42  # greedy frames of each request
 
 
 @dataclass
-class Golden:
-    """The official results for one checkpoint shape."""
+class Recorded:
+    """The official results for the checkpoints of one shape."""
 
     shape: str
     asked: dict
@@ -34,6 +34,11 @@ class Golden:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.data[name]
+
+
+@dataclass
+class Golden(Recorded):
+    """The official results for one checkpoint shape."""
 
     def cases(self) -> list[tuple[Qwen3TTS, dict]]:
         """Return each recorded request with the model that serves it."""
@@ -60,19 +65,11 @@ class CloneGolden:
 
 
 @dataclass
-class BatchGolden:
+class BatchGolden(Recorded):
     """The official results for lists of requests in one call, with one checkpoint shape.
 
     An array of a batch has the batch's name in front, one of a row the batch's name and the row's index.
     """
-
-    shape: str
-    asked: dict
-    data: dict[str, np.ndarray]
-    models: dict[str, Qwen3TTS]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.data[name]
 
     def requests(self, batch: dict) -> list[Request]:
         """Return the recorded requests of a batch."""
