@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3_tts import BatchError, GenerationError, Qwen3TTS, Request, RequestError, SynthesisResult
+from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.device import device_memory
 from mlx_qwen3_tts.generation import engine
 from mlx_qwen3_tts.generation.batch import Batch
@@ -530,3 +531,28 @@ def test_the_memory_of_a_device(monkeypatch, info, expected):
     monkeypatch.setattr(mx, "device_info", lambda _device: info)
     found = device_memory(mx.Device(mx.cpu))
     assert found == expected if expected is not None else found > 2**28
+
+
+def test_the_runaway_detector_acts_per_row(tts, monkeypatch):
+    """Two rows fall silent at the same frame; each ends by its own limit, as it does alone."""
+    decode = Codec.decode_async
+    samples = tts.codec.samples_per_frame
+
+    def silent_after_five_frames(codec, codes, state=None):
+        start, state = state or (0, None)
+        wait, state = decode(codec, codes, state)
+        gain = np.repeat(np.arange(start, start + len(codes)) < 5, samples).astype(np.float32)
+        return lambda: wait() * gain, (start + len(codes), state)
+
+    monkeypatch.setattr(Codec, "decode_async", silent_after_five_frames)
+    requests = [Request("Hello", seed=1, max_silence=2), Request("Hello", seed=1, max_silence=4)]
+    requests.append(Request("Hello", seed=1, max_frames=70, stop_runaway=False))
+    alone = [tts.run(request) for request in requests]
+    assert [one.finish_reason for one in alone] == ["runaway", "runaway", "length"]
+    frames = {}
+    for index, chunk in tts.stream_batch(requests):
+        if chunk.is_final:
+            frames[index] = (chunk.finish_reason, chunk.timing.frames)
+    assert [frames[i] for i in range(3)] == [(one.finish_reason, len(one.codes)) for one in alone]
+    order = list(frames)
+    assert order.index(0) < order.index(1)
