@@ -20,7 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..generation.prompt import PromptBuilder
+from ..generation.prompt import ClonedSpeaker, PromptBuilder
 from ..generation.scoring import predictor_logits
 from ..models.qwen3 import ApplyLayer, call_layer
 from ..models.talker import NO_CODE, Talker
@@ -28,6 +28,7 @@ from ..request import Request
 from ..voice import VoiceClonePrompt
 
 PREDICTOR_WEIGHT = 0.3  # of the predictor's loss, as in the official script
+NO_VOICE = -1  # no position
 MULTIPLE = 32  # lengths of batches are multiples of it, so that few different shapes are compiled
 
 
@@ -39,7 +40,7 @@ class TrainingSequence:
     codes: np.ndarray  # int32 [positions, 16]
     start: int  # number of positions of the prompt
     voice: np.ndarray  # float32 [hidden], the speaker embedding
-    voice_position: int
+    voice_position: int  # NO_VOICE if a preset voice's id is among the codes
 
     def __len__(self) -> int:
         return len(self.text)
@@ -73,6 +74,13 @@ class Totals(NamedTuple):
         return cls(float(frames + len(sequences)), float(residuals))
 
 
+class CrossEntropies(NamedTuple):
+    """Those of each prediction of a batch, float32, padding included."""
+
+    talker: mx.array  # [rows, time]: of codebook 0 and the end
+    predictor: mx.array  # [frames, 15]: of codebooks 1..15
+
+
 class Losses(NamedTuple):
     """Sums over all predictions of a batch."""
 
@@ -84,29 +92,32 @@ def make_sequence(
     builder: PromptBuilder,
     text: str,
     codes: np.ndarray,
-    voice: np.ndarray,
+    voice: np.ndarray | str,
     language: str | None = None,
     non_streaming_mode: bool = True,
 ) -> TrainingSequence:
     """Return the ids of an utterance in one of the two text layouts.
 
-    builder: of a Base model. codes: int [frames, 16]. voice: the speaker embedding, which takes the place that a
-    preset voice's id has in generation. Raises RequestError for a text or language that the model does not take.
+    codes: int [frames, 16]. voice: of a Base model, the speaker embedding, which takes the place that a preset voice's
+    id has in generation; of a CustomVoice model, the name of a preset voice. Raises RequestError for a text, voice or
+    language that the model does not take.
     """
     request = Request(
         text,
-        voice=VoiceClonePrompt(speaker_embedding=voice),
+        voice=voice if isinstance(voice, str) else VoiceClonePrompt(speaker_embedding=voice),
         language=language,
         non_streaming_mode=non_streaming_mode,
     )
     prompt = builder.build(request)
-    assert prompt.speaker is not None
+    speaker = prompt.speaker
+    if speaker is None:
+        speaker = ClonedSpeaker(np.zeros(builder.config.talker_config.hidden_size, np.float32), NO_VOICE)
     return TrainingSequence(
         text=np.concatenate([prompt.text, np.array(prompt.feed.take(len(codes)), np.int32)]),
         codes=np.concatenate([prompt.codes, codes.astype(np.int32)]),
         start=len(prompt),
-        voice=prompt.speaker.embedding,
-        voice_position=prompt.speaker.position,
+        voice=speaker.embedding,
+        voice_position=speaker.position,
     )
 
 
@@ -148,8 +159,8 @@ def padded(length: int) -> int:
     return -(-length // MULTIPLE) * MULTIPLE
 
 
-def losses(talker: Talker, batch: TrainingBatch, apply_layer: ApplyLayer = call_layer) -> Losses:
-    """Return the summed cross-entropies of a batch, float32; apply_layer: see Transformer.run_layers."""
+def cross_entropies(talker: Talker, batch: TrainingBatch, apply_layer: ApplyLayer = call_layer) -> CrossEntropies:
+    """Return the cross-entropy of each prediction; apply_layer: see Transformer.run_layers."""
     codec = talker.embed_frames(batch.codes)
     is_voice = mx.arange(batch.text.shape[1])[None] == batch.voice_positions[:, None]
     codec = mx.where(is_voice[..., None], batch.voices[:, None].astype(codec.dtype), codec)
@@ -158,7 +169,13 @@ def losses(talker: Talker, batch: TrainingBatch, apply_layer: ApplyLayer = call_
     first = cross_entropy(talker.codec_head(hidden), batch.targets)
     before = hidden[batch.places[:, 0], batch.places[:, 1]]
     rest = cross_entropy(predictor_logits(talker, before, batch.frames, apply_layer), batch.frames[:, 1:])
-    return Losses((first * batch.is_target).sum(), (rest * batch.is_frame[:, None]).sum())
+    return CrossEntropies(first, rest)
+
+
+def losses(talker: Talker, batch: TrainingBatch, apply_layer: ApplyLayer = call_layer) -> Losses:
+    """Return the summed cross-entropies of a batch, float32; apply_layer: see Transformer.run_layers."""
+    each = cross_entropies(talker, batch, apply_layer)
+    return Losses((each.talker * batch.is_target).sum(), (each.predictor * batch.is_frame[:, None]).sum())
 
 
 def mean_loss(sums: Losses, totals: Totals) -> mx.array:

@@ -1,25 +1,23 @@
-"""The trainer: batches of sequences to weights, step by step, on the MLX thread.
+"""The trainer: epochs over sequences, on the MLX thread.
 
-    sequences ─ order of the epoch ─ micro-batches ─ gradients, added up (over processes, too) ─ clip ─ AdamW ─ weights
-                                                         └─ Progress ─► caller            evaluation ─ best weights kept
+    sequences ─ order of the epoch ─ micro-batches of each step ─ Descent ─ weights ─ evaluation ─ the best so far?
+                                                                     └─ Progress ─► caller ◄───────────┘
 
-A step depends on its number alone (order, dropout, learning rate), on the weights and on the optimizer's state, so
-that a run that was interrupted goes on to the bit. Each process of `mlx.launch` takes its share of each batch. Losses
-are means over all predictions of a step, however they are spread over micro-batches and processes.
+A step's sequences depend on its number alone, so that a run that was interrupted goes on to the bit. Each process of
+`mlx.launch` takes its share of each batch. Losses are means over all predictions of a step, however they are spread
+over micro-batches and processes.
 """
 
 import hashlib
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
@@ -30,9 +28,11 @@ from ..generation.engine import Engine
 from ..models.cache import Cache
 from ..models.network import Network
 from ..models.qwen3 import RotaryEmbedding, call_layer
-from .loss import Losses, Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
+from .descent import Descent, DescentOptions, number, other_weights
+from .loss import Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
 
 STATE_FORMAT = 1
+LOSSES = ("loss", "talker", "predictor")
 
 
 @dataclass(frozen=True)
@@ -102,22 +102,30 @@ class Trainer:
         per_step = options.batch_size * options.accumulate * self._group.size()
         self.steps_per_epoch = -(-len(self._train) // per_step)
         self.steps = self.steps_per_epoch * options.epochs
-        self._optimizer = engine.worker.run(self._new_optimizer)
+        self._descent = engine.worker.run(Descent, self._network, self._loss, LOSSES, self._descent_options())
         self._apply_layer = checkpointed_layer if options.low_memory else call_layer
         self._identity = run_identity(options, self._train, self._held_out, self._group.size(), description)
-        self.step = 0  # number of steps done
         self.best = math.inf
         self._epoch_losses: list[float] = []
 
-    def _new_optimizer(self) -> optim.Optimizer:
-        return optim.AdamW(self._schedule(), betas=[0.9, 0.95], weight_decay=self._options.weight_decay)
-
-    def _schedule(self) -> Callable[[mx.array], mx.array]:
+    def _descent_options(self) -> DescentOptions:
         options = self._options
         warm = max(1, round(options.warm_up * self.steps))
-        rise = optim.linear_schedule(options.learning_rate / warm, options.learning_rate, warm)
-        fall = optim.cosine_decay(options.learning_rate, max(1, self.steps - warm), 0.01 * options.learning_rate)
-        return optim.join_schedules([rise, fall], [warm])
+        return DescentOptions(
+            steps=self.steps,
+            learning_rate=options.learning_rate,
+            warm_up=warm,
+            first_rate=options.learning_rate / warm,
+            last_rate=0.01 * options.learning_rate,
+            weight_decay=options.weight_decay,
+            clip=options.clip,
+            seed=options.seed,
+        )
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self._descent.step
 
     @property
     def is_main(self) -> bool:
@@ -129,27 +137,26 @@ class Trainer:
 
         Raises TrainingError if a loss is not finite.
         """
-        began = time.perf_counter()
-        first = self.step
         run = self._engine.worker.run
-        while self.step < self.steps:
-            talker, predictor, rate = run(self._do_step)
+        steps = self._descent.run(self._batches)
+        while (step := run(lambda: next(steps, None))) is not None:
+            talker = step.losses["talker"]
+            predictor = step.losses["predictor"]
             self._epoch_losses.append(talker + predictor)
             validation = None
             is_best = False
-            if self.step % self.steps_per_epoch == 0:
+            if step.number % self.steps_per_epoch == 0:
                 validation = run(self.evaluate) if self._held_out else None
                 is_best = self._note_epoch(validation)
-            seconds = time.perf_counter() - began
             yield Progress(
-                step=self.step,
-                steps=self.steps,
-                epoch=1 + (self.step - 1) // self.steps_per_epoch,
+                step=step.number,
+                steps=step.steps,
+                epoch=1 + (step.number - 1) // self.steps_per_epoch,
                 talker_loss=talker,
                 predictor_loss=predictor,
-                learning_rate=rate,
-                seconds=seconds,
-                seconds_left=seconds / (self.step - first) * (self.steps - self.step),
+                learning_rate=step.learning_rate,
+                seconds=step.seconds,
+                seconds_left=step.seconds_left,
                 validation=validation,
                 is_best=is_best,
             )
@@ -161,70 +168,47 @@ class Trainer:
         self.best = min(self.best, reached)
         return is_best
 
-    def _sequences_of_step(self) -> list[TrainingSequence]:
-        """Return all sequences of the next step, of all processes."""
+    def _sequences_of_step(self, step: int) -> list[TrainingSequence]:
+        """Return all sequences of a step, of all processes. step: number of steps done before."""
         options = self._options
-        epoch, number = divmod(self.step, self.steps_per_epoch)
+        epoch, number = divmod(step, self.steps_per_epoch)
         order = np.random.RandomState([options.seed, epoch]).permutation(len(self._train))
         per_step = options.batch_size * options.accumulate * self._group.size()
         return [self._train[i] for i in order[number * per_step : (number + 1) * per_step]]
 
-    def _do_step(self) -> tuple[float, float, float]:
-        """Take a step; return the losses of talker and predictor, and the learning rate."""
-        options = self._options
-        mx.random.seed((options.seed * 1_000_003 + self.step) % 2**32)  # of dropout
-        sequences = self._sequences_of_step()
-        totals = Totals.of(sequences)
+    def _batches(self, step: int) -> Iterator[tuple[TrainingBatch, Totals]]:
+        """Yield the batches of a step that are this process's own."""
+        sequences = self._sequences_of_step(step)
         own = sequences[self._group.rank() :: self._group.size()]
-        trainable = self._network.trainable_parameters()
-        gradients = tree_map(lambda p: mx.zeros(p.shape, mx.float32), trainable)
-        sums = Losses(mx.array(0.0), mx.array(0.0))
-        gradient = nn.value_and_grad(self._network, partial(self._loss, totals=totals))
-        for start in range(0, len(own), options.batch_size):
-            batch = collate(own[start : start + options.batch_size], self._end)
-            (_, part), new = gradient(batch)
-            gradients = tree_map(lambda old, more: old + more.astype(mx.float32), gradients, new)
-            sums = Losses(sums.talker + part.talker, sums.predictor + part.predictor)
-            mx.eval(gradients, sums)
-        if self._group.size() > 1:
-            gradients = tree_map(lambda one: mx.distributed.all_sum(one, group=self._group), gradients)
-            sums = Losses(*(mx.distributed.all_sum(one, group=self._group) for one in sums))
-        talker = number(sums.talker) / totals.targets
-        predictor = number(sums.predictor) / totals.residuals
-        if not math.isfinite(talker + predictor):
-            raise TrainingError(
-                f"the loss of step {self.step + 1} is not finite: learning_rate is {options.learning_rate:g}, try a "
-                "lower one, from the beginning",
-                "learning_rate",
-            )
-        gradients, _ = optim.clip_grad_norm(gradients, options.clip)
-        rate = self._optimizer.learning_rate
-        self._optimizer.update(self._network, gradients)
-        mx.eval(self._network.trainable_parameters(), self._optimizer.state, sums)
-        self.step += 1
-        return talker, predictor, number(rate)
+        return self._collated(own, Totals.of(sequences))
 
-    def _loss(self, batch: TrainingBatch, totals: Totals) -> tuple[mx.array, Losses]:
+    def _collated(
+        self, sequences: Sequence[TrainingSequence], totals: Totals
+    ) -> Iterator[tuple[TrainingBatch, Totals]]:
+        size = self._options.batch_size
+        for start in range(0, len(sequences), size):
+            yield collate(sequences[start : start + size], self._end), totals
+
+    def _loss(self, batch: TrainingBatch, totals: Totals) -> tuple[mx.array, ...]:
+        """Return a batch's shares of LOSSES, which are means over `totals`."""
         weights = self._network.parameters()
         if self._dtype is not None:
-            self._network.update(tree_map(partial(cast, dtype=self._dtype), weights))
-        sums = losses(self._network.talker, batch, self._apply_layer)
-        self._network.update(weights)
-        return mean_loss(sums, totals), sums
+            weights = tree_map(partial(cast, dtype=self._dtype), weights)
+        with other_weights(self._network, weights):
+            sums = losses(self._network.talker, batch, self._apply_layer)
+        return mean_loss(sums, totals), sums.talker / totals.targets, sums.predictor / totals.residuals
 
     def evaluate(self) -> tuple[float, float]:
         """Return the losses of talker and predictor on the held-out sequences. On the MLX thread."""
-        totals = Totals.of(self._held_out)
         talker = 0.0
         predictor = 0.0
         self._network.eval()
-        for start in range(0, len(self._held_out), self._options.batch_size):
-            batch = collate(self._held_out[start : start + self._options.batch_size], self._end)
-            _, part = self._loss(batch, totals)
-            talker += number(part.talker)
-            predictor += number(part.predictor)
+        for batch, totals in self._collated(self._held_out, Totals.of(self._held_out)):
+            _, talker_share, predictor_share = self._loss(batch, totals)
+            talker += number(talker_share)
+            predictor += number(predictor_share)
         self._network.train()
-        return talker / totals.targets, predictor / totals.residuals
+        return talker, predictor
 
     # Interruption
 
@@ -234,8 +218,7 @@ class Trainer:
 
     def _save_state(self, path: Path) -> None:
         arrays: dict[str, mx.array] = {}
-        tree_flatten({"weights": self._network.trainable_parameters()}, destination=arrays)
-        tree_flatten({"optimizer": self._optimizer.state}, destination=arrays)
+        tree_flatten(self._descent.state, destination=arrays)
         data = {
             "format": STATE_FORMAT, "step": self.step, "best": self.best, "run": self._identity,
             "losses": self._epoch_losses,
@@ -261,19 +244,16 @@ class Trainer:
             raise TrainingError(
                 f"cannot resume from {path}: its {other} is not that of this run ({found}, not {wanted})"
             )
-        self._engine.worker.run(self._restore, path / "state.safetensors")
-        self.step = data["step"]
+        self._engine.worker.run(self._restore, path / "state.safetensors", data["step"])
         self.best = data["best"]
         self._epoch_losses = data["losses"]
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path, step: int) -> None:
         try:
             tree = tree_unflatten(list(read_tensors(path).items()))
         except (OSError, ValueError, RuntimeError) as error:
             raise TrainingError(f"cannot resume from {path}: {error}") from None
-        self._network.update(tree["weights"])
-        self._optimizer.state = tree["optimizer"]
-        mx.eval(self._network.trainable_parameters(), self._optimizer.state)
+        self._descent.restore(tree, step)
 
 
 def run_identity(
@@ -291,11 +271,6 @@ def run_identity(
         "processes": processes,
         "model and adapters": description,
     }
-
-
-def number(scalar: mx.array) -> float:
-    """Return a scalar as a number."""
-    return float(np.array(scalar))
 
 
 def cast(parameter: mx.array, dtype: mx.Dtype) -> mx.array:

@@ -51,8 +51,8 @@ def sequences(engine: Engine, count: int = 4) -> list[TrainingSequence]:
     ]
 
 
-def loss_curve(directory: Path, options: TrainingOptions, count: int = 8) -> list[float]:
-    """Return the loss of each step."""
+def loss_curve(directory: Path, options: TrainingOptions, count: int = 9) -> list[float]:
+    """Return the loss of each step. 9 sequences, 4 in a step: in the last one, one of two processes has none."""
     engine = load(directory)
     trainer = Trainer(engine, sequences(engine, count), [], options)
     return [progress.talker_loss + progress.predictor_loss for progress in trainer.run()]
