@@ -9,20 +9,18 @@ encodes a frame.
 """
 
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 
 from demo_speech import FRAME, RATE, VOICES, Key, Utterance
-from fast_cpu import fast_cpu
 from mlx_qwen3_tts.codec.decoder import CodecDecoder, ConvNeXtBlock, ResidualUnit, SnakeBeta
 from mlx_qwen3_tts.codec.layers import run
 from mlx_qwen3_tts.config.codec import CodecDecoderConfig
+from mlx_qwen3_tts.training.descent import Descent, DescentOptions, Step
 
 WINDOWS = (256, 512, 1024, 2048)  # of the spectral loss, in samples
 FAINT = 1e-6  # power below which sound is inaudible
@@ -202,31 +200,6 @@ def begin_vocoder(decoder: CodecDecoder, frames: np.ndarray) -> np.ndarray:
     return (latents / weight.T / level).reshape(len(frames), -1).astype(np.float32)
 
 
-def descend(
-    module: nn.Module,
-    loss: Callable[..., mx.array],
-    next_batch: Callable[[int], tuple],
-    steps: int,
-    peak: float,
-    name: str,
-    log: Callable[[str], None],
-) -> None:
-    """Train `module` with AdamW: a short warm-up, then cosine decay to zero."""
-    warm = max(1, min(30, steps // 10))
-    rate = optim.join_schedules([optim.linear_schedule(0, peak, warm), optim.cosine_decay(peak, steps - warm)], [warm])
-    optimizer = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-3)
-    gradient = nn.value_and_grad(module, loss)
-    started, mean = time.time(), None
-    for step in range(steps):
-        value, gradients = gradient(*next_batch(step))
-        gradients, _ = optim.clip_grad_norm(gradients, 2.0)
-        optimizer.update(module, gradients)
-        mx.eval(value, module.parameters(), optimizer.state)
-        mean = value.item() if mean is None else 0.95 * mean + 0.05 * value.item()
-        if step % 50 == 0 or step == steps - 1:
-            log(f"{name} {step:5d} of {steps}  loss {mean:.4f}  {time.time() - started:.0f} s")
-
-
 class Sentences:
     """Codes and samples of random sentences, and of clips in random order, because some words are rare in sentences."""
 
@@ -260,33 +233,51 @@ def front(decoder: CodecDecoder, codes: mx.array) -> mx.array:
     return run([*stages, decoder.decoder[0]], decoder.quantizer(codes), None)[0]
 
 
-def train_decoder(
-    decoder: CodecDecoder, sentences: Sentences, steps: dict[str, int], log: Callable[[str], None]
-) -> None:
-    """Train the map from codes to the latents of a linear vocoder, then the whole decoder.
+def descend(
+    decoder: CodecDecoder,
+    loss: Callable[..., tuple[mx.array]],
+    next_batch: Callable[[int], tuple[mx.array, mx.array]],
+    steps: int,
+    peak: float,
+) -> Iterator[Step]:
+    """Train the decoder on a batch a step; yields after each."""
+    options = DescentOptions(
+        steps=steps,
+        learning_rate=peak,
+        warm_up=max(1, min(30, steps // 10)),
+        betas=(0.9, 0.99),
+        weight_decay=1e-3,
+        clip=2.0,
+    )
+    return Descent(decoder, loss, ("loss",), options).run(lambda step: [next_batch(step)])
 
-    The first stage is cheap, and leaves to the second stage only what a linear map cannot do.
+
+def train_front(decoder: CodecDecoder, sentences: Sentences, steps: int) -> Iterator[Step]:
+    """Train the map from codes to the latents of a linear vocoder; yields after each step.
+
+    It is cheap, and leaves to `train_whole` only what a linear map cannot do.
     """
-    frames = np.concatenate(list(sentences.clips.values()))
-    latents = begin_vocoder(decoder, frames)
+    latents = begin_vocoder(decoder, np.concatenate(list(sentences.clips.values())))
     cuts = np.cumsum([len(clip) for clip in sentences.clips.values()])[:-1]
     wanted = dict(zip(sentences.clips, np.split(latents, cuts), strict=True))
 
-    def distance(codes: mx.array, target: mx.array) -> mx.array:
-        return mx.square(front(decoder, codes).reshape(target.shape) - target).mean()
+    def distance(codes: mx.array, target: mx.array) -> tuple[mx.array]:
+        return (mx.square(front(decoder, codes).reshape(target.shape) - target).mean(),)
 
+    return descend(decoder, distance, lambda _: sentences.batch(8, 32, wanted), steps, 3e-3)
+
+
+def train_whole(decoder: CodecDecoder, sentences: Sentences, steps: int) -> Iterator[Step]:
+    """Train the whole decoder on the waveform; yields after each step."""
     spectral = make_loss()
-
-    def difference(codes: mx.array, target: mx.array) -> mx.array:
-        return spectral(decoder(codes)[0], target.reshape(len(target), -1))
-
     heard = band_distance()
 
+    def difference(codes: mx.array, target: mx.array) -> tuple[mx.array]:
+        return (spectral(decoder(codes)[0], target.reshape(len(target), -1)),)
+
     def next_batch(step: int) -> tuple[mx.array, mx.array]:
-        if step >= steps["all"] // 3 and step % DWELL == 0:
+        if step >= steps // 3 and step % DWELL == 0:
             sentences.dwell(lambda codes, clip: heard(decoder(mx.array(codes)[None])[0], mx.array(clip.reshape(1, -1))))
         return sentences.batch(*SHAPES[step % len(SHAPES)], sentences.clips)
 
-    with fast_cpu():
-        descend(decoder, distance, lambda _: sentences.batch(8, 32, wanted), steps["front"], 3e-3, "front", log)
-        descend(decoder, difference, next_batch, steps["all"], 1e-3, "all", log)
+    return descend(decoder, difference, next_batch, steps, 1e-3)

@@ -5,12 +5,13 @@
 
 It needs the program flite; one seed fixes the sentences and the initial weights. --part trains the codec or the talker
 alone and leaves the other's file as it is, so that both can run at once. It is also an example of training with this
-package: the networks are its own modules, the optimizer is mlx.optimizers'.
+package: the networks, the talker's cross-entropies and the steps of training are its own.
 """
 
 import argparse
 import random
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,11 @@ import mlx.core as mx
 import numpy as np
 
 from demo_checkpoint import write_weights
-from demo_codec import Sentences, begin, encode, train_decoder
+from demo_codec import Sentences, begin, encode, train_front, train_whole
 from demo_config import CLOCK, CLOCK_CODEC, CLOCK_GENERATION, TOKENS
 from demo_speech import make_clips, training_sentence
-from demo_talker import Batch, Sequence_, Sequences, train_talker
+from demo_talker import Batch, CountedSequence, Sequences, train_talker
+from fast_cpu import fast_cpu
 from mlx_qwen3_tts.codec.codec import CodecNetwork
 from mlx_qwen3_tts.config.codec import CodecConfig
 from mlx_qwen3_tts.config.model import ModelConfig
@@ -29,14 +31,27 @@ from mlx_qwen3_tts.config.schema import from_dict
 from mlx_qwen3_tts.demo.random_checkpoint import write_configs
 from mlx_qwen3_tts.models.network import Network
 from mlx_qwen3_tts.text.tokenizer import TextTokenizer
+from mlx_qwen3_tts.training.descent import Step
 
 SEED = 8
 CODEC_STEPS = {"front": 1200, "all": 2000}
 SENTENCES = 32  # per batch of the talker
+REPORT = 50  # steps
 
 
-def log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+def finish(name: str, training: Iterator[Step], save: Callable[[], None] | None = None) -> None:
+    """Take all steps of a training. After each REPORT of them, print their mean losses to standard error, and save."""
+    recent = []
+    for step in training:
+        recent.append(step.losses)
+        if step.number % REPORT and step.number < step.steps:
+            continue
+        means = [f"{part} {np.mean([losses[part] for losses in recent]):.4f}" for part in step.losses]
+        line = f"{name} {step.number:5d} of {step.steps}  {'  '.join(means)}  {step.seconds:.0f} s"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        recent.clear()
+        if save is not None:
+            save()
 
 
 def train_codec(directory: Path, steps: dict[str, int]) -> None:
@@ -47,7 +62,10 @@ def train_codec(directory: Path, steps: dict[str, int]) -> None:
     clips = make_clips()
     codes, tables = encode(clips, config.decoder_config, SEED)
     begin(codec.decoder, tables)
-    train_decoder(codec.decoder, Sentences(training_sentence, clips, codes, SEED), steps, log)
+    sentences = Sentences(training_sentence, clips, codes, SEED)
+    with fast_cpu():
+        finish("front", train_front(codec.decoder, sentences, steps["front"]))
+        finish("all", train_whole(codec.decoder, sentences, steps["all"]))
     counter = codec.decoder.quantizer.rvq_rest.vq.layers[-1].codebook
     # It counts words (demo_talker.py): all of its codes sound alike.
     counter.weight = mx.broadcast_to(counter.weight[:1], counter.weight.shape)
@@ -65,7 +83,7 @@ def train_text(directory: Path, steps: int) -> None:
     sequences = Sequences(config, TextTokenizer.from_directory(directory, config), codes)
     rng, noise = random.Random(SEED), np.random.RandomState(SEED)
 
-    ready: list[list[Sequence_]] = []
+    ready: list[list[CountedSequence]] = []
 
     def next_batch() -> Batch:
         if not ready:  # many at a time, so that a batch has sequences of similar length
@@ -76,8 +94,7 @@ def train_text(directory: Path, steps: int) -> None:
         return sequences.batch(ready.pop(), noise)
 
     save = partial(write_weights, network, directory / "model.safetensors", mx.bfloat16)
-    train_talker(network.talker, next_batch, steps, 2e-3, log, save)
-    save()
+    finish("talker", train_talker(network.talker, next_batch, steps, 2e-3), save)
 
 
 def main() -> None:
