@@ -1,0 +1,57 @@
+"""PyAV, the binding to FFmpeg's libraries, which the extras `book` and `server` install.
+
+float audio ─ audio_frame ─ av.AudioFrame ─ an encoder or a filter ─ frame_audio ─ float audio
+
+PyAV is an extra, so that the package works without it: functions that need it call `load_pyav`.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ..errors import AudioError
+from .formats import pcm16
+
+MISSING = "needs PyAV: pip install 'mlx-qwen3-tts[book]' (with a server: 'mlx-qwen3-tts[server]')"
+
+
+def load_pyav(purpose: str) -> Any:
+    """Return the module `av`.
+
+    purpose: what needs it, for the error.
+    Raises AudioError if it cannot be imported.
+    """
+    try:
+        import av
+    except ImportError:
+        raise AudioError(f"{purpose} {MISSING}") from None
+    return av
+
+
+def error_text(error: Exception) -> str:
+    """Return what FFmpeg says of an error, on one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())
+
+
+def audio_frame(av: Any, audio: np.ndarray, sample_format: str, sample_rate: int, start: int) -> Any:
+    """Return float mono audio [samples] in -1 .. 1 as an av.AudioFrame.
+
+    sample_format: FFmpeg's name: "s16", which rounds as a WAV of this package does, "flt" or "fltp".
+    start: the number of samples before it in the stream.
+    """
+    if sample_format == "s16":
+        samples = np.frombuffer(pcm16(audio), np.int16)
+    else:
+        samples = np.ascontiguousarray(np.clip(audio, -1, 1), np.float32)
+    frame = av.AudioFrame.from_ndarray(samples[None], format=sample_format, layout="mono")
+    frame.sample_rate = sample_rate
+    frame.time_base = Fraction(1, sample_rate)
+    frame.pts = start
+    return frame
+
+
+def frame_audio(frame: Any) -> np.ndarray:
+    """Return a mono frame of floats as float32 [samples]."""
+    return np.array(frame.to_ndarray().reshape(-1), np.float32)
