@@ -55,3 +55,40 @@ def audio_frame(av: Any, audio: np.ndarray, sample_format: str, sample_rate: int
 def frame_audio(frame: Any) -> np.ndarray:
     """Return a mono frame of floats as float32 [samples]."""
     return np.array(frame.to_ndarray().reshape(-1), np.float32)
+
+
+class FilterChain:
+    """A chain of FFmpeg's audio filters; mono floats go in."""
+
+    def __init__(self, av: Any, filters: list[tuple[str, str]], sample_rate: int) -> None:
+        """filters: names and arguments, from the first to the last."""
+        self._av = av
+        self._sample_rate = sample_rate
+        self._num_samples = 0
+        self._graph = av.filter.Graph()
+        source = self._graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono")
+        nodes = [self._graph.add(name, arguments) for name, arguments in filters]
+        self._graph.link_nodes(source, *nodes, self._graph.add("abuffersink")).configure()
+
+    def push(self, audio: np.ndarray) -> list[Any]:
+        """Take float audio [samples], and return the frames that are ready. Raises AudioError."""
+        if not len(audio):
+            return []
+        frame = audio_frame(self._av, audio, "flt", self._sample_rate, self._num_samples)
+        self._num_samples += len(audio)
+        return self._run(frame)
+
+    def flush(self) -> list[Any]:
+        """Return the last frames. Raises AudioError."""
+        return self._run(None)
+
+    def _run(self, frame: Any) -> list[Any]:
+        frames = []
+        try:
+            self._graph.push(frame)
+            while True:
+                frames.append(self._graph.pull())
+        except (BlockingIOError, EOFError):  # nothing more yet, nothing more at all
+            return frames
+        except self._av.FFmpegError as error:
+            raise AudioError(f"an audio filter failed: {error_text(error)}") from None
