@@ -7,6 +7,7 @@
                    ├─ VoiceError        a voice file that cannot be read or written
                    ├─ ConversionError   a conversion that is invalid or has failed
                    ├─ PlaybackError     audio that cannot be played
+                   ├─ BookError         a book that cannot be written
                    ├─ TrainingError     training data or options that are invalid
                    └─ GenerationError   a computation without usable results
                       └─ BatchError     some requests of a batch have failed
@@ -60,6 +61,10 @@ class RequestError(Qwen3TTSError, ValueError):
 
 class AudioError(Qwen3TTSError):
     """Audio that cannot be read or written."""
+
+
+class BookError(Qwen3TTSError):
+    """A book whose audio cannot be made or written."""
 
 
 class PlaybackError(Qwen3TTSError):

@@ -1,0 +1,1 @@
+"""Long texts: documents to chapters, segments, one audio file."""
