@@ -1,0 +1,120 @@
+"""Loudness as people hear it (EBU R 128), and a limiter of peaks.
+
+audio ─ LoudnessMeter: FFmpeg's ebur128 ─ LUFS ─ gain_for ─ audio * gain ─ Limiter ─ no sample above the ceiling
+"""
+
+import numpy as np
+
+from .pyav import FilterChain, load_pyav
+
+CEILING_DB = -1.0  # dBFS: lossy codecs overshoot a little
+MAX_GAIN_DB = 20.0
+_GATE = -70.0  # LUFS: what is softer does not count (ITU-R BS.1770)
+_INTEGRATED = "lavfi.r128.I"
+_RAMP_SECONDS = 0.005  # in which the limiter's gain falls and rises
+_HOLD_SECONDS = 0.05  # for which it stays, longer than a period of a voice
+
+
+class LoudnessMeter:
+    """Measures the integrated loudness of audio that comes in chunks; memory is flat. Needs PyAV."""
+
+    def __init__(self, sample_rate: int) -> None:
+        """Raises AudioError if PyAV is missing."""
+        av = load_pyav("loudness")
+        self._chain = FilterChain(av, [("ebur128", "metadata=1")], sample_rate)
+        self._value = _GATE
+
+    def write(self, audio: np.ndarray) -> None:
+        """Take float mono audio [samples] in -1 .. 1. Raises AudioError."""
+        self._read(self._chain.push(audio))
+
+    def close(self) -> float | None:
+        """Return the loudness in LUFS, as `integrated_loudness`. Raises AudioError."""
+        self._read(self._chain.flush())
+        return self._value if self._value > _GATE else None
+
+    def _read(self, frames: list) -> None:
+        for frame in frames:  # of 100 ms, but for the last
+            if _INTEGRATED in frame.metadata:
+                self._value = float(frame.metadata[_INTEGRATED])
+
+
+def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:
+    """Return the integrated loudness of float mono audio [samples] in LUFS, to 0.01.
+
+    None if there is nothing to measure: the audio is shorter than a block (400 ms), or all of it is below -70 LUFS.
+    The loudness of a mono file is that of its one channel: a sine of 1 kHz at full scale has -3 LUFS.
+    Raises AudioError if PyAV is missing.
+    """
+    meter = LoudnessMeter(sample_rate)
+    meter.write(audio)
+    return meter.close()
+
+
+def gain_for(loudness: float | None, target: float) -> float:
+    """Return the factor that brings audio of `loudness` to `target`, both in LUFS; 1 if the loudness is None.
+
+    It amplifies by at most 20 dB, so that what is nearly silent does not become noise.
+    """
+    if loudness is None:
+        return 1.0
+    return float(10 ** (min(target - loudness, MAX_GAIN_DB) / 20))
+
+
+class Limiter:
+    """Lowers what exceeds a ceiling, and leaves everything else bit by bit as it is.
+
+    The gain falls within 5 ms before a peak, stays for 50 ms, and rises within 5 ms. No sample exceeds the ceiling;
+    peaks between samples may, slightly. The output has the samples of the input at their places, and does not depend on
+    the chunks.
+    """
+
+    def __init__(self, sample_rate: int, ceiling: float = CEILING_DB) -> None:
+        """ceiling: in dBFS."""
+        self._ceiling = np.float32(10 ** (ceiling / 20))
+        self._ramp = round(_RAMP_SECONDS * sample_rate)
+        self._hold = round(_HOLD_SECONDS * sample_rate)
+        # What the next output depends on before it, and those samples of the input that wait for others after them.
+        self._history = self._ramp + self._hold
+        self._buffer = np.zeros(self._history, np.float32)
+
+    def write(self, audio: np.ndarray) -> np.ndarray:
+        """Take float audio [samples], and return those samples that are ready, 5 ms behind."""
+        self._buffer = np.concatenate([self._buffer, audio.astype(np.float32)])
+        count = len(self._buffer) - self._history - self._ramp
+        if count <= 0:
+            return np.zeros(0, np.float32)
+        result = self._limit(self._buffer, count)
+        self._buffer = self._buffer[count:]
+        return result
+
+    def close(self) -> np.ndarray:
+        """Return the last samples."""
+        return self.write(np.zeros(self._ramp, np.float32))
+
+    def _limit(self, audio: np.ndarray, count: int) -> np.ndarray:
+        """Return `count` samples, which follow the history in `audio`."""
+        result = audio[self._history : self._history + count].copy()
+        peaks = np.abs(audio)
+        if peaks.max() <= self._ceiling:
+            return result
+        allowed = np.minimum(1.0, self._ceiling / np.maximum(peaks, self._ceiling).astype(np.float64))
+        # A minimum over what is `hold` before to `ramp` after; the mean of `ramp + 1` of them is a ramp that is nowhere
+        # above what is allowed, because each of them covers the sample in the middle.
+        lowest = _sliding_minimum(allowed, self._hold + self._ramp + 1)
+        gain = np.zeros(count)
+        for offset in range(self._ramp + 1):  # in this order whatever the chunk is
+            gain += lowest[offset : offset + count]
+        gain /= self._ramp + 1
+        # The clip is for the last bit. A gain of 1 is exact, and changes nothing.
+        return np.clip(result * gain, -self._ceiling, self._ceiling).astype(np.float32)
+
+
+def _sliding_minimum(values: np.ndarray, width: int) -> np.ndarray:
+    """Return the minimum of each window of `width` values: [len(values) - width + 1]."""
+    size = 1
+    while 2 * size <= width:
+        values = np.minimum(values[:-size], values[size:])
+        size *= 2
+    rest = width - size  # two windows of `size` that overlap
+    return np.minimum(values[: len(values) - rest], values[rest:])
