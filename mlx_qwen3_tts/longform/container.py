@@ -3,7 +3,7 @@
 begin_chapter, write, write, begin_chapter, ... ─ BookWriter ─┬─ novel.m4b
                                                               └─ novel/01 The Beginning.mp3, ...
 
-Audio goes to disk at once; memory does not grow but for the index of MP4 files, some 5 MB an hour. Nothing appears
+Audio goes to disk at once; memory does not grow but for the index of MP4 files, some 6 MB an hour. Nothing appears
 under its name before the book is complete.
 """
 
