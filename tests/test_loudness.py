@@ -1,5 +1,6 @@
 """Loudness against BS.1770 by its own formula, and a limiter that touches nothing but peaks."""
 
+import gc
 import sys
 
 import numpy as np
@@ -66,6 +67,19 @@ def test_chunks_do_not_matter_to_the_meter():
     for start in range(0, len(audio), 777):
         meter.write(audio[start : start + 777])
     assert meter.close() == integrated_loudness(audio, RATE)
+
+
+def test_temporary_files_of_any_name(tmp_path, monkeypatch):
+    folder = tmp_path / "it's: a [folder], 50%; \\ "
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert integrated_loudness(sine(-20), RATE) == pytest.approx(-23.01, abs=0.05)
+    LoudnessMeter(RATE).write(sine(-20))
+    gc.collect()
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    with pytest.raises(AudioError, match="loudness needs a temporary file: No such file"):
+        integrated_loudness(sine(-20), RATE)
 
 
 def test_gain_brings_to_the_target():

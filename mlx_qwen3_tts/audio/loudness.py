@@ -3,14 +3,20 @@
 audio ─ LoudnessMeter: FFmpeg's ebur128 ─ LUFS ─ gain_for ─ audio * gain ─ Limiter ─ no sample above the ceiling
 """
 
+import os
+import re
+import tempfile
+
 import numpy as np
 
+from ..errors import AudioError
 from .pyav import FilterChain, load_pyav
 
 CEILING_DB = -1.0  # dBFS: lossy codecs overshoot a little
 MAX_GAIN_DB = 20.0
 _GATE = -70.0  # LUFS: what is softer does not count (ITU-R BS.1770)
 _INTEGRATED = "lavfi.r128.I"
+_LAST_BYTES = 1000  # of the measurements, 10 a second
 _RAMP_SECONDS = 0.005  # in which the limiter's gain falls and rises
 _HOLD_SECONDS = 0.05  # for which it stays, longer than a period of a voice
 
@@ -19,24 +25,29 @@ class LoudnessMeter:
     """Measures the integrated loudness of audio that comes in chunks; memory is flat. Needs PyAV."""
 
     def __init__(self, sample_rate: int) -> None:
-        """Raises AudioError if PyAV is missing."""
+        """Raises AudioError if PyAV is missing, or no temporary file can be made."""
         av = load_pyav("loudness")
-        self._chain = FilterChain(av, [("ebur128", "metadata=1")], sample_rate)
-        self._value = _GATE
+        # The measurement is metadata of frames, which PyAV shows from version 18 on; a file has it with any.
+        try:
+            self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115  (closed by close, or with the meter)
+        except OSError as error:
+            raise AudioError(f"loudness needs a temporary file: {error.strerror}") from None
+        report = {"mode": "print", "key": _INTEGRATED, "file": self._log.name, "direct": "1"}
+        self._chain = FilterChain(av, [("ebur128", {"metadata": "1"}), ("ametadata", report)], sample_rate)
 
     def write(self, audio: np.ndarray) -> None:
         """Take float mono audio [samples] in -1 .. 1. Raises AudioError."""
-        self._read(self._chain.push(audio))
+        self._chain.push(audio)
 
     def close(self) -> float | None:
         """Return the loudness in LUFS, as `integrated_loudness`. Raises AudioError."""
-        self._read(self._chain.flush())
-        return self._value if self._value > _GATE else None
-
-    def _read(self, frames: list) -> None:
-        for frame in frames:  # of 100 ms, but for the last
-            if _INTEGRATED in frame.metadata:
-                self._value = float(frame.metadata[_INTEGRATED])
+        self._chain.flush()
+        with self._log as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size - _LAST_BYTES))
+            found = re.findall(rf"{re.escape(_INTEGRATED)}=(\S+)\n", log.read().decode())
+        value = float(found[-1]) if found else _GATE
+        return value if value > _GATE else None
 
 
 def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:

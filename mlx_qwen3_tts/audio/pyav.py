@@ -60,14 +60,14 @@ def frame_audio(frame: Any) -> np.ndarray:
 class FilterChain:
     """A chain of FFmpeg's audio filters; mono floats go in."""
 
-    def __init__(self, av: Any, filters: list[tuple[str, str]], sample_rate: int) -> None:
-        """filters: names and arguments, from the first to the last."""
+    def __init__(self, av: Any, filters: list[tuple[str, dict[str, str]]], sample_rate: int) -> None:
+        """filters: names and options, from the first to the last."""
         self._av = av
         self._sample_rate = sample_rate
         self._num_samples = 0
         self._graph = av.filter.Graph()
         source = self._graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono")
-        nodes = [self._graph.add(name, arguments) for name, arguments in filters]
+        nodes = [self._graph.add(name, **options) for name, options in filters]
         self._graph.link_nodes(source, *nodes, self._graph.add("abuffersink")).configure()
 
     def push(self, audio: np.ndarray) -> list[Any]:

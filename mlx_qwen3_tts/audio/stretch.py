@@ -40,7 +40,9 @@ class Stretch:
         self._chain: FilterChain | None = None
         if speed != 1:
             av = load_pyav("a speed other than 1")
-            self._chain = FilterChain(av, [("atempo", repr(factor)) for factor in _passes(speed)], sample_rate)
+            self._chain = FilterChain(
+                av, [("atempo", {"tempo": repr(factor)}) for factor in _passes(speed)], sample_rate
+            )
 
     def write(self, audio: np.ndarray) -> np.ndarray:
         """Take float audio [samples] in -1 .. 1, and return the stretched samples that are ready. Raises AudioError."""
