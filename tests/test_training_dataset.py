@@ -43,7 +43,7 @@ def write_jsonl(path: Path, *lines: dict | str) -> Path:
 
 
 def clip(audio: Path, text: str = TEXT, **changes) -> Clip:
-    return replace(Clip(audio, text, None, "anna", None, None, 1, audio.name), **changes)
+    return replace(Clip(audio, text, None, "anna", None, None, "data.jsonl, line 1", audio.name), **changes)
 
 
 def reason(base: Qwen3TTS, tmp_path: Path, *clips: Clip, **options) -> str | None:
@@ -73,10 +73,10 @@ def test_jsonl(tmp_path):
         {"audio": "deep/b.wav", "text": None, "ref_audio": None, "language": "", "speaker": "", "audio_codes": None},
     )  # fmt: skip
     first, second, third = read_clips(source, "anna")
-    assert (first.audio, first.text, first.line) == (tmp_path / "a.wav", "Hello.\u2028You.", 1)
+    assert (first.audio, first.text, first.where) == (tmp_path / "a.wav", "Hello.\u2028You.", f"{source}, line 1")
     assert (first.language, first.speaker, first.ref_audio, first.codes) == (None, "anna", None, None)
     assert first.source == "a.wav"
-    assert (second.audio, second.line) == (tmp_path / "deep" / "b.wav", 3)
+    assert (second.audio, second.where) == (tmp_path / "deep" / "b.wav", f"{source}, line 3")
     assert (second.language, second.speaker, second.ref_audio) == ("French", "bob", tmp_path / "ref.wav")
     assert second.codes.dtype == np.int32
     assert second.codes.shape == (2, 16)
@@ -109,7 +109,8 @@ def test_folder(tmp_path):
         ("a.flac", "Over two lines."), ("b.wav", "From a label."), ("d.wav", ""), ("deep/c.ogg", "Deep."),
         ("e.wav", ""), ("g.m4a", ""),
     ]  # fmt: skip
-    assert {(one.speaker, one.line, one.audio) for one in clips} == {("anna", 0, tmp_path / o.source) for o in clips}
+    assert {(one.speaker, one.audio) for one in clips} == {("anna", tmp_path / o.source) for o in clips}
+    assert [one.where for one in clips] == [str(one.audio) for one in clips]
 
 
 @pytest.mark.parametrize("given", ["", "metadata.csv"])
@@ -118,8 +119,10 @@ def test_ljspeech(tmp_path, given):
         write(tmp_path / "wavs" / f"{name}.wav")
     (tmp_path / "metadata.csv").write_text('LJ1|In 1455.|In "fourteen".\nLJ2|Plain.\n\nLJ3|Only this.|\n')
     clips = read_clips(tmp_path / given, "anna")
-    assert [(one.source, one.text, one.line) for one in clips] == [
-        ("wavs/LJ1.wav", 'In "fourteen".', 1), ("wavs/LJ2.wav", "Plain.", 2), ("wavs/LJ3.wav", "Only this.", 4),
+    lines = [f"{tmp_path / 'metadata.csv'}, line {number}" for number in (1, 2, 4)]
+    assert [(one.source, one.text, one.where) for one in clips] == [
+        ("wavs/LJ1.wav", 'In "fourteen".', lines[0]), ("wavs/LJ2.wav", "Plain.", lines[1]),
+        ("wavs/LJ3.wav", "Only this.", lines[2]),
     ]  # fmt: skip
     assert all(one.audio.is_file() and one.speaker == "anna" for one in clips)
 
@@ -158,6 +161,22 @@ def test_invalid_line(tmp_path, line, message):
     with pytest.raises(TrainingError, match=message) as caught:
         read_clips(source, "anna")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_clip_has_a_speaker(tmp_path):
+    """A name is needed only if a clip has no speaker of its own."""
+    write(tmp_path / "a.wav")
+    lines = [{"audio": "a.wav", "text": "Hello.", "speaker": name} for name in ("anna", "ben")]
+    source = write_jsonl(tmp_path / "data.jsonl", *lines)
+    assert [one.speaker for one in read_clips(source)] == ["anna", "ben"]
+    write_jsonl(source, *lines, {"audio": "a.wav", "text": "Hello.", "speaker": " "})
+    with pytest.raises(TrainingError, match=r"data\.jsonl, line 3: speaker is missing: .* or name for all") as caught:
+        read_clips(source)
+    assert caught.value.arguments == ("name",)
+    (tmp_path / "metadata.csv").write_text("LJ1|Hello.\n")
+    for other in (tmp_path, tmp_path / "metadata.csv"):
+        with pytest.raises(TrainingError, match="has no name: give name"):
+            read_clips(other)
 
 
 def test_all_missing_files_are_counted(tmp_path):
@@ -331,7 +350,8 @@ def test_given_codes(base, tmp_path):
         assert problem == f"audio_codes do not fit: they have {count} frames, the audio 20"
     num_codes = base.config.talker_config.num_codes
     for wrong in (np.zeros((20, 15), np.int32), np.full((20, 16), num_codes, np.int32)):
-        with pytest.raises(TrainingError, match=rf"a\.wav, line 1: audio_codes .* 16 codebooks of {num_codes} codes"):
+        message = rf"data\.jsonl, line 1: audio_codes .* 16 codebooks of {num_codes} codes"
+        with pytest.raises(TrainingError, match=message):
             prepare(base, [clip(audio, codes=wrong)])
 
 
@@ -381,7 +401,7 @@ def test_examples(base, tmp_path):
 
 
 def test_unknown_language(base, tmp_path):
-    with pytest.raises(TrainingError, match=r"a\.wav, line 1: unknown language 'klingon'; this model has: auto"):
+    with pytest.raises(TrainingError, match=r"^data\.jsonl, line 1: unknown language 'klingon'; this model has: auto"):
         prepare(base, [clip(write(tmp_path / "a.wav"), language="klingon")])
 
 

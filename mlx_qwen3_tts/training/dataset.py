@@ -37,42 +37,48 @@ class Clip:
     speaker: str
     ref_audio: Path | None  # the clip that the speaker embedding is made from; None takes `audio`
     codes: np.ndarray | None  # int32 [frames, 16], from the source's audio_codes
-    line: int  # in the source, from 1; 0 in a folder
+    where: str  # for messages: the source and the line, or the audio file in a folder
     source: str  # the audio's name as the source writes it
 
 
-def read_clips(source: Path, name: str) -> list[Clip]:
+def read_clips(source: Path, name: str | None = None) -> list[Clip]:
     """Read a list of clips in one of the formats above.
 
     A line of a JSONL file has `audio` and `text`, and may have `ref_audio`, `language`, `speaker` and `audio_codes`.
     Relative paths start from the file's folder. A folder that has metadata.csv is read as LJSpeech, with the normalized
     text if a line has it. In other folders, subfolders are read as well.
-    name: the speaker of clips that name none.
+    name: the speaker of clips that name none; None if all of them name one.
     Raises TrainingError for files that are missing or cannot be read, for an invalid line, whose number it gives, for
-    speakers whose names differ in case only, and if there are no clips.
+    a clip without a speaker, for speakers whose names differ in case only, and if there are no clips.
     """
-    name = name.strip()
-    if not name or not is_unicode(name):
-        raise TrainingError(f"name must be the name of the speaker, not {name!r}", "name")
+    if name is not None:
+        name = name.strip()
+        if not name or not is_unicode(name):
+            raise TrainingError(f"name must be the name of the speaker, not {name!r}", "name")
     source = Path(os.path.expanduser(source))
     if not os.path.exists(source):
         raise TrainingError(f"{source} does not exist: give {FORMATS}")
-    if source.is_dir():
-        metadata = source / METADATA
-        clips = list(_read_ljspeech(metadata, name) if metadata.exists() else _read_folder(source, name))
-    elif source.suffix.lower() == ".csv":
-        clips = list(_read_ljspeech(source, name))
-    else:
-        clips = list(_read_jsonl(source, name))
+    clips = list(_read(source, name))
     if not clips:
         raise TrainingError(f"{source} has no clips: give {FORMATS}")
     _check_files(source, clips)
-    _check_speakers(source, clips)
+    _check_speakers(clips)
     return clips
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Yield the lines of a file that are not blank: where it is, for messages, its number and its text."""
+def _read(source: Path, name: str | None) -> Iterator[Clip]:
+    """Yield the clips of a source by its format. Raises TrainingError if one has no speaker."""
+    if not source.is_dir() and source.suffix.lower() != ".csv":
+        yield from _read_jsonl(source, name)
+        return
+    if name is None:
+        raise TrainingError(f"the speaker of {source} has no name: give name", "name")
+    metadata = source / METADATA if source.is_dir() else source
+    yield from _read_ljspeech(metadata, name) if metadata.exists() else _read_folder(source, name)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a file that are not blank: where each is, for messages, and its text."""
     if not path.is_file():  # a pipe would block, and a device may be endless
         raise TrainingError(f"{path} is not a regular file: give {FORMATS}")
     try:
@@ -84,13 +90,13 @@ def _read_lines(path: Path) -> Iterator[tuple[str, int, str]]:
                 except UnicodeDecodeError:
                     raise TrainingError(f"{where}: not UTF-8; convert the file first") from None
                 if text:
-                    yield where, number, text
+                    yield where, text
     except OSError as error:
         raise TrainingError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_jsonl(path: Path, name: str) -> Iterator[Clip]:
-    for where, number, text in _read_lines(path):
+def _read_jsonl(path: Path, name: str | None) -> Iterator[Clip]:
+    for where, text in _read_lines(path):
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
@@ -104,14 +110,17 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Clip]:
         if audio is None:
             raise TrainingError(f"{where}: audio is missing; give the path of the clip")
         reference = _string(data, "ref_audio", where)
+        speaker = _string(data, "speaker", where) or name
+        if speaker is None:
+            raise TrainingError(f"{where}: speaker is missing: give one in each line, or name for all clips", "name")
         yield Clip(
             audio=_path(path, audio),
             text=_string(data, "text", where) or "",
             language=_string(data, "language", where),
-            speaker=_string(data, "speaker", where) or name,
+            speaker=speaker,
             ref_audio=None if reference is None else _path(path, reference),
             codes=_codes(data.get("audio_codes"), where),
-            line=number,
+            where=where,
             source=printable(audio),
         )
 
@@ -149,7 +158,7 @@ def _read_folder(folder: Path, name: str) -> Iterator[Clip]:
         inside = audio.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in inside.parts)
         if audio.suffix.lower() in AUDIO_SUFFIXES and not is_hidden:
-            yield Clip(audio, _read_text(audio), None, name, None, None, 0, printable(inside.as_posix()))
+            yield Clip(audio, _read_text(audio), None, name, None, None, str(audio), printable(inside.as_posix()))
 
 
 def _read_text(audio: Path) -> str:
@@ -157,23 +166,23 @@ def _read_text(audio: Path) -> str:
     for suffix in TEXT_SUFFIXES:
         path = audio.with_suffix(suffix)
         if path.is_file():
-            return " ".join(text for _, _, text in _read_lines(path))
+            return " ".join(text for _, text in _read_lines(path))
     return ""
 
 
 def _read_ljspeech(path: Path, name: str) -> Iterator[Clip]:
-    for where, number, line in _read_lines(path):
+    for where, line in _read_lines(path):
         identifier, *texts = (field.strip() for field in line.split("|"))
         if not identifier or len(texts) not in (1, 2):
             raise TrainingError(f"{where}: not of the form ID|text or ID|text|normalized text")
         audio = f"wavs/{identifier}.wav"
         text = texts[-1] or texts[0]
-        yield Clip(path.parent / audio, text, None, name, None, None, number, printable(audio))
+        yield Clip(path.parent / audio, text, None, name, None, None, where, printable(audio))
 
 
 def _check_files(source: Path, clips: list[Clip]) -> None:
     """Raise TrainingError for audio that is missing."""
-    missing: dict[Path, int] = {}
+    missing: dict[Path, str] = {}
     exists: dict[Path, bool] = {}
     for clip in clips:
         for path in (clip.audio, clip.ref_audio):
@@ -182,22 +191,20 @@ def _check_files(source: Path, clips: list[Clip]) -> None:
             if path not in exists:
                 exists[path] = os.path.exists(path)
             if not exists[path]:
-                missing.setdefault(path, clip.line)
+                missing.setdefault(path, clip.where)
     if missing:
-        path, line = next(iter(missing.items()))
+        path, where = next(iter(missing.items()))
         others = f" (and {len(missing) - 1} other files)" if len(missing) > 1 else ""
-        raise TrainingError(
-            f"{source}, line {line}: {path} does not exist{others}; relative paths start from {source.parent}"
-        )
+        raise TrainingError(f"{where}: {path} does not exist{others}; relative paths start from {source.parent}")
 
 
-def _check_speakers(source: Path, clips: list[Clip]) -> None:
+def _check_speakers(clips: list[Clip]) -> None:
     """Raise TrainingError for speakers that a model, in which names match in any case, cannot tell apart."""
     known: dict[str, Clip] = {}
     for clip in clips:
         first = known.setdefault(clip.speaker.casefold(), clip)
         if first.speaker != clip.speaker:
             raise TrainingError(
-                f"{source}, line {clip.line}: the speakers {first.speaker!r} and {clip.speaker!r} differ in case only: "
+                f"{clip.where}: the speakers {first.speaker!r} and {clip.speaker!r} differ in case only: "
                 "write the name alike everywhere",
             )

@@ -125,16 +125,15 @@ def prepare(
 
 def _check_clip(clip: Clip, config: ModelConfig) -> None:
     """Raise TrainingError for what the model does not know."""
-    where = f"{clip.source}, line {clip.line}"
     try:
         language_name(clip.language, config)
     except RequestError as error:
-        raise TrainingError(f"{where}: {error}") from None
+        raise TrainingError(f"{clip.where}: {error}") from None
     talker = config.talker_config
     codes = clip.codes
     if codes is not None and (codes.shape[1] != talker.num_code_groups or codes.max() >= talker.num_codes):
         raise TrainingError(
-            f"{where}: audio_codes are not of this model's codec, {talker.num_code_groups} codebooks of "
+            f"{clip.where}: audio_codes are not of this model's codec, {talker.num_code_groups} codebooks of "
             f"{talker.num_codes} codes: leave them out to make them anew"
         )
 
