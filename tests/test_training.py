@@ -1,5 +1,6 @@
 """Training: it learns, goes on after an interruption to the bit, and gives the same in several processes."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -94,6 +95,79 @@ def test_an_interrupted_run_goes_on_to_the_bit(directory, tmp_path, kind):
         )  # fmt: skip
     for name, array in weights_of(engine).items():
         np.testing.assert_array_equal(weights_of(resumed)[name], array, err_msg=name)
+
+
+def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, monkeypatch):
+    """Ctrl-C between the last step of an epoch and the end of its evaluation."""
+
+    def trainer() -> Trainer:
+        engine = training.load(directory)
+        return Trainer(engine, training.sequences(engine, 5), training.sequences(engine, 2), SHORT)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    expected = list(trainer().run())
+    first = trainer()
+    monkeypatch.setattr(first, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(first.run())
+    assert first.step == 3
+    first.save_state(tmp_path / "state")
+    second = trainer()
+    second.load_state(tmp_path / "state")
+    found = [(one.step, one.talker_loss, one.epoch_loss, one.validation, one.is_best) for one in second.run()]
+    assert found == [
+        (one.step, one.talker_loss, one.epoch_loss, one.validation, one.is_best) for one in expected[2:]
+    ]  # fmt: skip
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(directory):
+    engine = training.load(directory)
+    progress = list(Trainer(engine, training.sequences(engine, 5), [], SHORT).run())
+    assert [one.epoch_loss is not None for one in progress] == 3 * [False, False, True]
+    for number in range(3):
+        steps = progress[3 * number : 3 * number + 3]
+        means = np.mean([(one.talker_loss, one.predictor_loss) for one in steps], axis=0)
+        np.testing.assert_allclose(steps[-1].epoch_loss, means)
+        assert means[0] != steps[-1].talker_loss
+
+
+def test_an_estimate_of_the_time_changes_nothing(directory):
+    """Neither the losses nor the weights, to the bit, with dropout and in bfloat16; also in the middle of a run."""
+
+    def run(estimates: bool) -> tuple[list, dict]:
+        engine = training.load(directory)
+        engine.worker.run(add_lora, engine.network, LoraOptions(rank=4, dropout=0.2))
+        trainer = Trainer(engine, training.sequences(engine, 5), training.sequences(engine, 2), SHORT, mx.bfloat16)
+        losses_ = []
+        if estimates:
+            assert trainer.estimate_seconds() > 0
+        for progress in trainer.run():
+            losses_.append((progress.talker_loss, progress.predictor_loss, progress.validation))
+            if estimates and progress.step == 4:
+                trainer.estimate_seconds()
+        return losses_, weights_of(engine)
+
+    (expected, weights), (found, others) = run(False), run(True)
+    assert found == expected
+    for name, array in weights.items():
+        np.testing.assert_array_equal(others[name], array, err_msg=name)
+
+
+def test_the_time_is_that_of_all_batches_and_updates(directory, monkeypatch):
+    """By a clock that ticks at each look: a batch takes a second, and an update."""
+    engine = training.load(directory)
+    sequences = training.sequences(engine, 4)
+    same = [sequences[0]] * 6
+    monkeypatch.setattr("mlx_qwen3_tts.training.trainer.time.perf_counter", itertools.count(1.0).__next__)
+    options = replace(SHORT, epochs=2, batch_size=1, accumulate=2)
+    trainer = Trainer(engine, same, same[:3], options)
+    assert trainer.steps == 6
+    assert trainer.estimate_seconds() == pytest.approx(2 * (6 + 3 / 3) + 6)
+    for _ in itertools.islice(trainer.run(), 3):
+        pass
+    assert trainer.estimate_seconds() == pytest.approx(6 + 3 / 3 + 3)
 
 
 def test_a_state_of_another_run_is_refused(directory, tmp_path):

@@ -72,7 +72,11 @@ class Descent:
         self._names = names
         self._options = options
         self._group = mx.distributed.init()
-        self._optimizer = optim.AdamW(options.schedule(), betas=list(options.betas), weight_decay=options.weight_decay)
+        self._optimizer = self._new_optimizer()
+
+    def _new_optimizer(self) -> optim.Optimizer:
+        options = self._options
+        return optim.AdamW(options.schedule(), betas=list(options.betas), weight_decay=options.weight_decay)
 
     def run(self, batches: Callable[[int], Batches]) -> Iterator[Step]:
         """Take all steps that are left; yields after each.
@@ -126,6 +130,22 @@ class Descent:
         if self._group.size() > 1:
             total = tree_map(lambda one: mx.distributed.all_sum(one, group=self._group), total)
         return total
+
+    def last_step(self) -> Step:
+        """Return the last step that was done, without its losses and times, which a state does not have."""
+        return Step(self.step, self.steps, {}, number(self._optimizer.learning_rate), 0.0, 0.0)
+
+    def measure(self, batch: tuple[Any, ...]) -> tuple[float, float]:
+        """Return the seconds that the gradients of a batch take, and an update; the results are dropped."""
+        mx.eval(self._gradient(*batch))  # compiles the kernels
+        began = time.perf_counter()
+        _, gradients = self._gradient(*batch)
+        mx.eval(gradients)
+        calculated = time.perf_counter()
+        mx.eval(self._new_optimizer().apply_gradients(gradients, self._module.trainable_parameters()))
+        updated = time.perf_counter()
+        mx.clear_cache()
+        return calculated - began, updated - calculated
 
     @property
     def state(self) -> dict[str, Any]:

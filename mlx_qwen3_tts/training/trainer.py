@@ -28,10 +28,11 @@ from ..generation.engine import Engine
 from ..models.cache import Cache
 from ..models.network import Network
 from ..models.qwen3 import RotaryEmbedding, call_layer
-from .descent import Descent, DescentOptions, number, other_weights
+from .descent import Descent, DescentOptions, Step, number, other_weights
 from .loss import Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+FORWARD_SHARE = 1 / 3  # of the time of a batch with its gradients
 LOSSES = ("loss", "talker", "predictor")
 
 
@@ -74,6 +75,7 @@ class Progress:
     seconds: float  # since the beginning of this run
     seconds_left: float
     validation: tuple[float, float] | None = None  # both losses on held-out sequences, at the end of an epoch
+    epoch_loss: tuple[float, float] | None = None  # means of both losses over the steps of an epoch, at its end
     is_best: bool = False  # the validation loss, or without one the epoch's, is the lowest so far
 
 
@@ -106,7 +108,7 @@ class Trainer:
         self._apply_layer = checkpointed_layer if options.low_memory else call_layer
         self._identity = run_identity(options, self._train, self._held_out, self._group.size(), description)
         self.best = math.inf
-        self._epoch_losses: list[float] = []
+        self._epoch_losses: list[tuple[float, float]] = []  # of the steps of this epoch, until its end is evaluated
 
     def _descent_options(self) -> DescentOptions:
         options = self._options
@@ -138,16 +140,16 @@ class Trainer:
         Raises TrainingError if a loss is not finite.
         """
         run = self._engine.worker.run
-        steps = self._descent.run(self._batches)
-        while (step := run(lambda: next(steps, None))) is not None:
-            talker = step.losses["talker"]
-            predictor = step.losses["predictor"]
-            self._epoch_losses.append(talker + predictor)
+        steps = self._steps()
+        while (step := run(next, steps, None)) is not None:
+            talker, predictor = self._epoch_losses[-1]
             validation = None
+            epoch_loss = None
             is_best = False
             if step.number % self.steps_per_epoch == 0:
                 validation = run(self.evaluate) if self._held_out else None
-                is_best = self._note_epoch(validation)
+                epoch_loss = self._mean_of_epoch()
+                is_best = self._note_epoch(validation or epoch_loss)
             yield Progress(
                 step=step.number,
                 steps=step.steps,
@@ -158,11 +160,27 @@ class Trainer:
                 seconds=step.seconds,
                 seconds_left=step.seconds_left,
                 validation=validation,
+                epoch_loss=epoch_loss,
                 is_best=is_best,
             )
 
-    def _note_epoch(self, validation: tuple[float, float] | None) -> bool:
-        reached = sum(validation) if validation is not None else float(np.mean(self._epoch_losses))
+    def _steps(self) -> Iterator[Step]:
+        """Take the steps that are left, and note the losses of each in the same job, whole if Ctrl-C comes meanwhile.
+
+        The first one was taken before if Ctrl-C met the evaluation at the end of its epoch.
+        """
+        if self._epoch_losses and self.step % self.steps_per_epoch == 0:
+            yield self._descent.last_step()
+        for step in self._descent.run(self._batches):
+            self._epoch_losses.append((step.losses["talker"], step.losses["predictor"]))
+            yield step
+
+    def _mean_of_epoch(self) -> tuple[float, float]:
+        talker, predictor = np.mean(self._epoch_losses, axis=0)
+        return float(talker), float(predictor)
+
+    def _note_epoch(self, losses: tuple[float, float]) -> bool:
+        reached = sum(losses)
         self._epoch_losses.clear()
         is_best = reached < self.best
         self.best = min(self.best, reached)
@@ -210,11 +228,34 @@ class Trainer:
         self._network.train()
         return talker, predictor
 
+    def estimate_seconds(self) -> float:
+        """Return how long the rest of the run will take, by the time of one batch and of one update.
+
+        Their results are dropped: the run is the same, to the bit, as without this call.
+        """
+        return self._engine.worker.run(self._estimate_seconds)
+
+    def _estimate_seconds(self) -> float:
+        sequences = self._sequences_of_step(self.step)[: self._options.batch_size]
+        batch = next(self._collated(sequences, Totals.of(sequences)))
+        seconds_of_batch, seconds_of_update = self._descent.measure(batch)
+        positions = sum(map(len, self._train)) / self._group.size() + FORWARD_SHARE * sum(map(len, self._held_out))
+        batches = positions / sum(map(len, sequences))  # in an epoch
+        seconds = batches * seconds_of_batch + self.steps_per_epoch * seconds_of_update
+        return seconds * (self.steps - self.step) / self.steps_per_epoch
+
     # Interruption
 
     def save_state(self, path: Path) -> None:
-        """Write what `load_state` needs, all of it or nothing."""
-        self._engine.worker.run(self._save_state, path)
+        """Write what `load_state` needs, all of it or nothing. Raises TrainingError if it cannot be written."""
+        try:
+            self._engine.worker.run(self._save_state, path)
+        except (OSError, RuntimeError) as error:  # the latter is MLX's
+            reason = getattr(error, "strerror", None) or error
+            raise TrainingError(
+                f"cannot save the state of step {self.step} in {path} ({reason}): free some space; the last one that "
+                "was saved is kept"
+            ) from None
 
     def _save_state(self, path: Path) -> None:
         arrays: dict[str, mx.array] = {}
@@ -233,9 +274,11 @@ class Trainer:
         try:
             data = json.loads((path / "state.json").read_text())
         except FileNotFoundError:
-            raise TrainingError(f"cannot resume: there is no interrupted run in {path}", "resume") from None
+            raise TrainingError(f"cannot resume: there is no interrupted run in {path}") from None
         except (OSError, ValueError) as error:
             raise TrainingError(f"cannot resume from {path}: {error}") from None
+        if data.get("format") != STATE_FORMAT:
+            raise TrainingError(f"cannot resume from {path}: another version of this package has written it")
         run = data.get("run", {})
         other = next((name for name, value in self._identity.items() if run.get(name) != value), None)
         if other is not None:
@@ -246,7 +289,7 @@ class Trainer:
             )
         self._engine.worker.run(self._restore, path / "state.safetensors", data["step"])
         self.best = data["best"]
-        self._epoch_losses = data["losses"]
+        self._epoch_losses = [(talker, predictor) for talker, predictor in data["losses"]]
 
     def _restore(self, path: Path, step: int) -> None:
         try:
