@@ -1,14 +1,20 @@
 """`finetune` from the command line: data to an adapter or a checkpoint that speaks."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import Qwen3TTS, Sampling
+from mlx_qwen3_tts import Qwen3TTS, Sampling, TrainingError
+from mlx_qwen3_tts.training.finetune import FineTuner, FineTuning
+from mlx_qwen3_tts.training.lora import LoraOptions
+from mlx_qwen3_tts.training.trainer import TrainingOptions
 from tests.support import training
 from tests.support.process import spawn
 
@@ -51,7 +57,8 @@ def test_an_adapter(run_cli, data, base, tmp_path, monkeypatch):
     assert "left out: silent.wav" in err
     assert "11 clips" in err
     assert "1 for validation, 1 left out; 6 steps" in err
-    assert "memory: some" in err
+    assert re.search(r"memory: some [\d.]+ MB \([\d.]+ MB weights", err)
+    assert re.search(r"time: some \d+ s for 6 steps", err)
     assert "validation" in err
     assert f"{out}: adapter of epoch" in printed
     assert {path.name for path in out.iterdir()} == {
@@ -103,31 +110,116 @@ def test_a_state_of_other_adapters_is_refused(run_cli, data, base, tmp_path):
     kept = (tmp_path / "out" / "adapters.safetensors").read_bytes()
     state = tmp_path / "out.state"
     state.mkdir()
-    (state / "state.json").write_text('{"run": {"epochs": 2}}')
+    (state / "state.json").write_text('{"format": 2, "run": {"epochs": 2}}')
     code, _, err = finetune(run_cli, data, base, tmp_path / "out", "--lora", 2, "--resume")
     assert (code, "is not that of this run" in err) == (1, True)
     assert (tmp_path / "out" / "adapters.safetensors").read_bytes() == kept
 
 
-def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
+def test_signals_save_and_resume_goes_on(data, base, tmp_path, run_cli):
     """The adapter is the one of a run that was not interrupted, to the bit."""
     command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "6", "--out"]
-    process = subprocess.Popen(
-        spawn(*command, tmp_path / "one"), stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    while "epoch 1:" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert (tmp_path / "one.state" / "state.json").exists()
-    code, _, err = run_cli(*command, tmp_path / "one", "--resume")
+    one = [*command, tmp_path / "one"]
+    for stop, code, resume in ((signal.SIGINT, 130, ()), (signal.SIGTERM, 143, ("--resume",))):
+        process = subprocess.Popen(
+            spawn(*one, *resume), stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        while not re.match(r"epoch \d:", process.stderr.readline()):
+            assert process.poll() is None
+        process.send_signal(stop)
+        _, rest = process.communicate(timeout=60)
+        assert (process.returncode, "the same command with --resume goes on" in rest) == (code, True)
+        assert (tmp_path / "one.state" / "state.json").exists()
+    code, _, err = run_cli(*one, "--resume")
     assert code == 0, err
     assert "resumed after step" in err
     assert not (tmp_path / "one.state").exists(), "the run has ended"
     assert run_cli(*command, tmp_path / "two")[0] == 0
     for name in ("adapters.safetensors", "speakers.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_earlier_run_is_not_lost(run_cli, data, base, tmp_path):
+    """Neither its result nor its state, unless that is asked for; it is missed before the model is loaded."""
+    out, no_model = tmp_path / "out", tmp_path / "no-model"
+    code, _, err = finetune(run_cli, data, no_model, out, "--resume")
+    assert (code, "there is no interrupted run in" in err) == (1, True)
+    assert "out.state: leave --resume out" in err
+    assert finetune(run_cli, data, base, out, "--lora", 2)[0] == 0
+    written = (out / "adapters.safetensors").read_bytes()
+    code, _, err = finetune(run_cli, data, no_model, out)
+    assert (code, "is the result of another run: replace it with --overwrite" in err) == (1, True)
+    (tmp_path / "out.state").mkdir()
+    code, _, err = finetune(run_cli, data, no_model, out)
+    assert (code, "is an interrupted run: go on with --resume, or begin anew with --overwrite" in err) == (1, True)
+    assert (out / "adapters.safetensors").read_bytes() == written
+    code, _, err = finetune(run_cli, data, base, out, "--lora", 2, "--seed", 1, "--overwrite")
+    assert code == 0, err
+    assert (out / "adapters.safetensors").read_bytes() != written
+    assert not (tmp_path / "out.state").exists()
+
+
+def tuner_of(data, base, out, **options) -> FineTuner:
+    what = FineTuning("anna", LoraOptions(rank=2), **options)
+    return FineTuner(data, base, out, what, TrainingOptions(epochs=1, accumulate=3))
+
+
+def test_the_state_is_saved_in_time(data, base, tmp_path):
+    """After some minutes, not only at the end of an epoch: whatever happens then, this much is kept."""
+    for minutes, is_saved in ((1e-9, True), (60, False)):
+        tuner = tuner_of(data, base, tmp_path / "out", save_every=minutes)
+        steps = tuner.run()
+        next(steps)
+        assert tuner.trainer.steps_per_epoch > 1
+        assert tuner.state_path.exists() == is_saved
+        steps.close()
+        assert json.loads((tuner.state_path / "state.json").read_text())["step"] == 1, "closing it saves the state"
+        shutil.rmtree(tuner.state_path)
+
+
+def test_a_step_that_fails_leaves_the_state_as_it_was(data, base, tmp_path, monkeypatch):
+    tuner = tuner_of(data, base, tmp_path / "out", save_every=1e-9)
+    steps = tuner.run()
+    next(steps)
+    before = (tuner.state_path / "state.safetensors").read_bytes()
+
+    def fail(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(tuner.trainer, "_do_step", fail)
+    with pytest.raises(MemoryError):
+        next(steps)
+    assert (tuner.state_path / "state.safetensors").read_bytes() == before
+
+
+def test_a_full_disk(data, base, tmp_path, monkeypatch):
+    """The last state is kept, and the message is one line."""
+    tuner = tuner_of(data, base, tmp_path / "out", save_every=1e-9)
+    steps = tuner.run()
+    next(steps)
+    before = (tuner.state_path / "state.json").read_bytes()
+
+    def fail(*_args):
+        raise RuntimeError("[save_safetensors] Failed to write")
+
+    monkeypatch.setattr(mx, "save_safetensors", fail)
+    with pytest.raises(TrainingError, match=r"cannot save the state of step 2 in .*free some space"):
+        next(steps)
+    assert (tuner.state_path / "state.json").read_bytes() == before
+
+
+def test_speakers_of_their_own(run_cli, data, base, tmp_path):
+    """They need no --name; a clip without one does."""
+    lines = [json.loads(line) | {"speaker": "Ben"} for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    argv = ["finetune", data, "--model", base, "--out", tmp_path / "out", "--epochs", 1, "--lora", 2]
+    code, printed, err = run_cli(*argv)
+    assert code == 0, err
+    assert "voices Ben" in printed
+    data.write_text(json.dumps({"audio": "0.wav", "text": "Hello"}))
+    code, _, err = run_cli(*argv, "--overwrite")
+    assert (code, "line 1: speaker is missing: give one in each line, or --name for all clips" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +231,7 @@ def test_ctrl_c_saves_and_resume_goes_on(data, base, tmp_path, run_cli):
         (("--learning-rate", 0), "--learning-rate must be a number above 0"),
         (("--held-out", 2), "--held-out"),
         (("--max-seconds", -1), "--max-seconds"),
-        (("--resume",), "there is no interrupted run"),
+        (("--save-every", 0), "--save-every must be a number of minutes above 0"),
         (("--seed", -1), "--seed must be"),
         (("--lora-dropout", 2), "--lora-dropout must be"),
     ],

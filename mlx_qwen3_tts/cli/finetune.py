@@ -5,7 +5,7 @@ data ─ FineTuner ─ progress, a sample at each evaluation ─ adapter or chec
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from .console import emit, note
 from .options import DEFAULT_BASE, add_model
 
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+MB = 1e6
 GB = 1e9
 
 
@@ -31,8 +32,11 @@ def add_finetune(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "data", help="a JSONL file (audio, text, language, speaker), a folder of wav and txt files, or a metadata.csv"
     )
-    parser.add_argument("--name", required=True, help="name of the speaker; clips that name one keep theirs")
+    parser.add_argument("--name", help="name of the speaker; needed unless each clip has a speaker of its own")
     parser.add_argument("--out", required=True, metavar="DIR", help="the adapter or checkpoint to write")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="go on where an interrupted run ended")
+    earlier.add_argument("--overwrite", action="store_true", help="replace what an earlier run has left in DIR")
     add_model(parser, DEFAULT_BASE)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank (default: 16)")
@@ -76,27 +80,25 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="order, dropout and initial adapters (default: 0)")
     group.add_argument("--say", metavar="TEXT", help="speak a text after each epoch, into DIR-epoch-N.wav")
     group.add_argument("--cache", metavar="DIR", help="keeps the clips' codes (default: beside the data)")
-    group.add_argument("--resume", action="store_true", help="go on where an interrupted run ended")
+    group.add_argument(
+        "--save-every",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="save the state this often, beside the end of each epoch, for --resume (default: 10)",
+    )
 
 
 def finetune(args: argparse.Namespace) -> None:
     """Train, report progress, and write the result."""
     tuner = prepare(args)
     if args.resume:
-        tuner.resume()
         note(f"resumed after step {tuner.trainer.step} of {tuner.trainer.steps}")
-    report_data(tuner)
-    best: Progress | None = None
     try:
-        with progress_line() as bar:
-            for progress in tuner.run():
-                bar.set_description_str(describe(progress))
-                if progress.is_best:
-                    best = progress
-                if progress.step % tuner.trainer.steps_per_epoch == 0:
-                    end_epoch(tuner, progress, args.say)
-    except KeyboardInterrupt:
-        if tuner.trainer.step:
+        report_data(tuner)
+        best = train(tuner, args.say)
+    except (KeyboardInterrupt, SystemExit):  # the latter is SIGTERM's
+        if tuner.trainer.is_main and tuner.state_path.exists():
             note(f"interrupted after step {tuner.trainer.step}; the same command with --resume goes on")
         raise
     except (MemoryError, RuntimeError) as error:
@@ -107,6 +109,19 @@ def finetune(args: argparse.Namespace) -> None:
         kind = "checkpoint" if args.full else "adapter"
         epoch = "of an earlier epoch" if best is None else f"of epoch {best.epoch}"
         emit(f"{tuner.out}: {kind} {epoch}, voices {', '.join(tuner.voices)}")
+
+
+def train(tuner: FineTuner, text: str | None) -> Progress | None:
+    """Train to the end, with a sample of a text after each epoch; return the best step, None if it was earlier."""
+    best: Progress | None = None
+    with progress_line() as bar, closing(tuner.run()) as steps:
+        for progress in steps:
+            bar.set_description_str(describe(progress))
+            if progress.is_best:
+                best = progress
+            if progress.epoch_loss is not None:
+                end_epoch(tuner, progress, progress.epoch_loss, text)
+    return best
 
 
 def prepare(args: argparse.Namespace) -> FineTuner:
@@ -133,13 +148,17 @@ def prepare(args: argparse.Namespace) -> FineTuner:
         non_streaming_mode=args.non_streaming_mode,
         max_seconds=args.max_seconds,
         held_out=args.held_out,
+        save_every=args.save_every,
     )
     with progress_line() as bar:
 
         def show(done: int, count: int) -> None:
             bar.set_description_str(f"preparing clip {done} of {count}")
 
-        return FineTuner(args.data, args.model or DEFAULT_BASE, args.out, what, training, args.dtype, args.cache, show)
+        return FineTuner(
+            args.data, args.model or DEFAULT_BASE, args.out, what, training, args.dtype, args.cache, show,
+            resume=args.resume, overwrite=args.overwrite,
+        )  # fmt: skip
 
 
 def lora_options(args: argparse.Namespace) -> LoraOptions:
@@ -151,37 +170,56 @@ def lora_options(args: argparse.Namespace) -> LoraOptions:
 
 
 def report_data(tuner: FineTuner) -> None:
-    """Say what is trained on, what was left out, and what memory it takes."""
-    if not tuner.trainer.is_main:
+    """Say what is trained on, what was left out, and what memory and time it takes."""
+    trainer = tuner.trainer
+    if not trainer.is_main:
         return
     for one in tuner.left_out:
         note(f"left out: {one.source}: {one.reason}")
     minutes = sum(one.seconds for one in tuner.train) / 60
     note(
         f"{len(tuner.train)} clips ({minutes:.1f} min) of {', '.join(tuner.voices)} to train on, {len(tuner.held_out)} "
-        f"for validation, {len(tuner.left_out)} left out; {tuner.trainer.steps} steps"
+        f"for validation, {len(tuner.left_out)} left out; {trainer.steps} steps"
     )
     memory = tuner.memory
     note(
-        f"memory: some {memory.total / GB:.1f} GB ({memory.weights / GB:.1f} weights, {memory.training / GB:.1f} "
-        f"gradients and optimizer, {memory.activations / GB:.1f} for the longest batch; --low-memory takes less)"
+        f"memory: some {in_bytes(memory.total)} ({in_bytes(memory.weights)} weights, {in_bytes(memory.training)} "
+        f"gradients and optimizer, {in_bytes(memory.activations)} for the longest batch; --low-memory takes less)"
     )
+    seconds = trainer.estimate_seconds()
+    left = trainer.steps - trainer.step
+    note(f"time: some {in_time(seconds)} for {left} steps, by the time of one batch; samples (--say) not counted")
+
+
+def in_bytes(count: int) -> str:
+    """Return a number of bytes as text."""
+    if count >= 0.95 * GB:
+        return f"{count / GB:.1f} GB"
+    return f"{count / MB:.{0 if count >= 10 * MB else 1}f} MB"
+
+
+def in_time(seconds: float) -> str:
+    """Return a duration as text."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def describe(progress: Progress) -> str:
     """Return the progress as one line."""
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
     return (
         f"step {progress.step} of {progress.steps}, epoch {progress.epoch}: loss {progress.talker_loss:.3f} talker, "
-        f"{progress.predictor_loss:.3f} predictor, {minutes}:{seconds:02d} left"
+        f"{progress.predictor_loss:.3f} predictor, {in_time(progress.seconds_left)} left"
     )
 
 
-def end_epoch(tuner: FineTuner, progress: Progress, text: str | None) -> None:
+def end_epoch(tuner: FineTuner, progress: Progress, means: tuple[float, float], text: str | None) -> None:
     """Print the losses of an epoch, and speak a sample."""
-    line = f"epoch {progress.epoch}: loss {progress.talker_loss:.3f} talker, {progress.predictor_loss:.3f} predictor"
+    line = f"epoch {progress.epoch}: loss {means[0]:.3f} talker, {means[1]:.3f} predictor"
     if progress.validation is not None:
-        line += f"; validation {progress.validation[0]:.3f}, {progress.validation[1]:.3f}"
+        line += f"; validation {progress.validation[0]:.3f} talker, {progress.validation[1]:.3f} predictor"
     if progress.is_best:
         line += " (best, written)"
     if not tuner.trainer.is_main:

@@ -4,8 +4,10 @@ data ─ read_clips ─ prepare ─ split ─ sequences ─ Trainer ─┬─ wr
         Base model, not fused ──────────────────────┘      └─ write_checkpoint   (all weights)
 """
 
+import math
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from ..errors import TrainingError
 from ..generation.engine import Engine
 from ..generation.frames import FrameFunctions
 from ..hub import resolve
+from ..option import is_number
 from ..result import SynthesisResult
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
@@ -35,13 +38,19 @@ OnClip = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What to train, beside TrainingOptions."""
+    """What to train, beside TrainingOptions. Raises TrainingError for values out of range."""
 
-    name: str  # of the speaker of clips that name none
+    name: str | None  # of the speaker of clips that name none; None if all of them name one
     lora: LoraOptions | None  # None trains all weights
     non_streaming_mode: bool = True  # the text layout that `synthesize` uses for a string
     max_seconds: float = 30.0  # longer clips are left out
     held_out: float = 0.05  # share of the clips that measures the validation loss
+    save_every: float = 10.0  # minutes after which the state is saved, beside the end of each epoch
+
+    def __post_init__(self) -> None:
+        if not is_number(self.save_every) or not 0 < self.save_every < math.inf:
+            message = f"save_every must be a number of minutes above 0, not {self.save_every!r}"
+            raise TrainingError(message, "save_every")
 
 
 class FineTuner:
@@ -50,6 +59,7 @@ class FineTuner:
     def __init__(
         self, data: str | Path, model: str | Path, out: str | Path, what: FineTuning, options: TrainingOptions,
         dtype: str | None = None, cache: str | Path | None = None, on_clip: OnClip | None = None,
+        resume: bool = False, overwrite: bool = False,
     ) -> None:  # fmt: skip
         """Load the model and prepare the data, whose codes are cached beside it.
 
@@ -57,6 +67,8 @@ class FineTuner:
         bfloat16 on a GPU and float32 on the CPU. The weights that are trained are float32. cache: the directory that
         keeps the clips' codes; None takes one beside the data.
         on_clip: called with the number of clips that are prepared, and with the number of all.
+        resume: go on where an interrupted run with the same data and options ended. overwrite: begin anew, and replace
+        what such a run, or one that has ended, has left at `out`, which is an error otherwise.
         Raises TrainingError for invalid data and options, CheckpointError, DownloadError.
         """
         if what.lora is not None:
@@ -64,6 +76,8 @@ class FineTuner:
         self.what = what
         self.options = options
         self.out = check_out(out, "config.json" if what.lora is None else "adapters.safetensors")
+        if mx.distributed.init().rank() == 0:  # the process that writes
+            check_earlier_run(self.out, self.state_path, resume, overwrite)
         clips = read_clips(Path(data), what.name)
         self._files = ExitStack()  # a built-in model has its files in a temporary directory
         directory = self._files.enter_context(resolve(model))
@@ -90,6 +104,8 @@ class FineTuner:
         description = f"{model}, {dtype}, {what.lora}, {what.non_streaming_mode}"
         self.trainer = Trainer(engine, sequences, held_out, options, compute, description)
         self.memory: MemoryEstimate = estimate_memory(engine.network, sequences, options)
+        if resume:
+            self.trainer.load_state(self.state_path)
 
     @property
     def state_path(self) -> Path:
@@ -105,36 +121,47 @@ class FineTuner:
             for one in examples
         ]
 
-    def resume(self) -> None:
-        """Go on where an interrupted run with the same data and options ended. Raises TrainingError."""
-        self.trainer.load_state(self.state_path)
-
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Generator[Progress, None, None]:
         """Train to the end, and write the best weights whenever there are better ones; yields after each step.
 
-        The state is saved after each epoch, and if the iteration ends early (Ctrl-C): `resume` goes on. It is removed
-        at the end, and kept as it was if a loss is not finite.
+        The state is saved after each epoch, every `save_every` minutes, and if the iteration is closed early or meets
+        Ctrl-C or SIGTERM: with `resume` the next FineTuner goes on. It is removed at the end, and kept as it was after
+        an error. Close the iterator if you leave it early (contextlib.closing).
         """
-        trainer = self.trainer
-        is_saved = True
+        if self.trainer.step == 0:
+            self._remove_state()  # of a run that is overwritten
+        self._saved_step = self.trainer.step
         try:
-            for progress in trainer.run():
-                is_saved = False
-                if trainer.is_main and trainer.step % trainer.steps_per_epoch == 0:
-                    if progress.is_best:
-                        self.tts.engine.worker.run(self._write)
-                    trainer.save_state(self.state_path)
-                    is_saved = True
-                yield progress
-        except TrainingError:
-            is_saved = True
+            yield from self._steps()
+        except Exception:  # a step that has failed may be half done
             raise
-        finally:
-            if not is_saved and trainer.is_main:
-                trainer.save_state(self.state_path)
-        if trainer.is_main:
-            shutil.rmtree(self.state_path, ignore_errors=True)
+        except BaseException:
+            self._save()
+            raise
+        self._remove_state()
         self._files.close()
+
+    def _steps(self) -> Iterator[Progress]:
+        trainer = self.trainer
+        saved = time.monotonic()
+        for progress in trainer.run():
+            ends_epoch = progress.epoch_loss is not None
+            if progress.is_best and trainer.is_main:
+                self.tts.engine.worker.run(self._write)
+            if ends_epoch or time.monotonic() - saved >= 60 * self.what.save_every:
+                self._save()
+                saved = time.monotonic()
+            yield progress
+
+    def _save(self) -> None:
+        """Save the state, unless it was saved after this step."""
+        if self.trainer.is_main and self.trainer.step != self._saved_step:
+            self.trainer.save_state(self.state_path)
+        self._saved_step = self.trainer.step
+
+    def _remove_state(self) -> None:
+        if self.trainer.is_main:
+            shutil.rmtree(self.state_path, ignore_errors=True)
 
     def _write(self) -> None:
         """Write the weights as they are now. On the MLX thread."""
@@ -169,6 +196,22 @@ def check_out(out: str | Path, known: str) -> Path:
     if path.is_dir() and any(path.iterdir()) and not (path / known).exists():
         raise TrainingError(f"cannot write {out}: the directory has files of another kind; name another one", "out")
     return path
+
+
+def check_earlier_run(out: Path, state: Path, resume: bool, overwrite: bool) -> None:
+    """Raise TrainingError if there is nothing to resume, or something that would be lost. out: from check_out."""
+    if resume and overwrite:
+        raise TrainingError("resume goes on and overwrite begins anew: leave one out", "resume", "overwrite")
+    if resume and not state.is_dir():
+        raise TrainingError(f"there is no interrupted run in {state}: leave resume out", "resume")
+    if resume or overwrite:
+        return
+    if state.exists():
+        message = f"{state} is an interrupted run: go on with resume, or begin anew with overwrite"
+        raise TrainingError(message, "resume", "overwrite")
+    if out.is_dir() and any(out.iterdir()):
+        message = f"{out} is the result of another run: replace it with overwrite, or name another directory"
+        raise TrainingError(message, "overwrite")
 
 
 def load_for_training(model: str | Path, directory: Path, dtype: str | None, full: bool) -> Qwen3TTS:
