@@ -308,6 +308,27 @@ def test_say_with_adapter(wide, tmp_path, run_cli):
     assert "--adapter has voices of its own" in err
 
 
+def test_voices_of_an_adapter(wide, tmp_path, run_cli):
+    """Its speakers, and the languages of its model if that is at hand."""
+    directory = shutil.copytree(wide, tmp_path / "base")
+    adapter = write(tmp_path / "adapter", directory, ("anna", "ben"))
+    code, out, err = run_cli("voices", "--adapter", adapter)
+    assert code == 0, err
+    assert out.splitlines()[:3] == ["voice     anna (default)", "voice     ben", "language  auto"]
+    assert "language  english" in out
+    code, _, err = run_cli("say", "Hello", "--adapter", adapter, "--max-frames", 2, "-o", tmp_path / "x.wav")
+    assert (code, f"voice: anna (the default; `mlx-qwen3-tts voices --adapter {adapter}` lists" in err) == (0, True)
+    code, _, err = run_cli("voices", "--adapter", adapter, "--model", "demo-random")
+    assert (code, "belongs to the Base model that it was trained on" in err) == (1, True)
+    shutil.rmtree(directory)
+    code, out, err = run_cli("voices", "--adapter", adapter)
+    assert (code, out.splitlines(), err.count("\n")) == (0, ["voice     anna", "voice     ben"], 1)
+    code, _, err = run_cli("voices", "--adapter", tmp_path)
+    assert (code, "is not an adapter of this package" in err) == (1, True)
+    code, _, err = run_cli("voices", "--remove", "me", "--adapter", adapter)
+    assert (code, "leave --model, --revision and --adapter out" in err) == (1, True)
+
+
 def edit_json(path: Path, change) -> None:
     data = json.loads(path.read_text())
     change(data)

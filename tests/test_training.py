@@ -160,7 +160,7 @@ def test_the_time_is_that_of_all_batches_and_updates(directory, monkeypatch):
     engine = training.load(directory)
     sequences = training.sequences(engine, 4)
     same = [sequences[0]] * 6
-    monkeypatch.setattr("mlx_qwen3_tts.training.trainer.time.perf_counter", itertools.count(1.0).__next__)
+    monkeypatch.setattr("time.perf_counter", itertools.count(1.0).__next__)
     options = replace(SHORT, epochs=2, batch_size=1, accumulate=2)
     trainer = Trainer(engine, same, same[:3], options)
     assert trainer.steps == 6

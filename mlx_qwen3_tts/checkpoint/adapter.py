@@ -184,8 +184,8 @@ def _pair(path: Path, tensors: dict[str, np.ndarray], parameters: LoraParameters
     return layers
 
 
-def check_adapter(network: Network, config: ModelConfig, adapter: Adapter) -> None:
-    """Raise CheckpointError unless the adapter fits the loaded or empty network of a Base model."""
+def check_config(config: ModelConfig, adapter: Adapter) -> None:
+    """Raise CheckpointError unless a model is of the type, the width and the vocabulary that the adapter is for."""
     path = adapter.path
     kind = config.tts_model_type
     if kind != "base":
@@ -200,6 +200,12 @@ def check_adapter(network: Network, config: ModelConfig, adapter: Adapter) -> No
             f" size: {adapter.base}), this one has {width} ({SIZES.get(width, 'another')} size): take that model"
         )
     _check_ids(config, adapter)
+
+
+def check_adapter(network: Network, config: ModelConfig, adapter: Adapter) -> None:
+    """Raise CheckpointError unless the adapter fits the loaded or empty network of a Base model."""
+    check_config(config, adapter)
+    path = adapter.path
     layers = _linear_layers(network)
     for name, (a, b) in adapter.layers.items():
         require(name in layers, f"{path}: this model has no linear layer {name}; it was trained on {adapter.base}")

@@ -96,7 +96,7 @@ def say(args: argparse.Namespace) -> None:
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
     request = with_voice(tts, request, args)
     check_request(request, tts.config)
-    for line in (target and target.notice, default_voice_notice(tts, request), NOTES.get(tts.name)):
+    for line in (target and target.notice, default_voice_notice(tts, request, args.adapter), NOTES.get(tts.name)):
         if line:
             note(line)
     warm_up(tts, batch_size_of(args))
@@ -151,11 +151,12 @@ def with_voice(tts: Qwen3TTS, request: Request, args: argparse.Namespace) -> Req
     return request
 
 
-def default_voice_notice(tts: Qwen3TTS, request: Request) -> str | None:
+def default_voice_notice(tts: Qwen3TTS, request: Request, adapter: str | None) -> str | None:
     """Return a line about the voice if none was named."""
     if request.voice is not None or tts.default_speaker is None:
         return None
-    return f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts voices` lists the others)"
+    command = "voices" if adapter is None else f"voices --adapter {adapter}"
+    return f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts {command}` lists the others)"
 
 
 def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None) -> str:

@@ -1,12 +1,14 @@
-"""`voices`: the library of cloned voices, and a model's preset voices and languages."""
+"""`voices`: the library of cloned voices, a model's preset voices and languages, and the speakers of an adapter."""
 
 import argparse
 from pathlib import Path
 
 from ..capabilities import MODEL_KINDS, default_speaker, languages, match, speakers
+from ..checkpoint.adapter import adapter_path, check_config, read_adapter
 from ..checkpoint.load import read_config
+from ..checkpoint.speakers import custom_voice_config
 from ..config.model import ModelConfig
-from ..errors import DownloadError, RequestError, VoiceError, printable
+from ..errors import CheckpointError, DownloadError, RequestError, VoiceError, printable
 from ..hub import CONFIG_FILES, resolve
 from ..voice import VoiceClonePrompt
 from ..voice_library import library_names, library_path
@@ -19,9 +21,11 @@ def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "voices",
         help="list voices and languages",
-        description="List your library of cloned voices, and a model's preset voices and languages.",
+        description="List your library of cloned voices, and a model's preset voices and languages; with --adapter "
+        "the speakers of an adapter.",
     )
-    add_model(parser, DEFAULT_MODEL, dtype=False)
+    add_model(parser, f"{DEFAULT_MODEL}; with --adapter the one that it was trained on", dtype=False)
+    parser.add_argument("--adapter", metavar="DIR", help="list the speakers of an adapter from `finetune`")
     parser.add_argument("--remove", metavar="NAME", help="delete a voice from your library")
     parser.set_defaults(run=voices)
     return parser
@@ -31,6 +35,9 @@ def voices(args: argparse.Namespace) -> None:
     """List the library, then a checkpoint's preset voices and languages; or remove a voice from the library."""
     if args.remove is not None:
         remove(args)
+        return
+    if (path := adapter_path(args.adapter)) is not None:
+        list_adapter(path, args.model, args.revision)
         return
     names = library_names()
     for name in names:
@@ -49,13 +56,30 @@ def voices(args: argparse.Namespace) -> None:
 
 def remove(args: argparse.Namespace) -> None:
     """Delete a voice from the library. Raises VoiceError and RequestError."""
-    if args.model is not None or args.revision is not None:
-        raise RequestError("--remove deletes a voice of your library: leave --model and --revision out")
+    if args.model is not None or args.revision is not None or args.adapter is not None:
+        raise RequestError("--remove deletes a voice of your library: leave --model, --revision and --adapter out")
     path = library_path(match(args.remove, library_names()) or args.remove)
     if not path.exists():
         raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
     path.unlink()
     note(f"removed {path}")
+
+
+def list_adapter(path: Path, model: str | None, revision: str | None) -> None:
+    """Print the speakers of an adapter, and the languages of its model, which need not be at hand."""
+    adapter = read_adapter(path)
+    try:
+        with resolve(model or adapter.base, progress=True, files=CONFIG_FILES, revision=revision) as directory:
+            config = read_config(directory)
+    except (DownloadError, CheckpointError) as error:
+        if model is not None:
+            raise
+        for name in adapter.speakers:
+            emit(f"voice     {name}")
+        note(error_message(error))
+        return
+    check_config(config, adapter)
+    list_model(custom_voice_config(config, adapter.speakers))
 
 
 def list_model(config: ModelConfig) -> None:
