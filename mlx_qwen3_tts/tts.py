@@ -29,6 +29,7 @@ from .option import arguments_of, invalid, is_number
 from .request import Request
 from .result import AudioChunk, SynthesisResult
 from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
+from .voice_design import DesignedReference, check_design, reference_text
 
 WHOLE_CHUNKS = 8  # frames in each chunk if nobody waits for the first
 MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
@@ -195,6 +196,46 @@ class Qwen3TTS:
             },
             warnings=warnings,
         )
+
+    def design_voice(
+        self,
+        instruct: str,
+        clone_with: "Qwen3TTS",
+        text: str | None = None,
+        language: str | None = None,
+        seed: int | None = None,
+    ) -> VoiceClonePrompt:
+        """Make a voice from a description (VoiceDesign models), which Base models of one width then speak in.
+
+        clone_with: a Base model. The other arguments are those of `design_reference`. To have one model in memory at a
+        time, call `design_reference`, unload this model, load the other one, and call its `clone_reference`.
+        Raises RequestError for models of other types, and what the two methods raise.
+        """
+        if not isinstance(clone_with, Qwen3TTS):
+            raise invalid("clone_with", "a Qwen3TTS of a Base model", clone_with)
+        check_cloning(clone_with.config)
+        return clone_with.clone_reference(self.design_reference(instruct, text, language, seed))
+
+    def design_reference(
+        self, instruct: str, text: str | None = None, language: str | None = None, seed: int | None = None
+    ) -> DesignedReference:
+        """Speak the reference of a new voice (VoiceDesign models).
+
+        instruct: a description of the voice. text: what the reference says; None takes two sentences in the language.
+        language: None takes English for that. seed: the same seed gives the same voice; None draws one.
+        Raises RequestError for another type of model and for invalid arguments, GenerationError if the speech does not
+        end with its text.
+        """
+        check_design(self.config, instruct)
+        if text is None:
+            text = reference_text(language, self.config)
+        speech = self.synthesize(text, instruct=instruct, language=language, seed=seed)
+        return DesignedReference(speech, text, instruct, self.name)
+
+    def clone_reference(self, reference: DesignedReference) -> VoiceClonePrompt:
+        """Make a voice of a designed reference (Base models), in-context. Raises as `clone_voice`."""
+        speech = reference.speech
+        return reference.sign(self.clone_voice((speech.audio, speech.sample_rate), reference.text))
 
     def _embed_speaker(self, samples: np.ndarray) -> np.ndarray:
         """Return the speaker embedding, float32 [hidden], of audio [samples] at 24 kHz."""

@@ -16,6 +16,7 @@ from .clone import add_clone
 from .console import note
 from .convert import add_convert
 from .demo import add_demo
+from .design import add_design
 from .evaluate import add_evaluate
 from .finetune import add_finetune
 from .flags import error_message
@@ -25,7 +26,10 @@ from .voices import add_voices
 
 NO_GPU = "No Metal device available"  # in MLX's message
 
-COMMANDS = (add_say, add_clone, add_voices, add_convert, add_finetune, add_evaluate, add_verify, add_bench, add_demo)
+COMMANDS = (
+    add_say, add_clone, add_design, add_voices, add_convert, add_finetune, add_evaluate, add_verify, add_bench,
+    add_demo,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,19 +42,29 @@ def clone(args: argparse.Namespace) -> None:
 
 def voice_path(args: argparse.Namespace) -> Path:
     """Return the file to write. Raises VoiceError if it cannot be written, or exists in the library already."""
-    if args.save_as is None:
-        if args.force:
-            raise RequestError("--force has no effect without --save-as (-o always replaces the file); leave it out")
-        path = Path(args.output)
-    else:
-        existing = match(args.save_as, library_names())
-        if existing is not None and not args.force:
-            raise VoiceError(f"there is a voice {existing!r} already; --force replaces it")
-        path = library_path(existing or args.save_as)
+    if args.save_as is not None:
+        return path_to_save(args.save_as, args.force)
+    if args.force:
+        raise RequestError("--force has no effect without --save-as (-o always replaces the file); leave it out")
+    path = Path(args.output)
     if path.suffix != ".safetensors":
         raise VoiceError(f"cannot write {path}: the name of a voice file must end in .safetensors")
-    if args.save_as is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    check_directory(path)
+    return path
+
+
+def path_to_save(name: str, force: bool) -> Path:
+    """Return the file of a new voice in the library. Raises VoiceError if it cannot be written, or exists already."""
+    existing = match(name, library_names())
+    if existing is not None and not force:
+        raise VoiceError(f"there is a voice {existing!r} already; --force replaces it")
+    path = library_path(existing or name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_directory(path)
+    return path
+
+
+def check_directory(path: Path) -> None:
+    """Raise VoiceError if a file cannot be written in its directory."""
     if not os.access(path.parent, os.W_OK):
         raise VoiceError(f"cannot write {path}: {path.parent} is not a writable directory")
-    return path

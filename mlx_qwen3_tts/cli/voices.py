@@ -107,4 +107,5 @@ def describe(path: Path) -> str:
     model = voice.provenance.get("model", "unknown model")
     seconds = voice.provenance.get("seconds", "?")
     text = "timbre only" if voice.ref_text is None else repr(voice.ref_text)
-    return f"({model}, {seconds} s, {text})"
+    designed = f", designed: {instruct!r}" if (instruct := voice.provenance.get("instruct")) else ""
+    return f"({model}, {seconds} s, {text}{designed})"
