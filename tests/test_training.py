@@ -97,28 +97,33 @@ def test_an_interrupted_run_goes_on_to_the_bit(directory, tmp_path, kind):
         np.testing.assert_array_equal(weights_of(resumed)[name], array, err_msg=name)
 
 
-def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, monkeypatch):
-    """Ctrl-C between the last step of an epoch and the end of its evaluation."""
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, epoch):
+    """Ctrl-C between the last step of an epoch and the end of its evaluation; the third epoch is the last one."""
 
     def trainer() -> Trainer:
         engine = training.load(directory)
         return Trainer(engine, training.sequences(engine, 5), training.sequences(engine, 2), SHORT)
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     expected = list(trainer().run())
     first = trainer()
-    monkeypatch.setattr(first, "evaluate", interrupt)
+    evaluate = first.evaluate
+
+    def evaluate_until(*_args) -> tuple[float, float]:
+        if first.step == 3 * epoch:
+            raise KeyboardInterrupt
+        return evaluate()
+
+    first.evaluate = evaluate_until
     with pytest.raises(KeyboardInterrupt):
         list(first.run())
-    assert first.step == 3
+    assert first.step == 3 * epoch
     first.save_state(tmp_path / "state")
     second = trainer()
     second.load_state(tmp_path / "state")
     found = [(one.step, one.talker_loss, one.epoch_loss, one.validation, one.is_best) for one in second.run()]
     assert found == [
-        (one.step, one.talker_loss, one.epoch_loss, one.validation, one.is_best) for one in expected[2:]
+        (one.step, one.talker_loss, one.epoch_loss, one.validation, one.is_best) for one in expected[3 * epoch - 1 :]
     ]  # fmt: skip
 
 
