@@ -140,8 +140,10 @@ def test_the_table_is_complete():
 
 # Each command-line option that has no effect in combination with another one, and the error.
 REFUSED_TOGETHER = [
-    ("voices --remove me --model demo", "leave --model and --revision out"),
-    ("voices --remove me --revision main", "leave --model and --revision out"),
+    ("voices --remove me --model demo", "leave --model, --revision and --adapter out"),
+    ("voices --remove me --revision main", "leave --model, --revision and --adapter out"),
+    ("voices --remove me --adapter anna", "leave --model, --revision and --adapter out"),
+    ("design Deep. -o a.wav --force", "--force has no effect without --save-as"),
     ("clone CLIP -o me.safetensors --force --model demo-base", "--force has no effect without --save-as"),
     ("convert --recipe list --model demo", "takes no other option"),
     ("convert --recipe list --force", "takes no other option"),
