@@ -137,14 +137,18 @@ class Descent:
 
     def measure(self, batch: tuple[Any, ...]) -> tuple[float, float]:
         """Return the seconds that the gradients of a batch take, and an update; the results are dropped."""
-        mx.eval(self._gradient(*batch))  # compiles the kernels
+        self._measure(batch)  # compiles the kernels
+        seconds = self._measure(batch)
+        mx.clear_cache()
+        return seconds
+
+    def _measure(self, batch: tuple[Any, ...]) -> tuple[float, float]:
         began = time.perf_counter()
         _, gradients = self._gradient(*batch)
         mx.eval(gradients)
         calculated = time.perf_counter()
         mx.eval(self._new_optimizer().apply_gradients(gradients, self._module.trainable_parameters()))
         updated = time.perf_counter()
-        mx.clear_cache()
         return calculated - began, updated - calculated
 
     @property
