@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "runaway"]
 class SynthesisTiming:
     """The time that one request spent in each stage, in wall-clock seconds.
 
-    While requests share a batch, the stages are the batch's.
+    While requests share a batch, the work on the others that a request waits for counts as well.
     """
 
     prefill: float  # tokenizing, waiting for a place in the batch, and running the prompt through the talker

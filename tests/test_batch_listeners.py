@@ -556,3 +556,26 @@ def test_the_runaway_detector_acts_per_row(tts, monkeypatch):
     assert [frames[i] for i in range(3)] == [(one.finish_reason, len(one.codes)) for one in alone]
     order = list(frames)
     assert order.index(0) < order.index(1)
+
+
+def test_the_timing_is_the_time_that_passes(tts, monkeypatch):
+    """A row waits for the codec's work on all others, which is the larger part here."""
+    decode = Codec.decode_async
+
+    def slow(codec, codes, state=None):
+        wait, state = decode(codec, codes, state)
+
+        def wait_longer():
+            time.sleep(0.02)
+            return wait()
+
+        return wait_longer, state
+
+    monkeypatch.setattr(Codec, "decode_async", slow)
+    began = time.perf_counter()
+    requests = [Request("Hello", seed=seed, max_frames=12, chunk_frames=2) for seed in range(6)]
+    for _, chunk in tts.stream_batch(requests):
+        passed = time.perf_counter() - began
+        if chunk.is_final:
+            assert 0.8 * passed < chunk.timing.total <= passed
+            assert chunk.timing.decode < 0.5 * chunk.timing.total

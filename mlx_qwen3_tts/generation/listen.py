@@ -171,7 +171,7 @@ class BatchListener:
         return self._window is None or self._next_index < min(self._items, default=self._next_index) + self._window
 
     def _begin(self, item: _Item) -> None:
-        item.clock.resume()
+        item.clock.start()
         if item.resolved.prompt is None:
             self._in_thread(self._build_and_add, item)
         else:
@@ -181,7 +181,7 @@ class BatchListener:
         """Wait for as much of a live text as its prompt holds."""
         prompt = self._scheduler.engine.prompts.build(item.resolved.request)
         item.clock.skip(prompt.feed.waited)
-        item.clock.book_rest("prefill")
+        item.clock.book("prefill")
         item.resolved = replace(item.resolved, prompt=prompt)
         self._add(item)
 
@@ -228,10 +228,8 @@ class BatchListener:
         speech = item.speech
         assert speech is not None
         feed = speech.prompt.feed
-        waited = feed.waited
         while not feed.ready and not self._closed:
             feed.pull()
-        item.clock.skip(feed.waited - waited)
         speech.resume()
         self._scheduler.wake()
 
@@ -289,5 +287,6 @@ def new_item(engine: Engine, index: int, request: Request) -> _Item:
         resolved = resolve(engine, first)
     except RequestError as error:
         raise RequestError(f"request {index}: {error}") from None
-    clock.book_rest("prefill")
+    clock.book("prefill")
+    clock.stop()
     return _Item(index, resolved, text, clock)

@@ -22,7 +22,6 @@ from .batch import MAX_ROWS, Batch, Row, bucket_for
 from .engine import Engine
 from .speech import Message, Outbox, PendingChunk, Speech
 from .state import DecodeState
-from .timer import Lap
 
 MEMORY_SHARE = 0.25  # of what the device recommends, for the keys and values of a batch
 
@@ -192,7 +191,7 @@ class Scheduler:
             self._preparing = None
             speech.new_row()
             speech.parked = end.value  # it joins as a parked row does
-            speech.clock.book_rest("prefill")
+            speech.clock.book("prefill")
             self._speeches.append(speech)
         except Exception as error:  # noqa: BLE001
             self._preparing = None
@@ -208,15 +207,13 @@ class Scheduler:
         if not rows:
             self._finish_pending()
             return rows
-        lap = Lap()
+        for speech in speeches:
+            speech.clock.start()
         flight = self._batch.begin(rows)
-        seconds = lap.seconds()
         self._finish_pending()  # the codec's work was queued before this frame's
-        lap.seconds()
         outcomes = self._batch.finish(flight)
-        seconds += lap.seconds()
         for speech, outcome in zip(speeches, outcomes, strict=True):
-            speech.clock.book("generation", seconds)
+            speech.clock.book("generation")
             if not speech.ended and speech.push(outcome):
                 self._begin_chunk(speech)
         return rows
@@ -225,7 +222,10 @@ class Scheduler:
         """Return the speeches of which a frame is wanted and can be made; tell those that need text."""
         self._unpark()
         for speech in self._speeches:
-            if speech.row is not None and speech.is_wanted and speech.row.needs_text and not speech.has_pending:
+            if speech.is_busy or speech.has_pending:
+                continue
+            speech.clock.stop()
+            if speech.row is not None and speech.is_wanted and speech.row.needs_text:
                 speech.tell_needs_text()
         return [speech for speech in self._speeches if speech.is_busy and speech.parked is None]
 

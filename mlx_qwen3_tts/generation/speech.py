@@ -23,7 +23,7 @@ from .engine import Engine
 from .prompt import Prompt
 from .runaway import detector_for, frame_budget, frames_in_budget
 from .state import DecodeState
-from .timer import Clock, Lap
+from .timer import Clock
 
 RUN_AHEAD = 1  # chunks that are made before the listener asks for them
 PRIME_FRAMES = 64  # of a reference clip that are decoded at a time
@@ -163,7 +163,6 @@ class Speech:
 
     def begin_chunk(self) -> "PendingChunk":
         """Begin to decode the frames that were collected."""
-        lap = Lap()
         row = self.row
         assert row is not None
         codes = np.array(self._codes, np.int32).reshape(-1, self._codec.num_quantizers)
@@ -182,7 +181,7 @@ class Speech:
         wait, self._codec_state = self._codec.decode_async(codes, self._codec_state)
         is_last = self._reason is not None or self._error is not None
         dry = not is_last and row.needs_text
-        self.clock.book("decode", lap.seconds())
+        self.clock.book("decode")
         self.has_pending = True
         return PendingChunk(self, codes, consumed, wait, is_last, dry)
 
@@ -194,9 +193,9 @@ class Speech:
     def finish_chunk(self, pending: "PendingChunk") -> None:
         """Wait for the samples of a chunk and put what can be emitted into the outbox."""
         self.has_pending = False
-        lap = Lap()
+        self.clock.book("generation")  # the next frame's work, and other speeches', until now
         audio = pending.wait()
-        self.clock.book("decode", lap.seconds())
+        self.clock.book("decode")
         codes = pending.codes
         reason = self._reason if pending.is_last else None
         if self._detector is not None:

@@ -36,7 +36,8 @@ def stream_chunks(
     """
     clock = Clock()
     resolved = resolve(scheduler.engine, request)
-    clock.book_rest("prefill")
+    clock.book("prefill")
+    clock.stop()
     return _chunks(scheduler, resolved, sizes or request.chunk_sizes, clock)
 
 
@@ -79,7 +80,7 @@ def _chunks(
     outbox: Outbox = SimpleQueue()
     speech = None
     try:
-        clock.resume()
+        clock.start()
         engine.check_open()
         speech = begin_speech(scheduler, resolved, sizes, outbox, clock)
         feed = speech.prompt.feed
@@ -89,10 +90,8 @@ def _chunks(
             scheduler.wake()
             _, message = scheduler.receive(outbox)
             while isinstance(message, NeedsText):
-                waited = feed.waited
                 while not feed.ready:
                     feed.pull()
-                clock.skip(feed.waited - waited)
                 speech.resume()
                 scheduler.wake()
                 _, message = scheduler.receive(outbox)
@@ -118,7 +117,7 @@ def begin_speech(scheduler: Scheduler, resolved: ResolvedRequest, sizes: Sizes, 
     if prompt is None:
         prompt = scheduler.engine.prompts.build(resolved.request)
         clock.skip(prompt.feed.waited)
-        clock.book_rest("prefill")
+        clock.book("prefill")
     speech = Speech(scheduler.engine, resolved, prompt, sizes, outbox, clock)
     scheduler.add(speech)
     return speech

@@ -8,33 +8,41 @@ from ..result import SynthesisTiming
 
 
 class Clock:
-    """Adds up the time of each stage. While requests share a batch, the stages are the batch's."""
+    """Adds up the time of each stage. While it runs, every moment counts for one of them.
+
+    While requests share a batch, the work on the others counts as well: the sums are wall-clock time.
+    """
 
     def __init__(self) -> None:
         self.seconds = {"prefill": 0.0, "generation": 0.0, "decode": 0.0}
-        self._began = time.perf_counter()
         self._first_audio = 0.0
+        self._booked: float | None = time.perf_counter()  # up to when all time is booked; None if the clock stands
 
     @property
     def total(self) -> float:
         """Seconds in all stages."""
         return sum(self.seconds.values())
 
-    def resume(self) -> None:
-        """Leave out the time that has passed without being booked: nobody had asked for audio yet."""
-        self._began = time.perf_counter() - self.total
+    def start(self) -> None:
+        """Count from now on, unless the clock runs."""
+        if self._booked is None:
+            self._booked = time.perf_counter()
+
+    def stop(self) -> None:
+        """Leave out what follows the last booking, until the clock is started: nobody asks for audio."""
+        self._booked = None
 
     def skip(self, seconds: float) -> None:
         """Leave out time that was spent waiting for the text's source."""
-        self._began += seconds
+        if self._booked is not None:
+            self._booked += seconds
 
-    def book(self, stage: str, seconds: float) -> None:
-        """Add time to a stage."""
-        self.seconds[stage] += seconds
-
-    def book_rest(self, stage: str) -> None:
-        """Add the time that has passed without being booked to a stage."""
-        self.seconds[stage] += time.perf_counter() - self._began - self.total
+    def book(self, stage: str) -> None:
+        """Count the time since the last booking, or since the start, for a stage."""
+        if self._booked is not None:
+            now = time.perf_counter()
+            self.seconds[stage] += now - self._booked
+            self._booked = now
 
     def note_audio(self) -> None:
         """Note that there is audio now."""
@@ -51,17 +59,3 @@ class Clock:
             audio_seconds=audio_seconds,
             peak_memory=mx.get_peak_memory(),
         )
-
-
-class Lap:
-    """The time since the last look at it."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Return the seconds since the last call."""
-        now = time.perf_counter()
-        elapsed = now - self._last
-        self._last = now
-        return elapsed
