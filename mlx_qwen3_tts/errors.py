@@ -9,6 +9,7 @@
                    ├─ PlaybackError     audio that cannot be played
                    ├─ BookError         a book that cannot be written
                    ├─ TrainingError     training data or options that are invalid
+                   ├─ DocumentError     a book, or a list for it, that cannot be read
                    └─ GenerationError   a computation without usable results
                       └─ BatchError     some requests of a batch have failed
 
@@ -77,6 +78,10 @@ class GenerationError(Qwen3TTSError):
 
 class TrainingError(Qwen3TTSError):
     """Training data or training options that are invalid, or a training that failed."""
+
+
+class DocumentError(Qwen3TTSError):
+    """A book that cannot be read, or marks, lists or options for it that are invalid."""
 
 
 class BatchError(GenerationError):
