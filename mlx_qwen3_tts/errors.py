@@ -7,9 +7,9 @@
                    ├─ VoiceError        a voice file that cannot be read or written
                    ├─ ConversionError   a conversion that is invalid or has failed
                    ├─ PlaybackError     audio that cannot be played
-                   ├─ BookError         a book that cannot be written
                    ├─ TrainingError     training data or options that are invalid
-                   ├─ DocumentError     a book, or a list for it, that cannot be read
+                   ├─ DocumentError     a book, its marks or a pronunciation list that cannot be read
+                   ├─ BookError         a book whose audio cannot be made or written
                    └─ GenerationError   a computation without usable results
                       └─ BatchError     some requests of a batch have failed
 
@@ -81,7 +81,7 @@ class TrainingError(Qwen3TTSError):
 
 
 class DocumentError(Qwen3TTSError):
-    """A book that cannot be read, or marks, lists or options for it that are invalid."""
+    """A book, its script marks, or a pronunciation list that cannot be read."""
 
 
 class BatchError(GenerationError):

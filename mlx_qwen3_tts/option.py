@@ -39,18 +39,20 @@ def string(description: str) -> Any:
     return field(default=None, metadata={"option": Option(description, check_string, str)})
 
 
-def whole_number(description: str, minimum: int, maximum: int, note: str = "") -> Any:
-    """Return the field of an optional integer; `note` follows its rule in an error."""
+def whole_number(description: str, minimum: int, maximum: int, note: str = "", default: int | None = None) -> Any:
+    """Return the field of an integer, optional if `default` is None; `note` follows its rule in an error."""
 
     def check(name: str, value: Any) -> None:
         if not is_number(value, Integral) or not minimum <= value <= maximum:
             raise invalid(name, f"a whole number from {minimum} to {maximum}", value, note)
 
-    return field(default=None, metadata={"option": Option(description, check, int, metavar="N")})
+    return field(default=default, metadata={"option": Option(description, check, int, metavar="N")})
 
 
-def number(description: str, minimum: float, maximum: float, note: str = "", above: bool = False) -> Any:
-    """Return the field of an optional number; `above` excludes the minimum; `note`: as above."""
+def number(
+    description: str, minimum: float, maximum: float, note: str = "", above: bool = False, default: float | None = None
+) -> Any:
+    """Return the field of a number; `above` excludes the minimum; `note`, `default`: as above."""
 
     def check(name: str, value: Any) -> None:
         in_range = is_number(value) and (minimum < value if above else minimum <= value) and value <= maximum
@@ -58,7 +60,7 @@ def number(description: str, minimum: float, maximum: float, note: str = "", abo
             rule = f"above {minimum:g} and at most {maximum:g}" if above else f"from {minimum:g} to {maximum:g}"
             raise invalid(name, f"a number {rule}", value, note)
 
-    return field(default=None, metadata={"option": Option(description, check, float, metavar="N")})
+    return field(default=default, metadata={"option": Option(description, check, float, metavar="N")})
 
 
 def switch(description: str, default: bool | None = None) -> Any:

@@ -109,9 +109,9 @@ def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[s
             action = argparse.BooleanOptionalAction
             parser.add_argument(flag, action=action, default=defaults[name], help=help_text)
         elif option.parse is not None:
-            parser.add_argument(
-                flag, type=parser_of(option.parse, option.check), metavar=option.metavar, help=help_text
-            )
+            parse = parser_of(option.parse, option.check)
+            metavar = option.metavar or name.upper()
+            parser.add_argument(flag, dest=name, type=parse, default=defaults[name], metavar=metavar, help=help_text)
 
 
 def parser_of(parse: Callable[[str], Any], check: Check) -> Callable[[str], Any]:
