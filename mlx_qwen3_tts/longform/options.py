@@ -144,3 +144,7 @@ class BookOptions:
         if self.min_chars > self.max_chars:
             message = f"min_chars must be at most max_chars ({self.max_chars}), not {self.min_chars}"
             raise RequestError(message, "min_chars", "max_chars")
+        if self.plain and self.cast is not None:
+            raise RequestError("cast has no effect with plain=True; leave one out", "cast", "plain")
+        if self.any_case and self.pronounce is None:
+            raise RequestError("any_case has no effect without pronounce; leave it out", "any_case", "pronounce")
