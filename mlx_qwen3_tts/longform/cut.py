@@ -57,6 +57,8 @@ def cut(text: str, shortest: float, longest: float) -> list[Piece]:
 
     shortest, longest: letters. Joined, the pieces are the text up to white space.
     """
+    if not text:
+        return []
     lengths = [0.0, *accumulate(letters_of(character) for character in text)]
     ends = _places(text, lengths, longest)
     starts = _cheapest(text, lengths, ends, shortest, longest)
@@ -84,7 +86,7 @@ def _places(text: str, lengths: list[float], longest: float) -> dict[int, End]:
         add((match.end() for match in WORD_GAP.finditer(text, start, end)), End.WORD)
         add((match.start() for match in PHRASE.finditer(text, start, end)), End.WORD)
     for start, end in _gaps(places, lengths, longest / 2):
-        add(_between_characters(text, lengths, start, end, longest / STEPS), End.CHARACTER)
+        add(_between_characters(text, lengths, start, end, longest), End.CHARACTER)
     return dict(sorted(places.items()))
 
 
@@ -93,12 +95,13 @@ def _gaps(places: Iterable[int], lengths: list[float], limit: float) -> list[tup
     return [(start, end) for start, end in pairwise([0, *sorted(places)]) if lengths[end] - lengths[start] > limit]
 
 
-def _between_characters(text: str, lengths: list[float], start: int, end: int, step: float) -> list[int]:
-    """Return places some `step` letters apart in a text without white space, such as Chinese or an address."""
+def _between_characters(text: str, lengths: list[float], start: int, end: int, longest: float) -> list[int]:
+    """Return places in a text without white space, such as Chinese or an address: STEPS in a piece, or some more."""
     found: list[int] = []
     for place in range(start + 1, end):
-        is_far = lengths[place] - lengths[found[-1] if found else start] >= step
-        if is_far and _may_begin(text[place]) and text[place - 1] not in JOINERS:
+        distance = lengths[place] - lengths[found[-1] if found else start]
+        is_good = _may_begin(text[place]) and text[place - 1] not in JOINERS
+        if distance >= longest / STEPS and (is_good or distance > longest / 4):
             found.append(place)
     return found
 

@@ -22,15 +22,19 @@ DASHES = "—–―-"
 CLOSE = re.escape(QUOTES + BRACKETS)
 DASH = re.escape(DASHES)
 END = re.compile(rf"([.!?…{WIDE_MARKS}]+)([{CLOSE}]*(?:[ \u00a0\u202f]»(?=\s|$))?)")
+SENTENCE_TAIL = re.compile(rf"[.!?…{WIDE_MARKS}][{CLOSE}\s]*$")
 CLAUSE = re.compile(
     rf"[,;:…][{CLOSE}]*\s+"  # with white space, so that 1,000 is left alone
     rf"|[，、；：…][{CLOSE}]*\s*"
     rf"|[{DASH}]\s+"
-    rf"|\s+(?=[{DASH}](?:\s|\w))"
+    r"|(?<!\s)\s+(?=[—–―]\w)"  # —¿Vienes? —preguntó él.
     rf"|[{re.escape(BRACKETS)}]\s+"
     rf"|—+(?=[{UNSPACED}])"
 )
 BEFORE_WORD = re.compile(rf"[{re.escape(OPENERS)}{DASH}\s]*")
+UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
+GAP = re.compile(r"\s+")
+CONTEXT = 60  # characters before and after a full stop that are looked at
 TOKEN = re.compile(r"\S*$")
 WORD = re.compile(r"\w+")
 INITIAL = re.compile(r"\w\.")
@@ -61,24 +65,33 @@ def clause_ends(text: str) -> list[int]:
     return [end for end in ends if 0 < end < len(text)]
 
 
+def ends_sentence(text: str) -> bool:
+    """Return whether a text ends with the end mark of a sentence, which quotes and brackets may follow."""
+    return bool(SENTENCE_TAIL.search(text))
+
+
 def _end_of(text: str, match: re.Match[str]) -> int | None:
     """Return where the sentence ends that an end mark may end; None if it does not."""
     marks, closing = match[1], match[2]
     end = match.end()
     following = text[end : end + 1]
-    if marks[-1] in WIDE_MARKS or (marks[-1] in "!?" and re.match(f"[{UNSPACED}]", following)):
+    if marks[-1] in WIDE_MARKS or (marks[-1] in "!?" and UNSPACED_LETTER.match(following)):
         return _wide_end(text, match)
-    gap = len(text[end:]) - len(text[end:].lstrip())
-    if not gap:
+    gap = GAP.match(text, end)
+    if gap is None:
         return None
     word = BEFORE_WORD.match(text, end).end()  # type: ignore[union-attr]  # it matches anywhere
     if word == len(text) or text[word].islower() or not text[word].isalnum():
         return None
-    if closing.strip(BRACKETS) and re.match(f"[{UNSPACED}]", text[end + gap :]):  # "안녕하세요!" 그가 말했다.
+    if closing.strip(BRACKETS) and UNSPACED_LETTER.match(text, gap.end()):  # "안녕하세요!" 그가 말했다.
         return None
-    if marks == "." and not closing and _is_abbreviation(text[: match.start()], text[word : word + 40]):
+    if (
+        marks == "."
+        and not closing
+        and _is_abbreviation(text[max(0, match.start() - CONTEXT) : match.start()], text[word : word + CONTEXT])
+    ):
         return None
-    return end + gap
+    return gap.end()
 
 
 def _wide_end(text: str, match: re.Match[str]) -> int | None:
@@ -89,11 +102,18 @@ def _wide_end(text: str, match: re.Match[str]) -> int | None:
         if opens or character in "“‘«‹":
             break
         end += 1
-    rest = text[end:].lstrip()
+    start = _after_space(text, end)
+    rest = text[start : start + 1]
     is_quotation = end > match.end(1) and text[end - 1] in "\"'”’»›」』"
-    if is_quotation and rest and rest[0] not in "\"'“‘«‹「『—":  # 「……。」と彼は言った。
+    if is_quotation and rest and rest not in "\"'“‘«‹「『—":  # 「……。」と彼は言った。
         return None
-    return len(text) - len(rest)
+    return start
+
+
+def _after_space(text: str, start: int) -> int:
+    """Return where the white space at a place in a text ends."""
+    gap = GAP.match(text, start)
+    return start if gap is None else gap.end()
 
 
 def _is_abbreviation(before: str, after: str) -> bool:
@@ -133,7 +153,7 @@ def _is_ordinal(digits: str, previous: str, after: str) -> bool:
     if previous == "" or after[0].isdigit():
         return True
     last = re.split(r"\s", previous)[-1]
-    if re.match(f"[{UNSPACED}]", after):
+    if UNSPACED_LETTER.match(after):
         return bool(re.fullmatch(r"\d{1,2}\.", last))
     is_german = WORD.match(after)[0].casefold() in ORDINAL_NOUNS  # type: ignore[index]
     return is_german or last.casefold() in ORDINAL_WORDS

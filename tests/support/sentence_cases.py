@@ -25,6 +25,15 @@ CASES = {
         "“Oh!” laughed Elizabeth. | “Never!” | Then she left.",
         "Chapter I. | It was late.",
         "Do I? | So do I. | Good.",
+        "It is a truth universally acknowledged. | However little known it may be.",
+        "Mrs. Long says that Netherfield is taken. | “My dear Mr. Bennet,” said his lady.",
+        "Capt. A. B. Cook sailed on H.M.S. Resolution in 1772. | He was 44.",
+        "At 221B Baker St. he stopped. | Gen. Lee followed.",
+        "“Wait—” he said. | “What is it?”",
+        "It was 98.6 degrees. | Hot!",
+        "Vol. 2, ch. 4, p. 33 has it. | Read it.",
+        "He got a Ph.D. in 1990. | She has an M.A. too.",
+        "Is 5.5 > 5? | Of course. | Really!",
     ],
     "german": [
         "Das ist z. B. Herr Dr. Müller. | Er kommt um 8.30 Uhr.",
@@ -40,6 +49,14 @@ CASES = {
         "Die Adresse lautet Hauptstr. 5, vgl. S. 12. | Gut.",
         "Das war ca. 1900 v. Chr. so. | Später nicht.",
         "»Nein«, sagte er, »das geht nicht.« | Sie schwieg.",
+        "Gegen 14.30 Uhr kam Frau v. Stein. | Alle schwiegen.",
+        "Er wohnt in der Bahnhofstr. 12 in St. Gallen. | Dort ist es schön.",
+        "Der 2. Weltkrieg endete 1945. | Danach kam der Friede.",
+        "Sie kauften Obst, Gemüse usw. | Dann gingen sie heim.",
+        "„Ich weiß nicht“, sagte Hr. Meier. | „Vielleicht.“",
+        "Prof. Dr. med. Klein kam. | Er war müde.",
+        "Das ist Goethe (geb. 1749). | Er schrieb viel.",
+        "Am 24. 12. ist Heiligabend. | Wir feiern.",
     ],
     "french": [
         "M. Dupont et Mme Durand sont là. | Ils parlent.",
@@ -54,6 +71,13 @@ CASES = {
         "Il dit : « Je sais. » | Elle sourit.",
         "MM. Martin et Cie ont vendu 1.000 pièces. | Bravo !",
         "(C'était fini.) | Vraiment ?",
+        "Mgr Myriel avait soixante-quinze ans. | Il était bon.",
+        "M. et Mme Thénardier riaient. | « Cosette ! » cria-t-elle.",
+        "Le 1er janv. 1815, il neigeait. | Tout dormait.",
+        "Il vit l'av. Foch, le boul. Raspail, etc. | Puis il rentra.",
+        "« Qui est là ? | — Moi. »",
+        "Au XIXe s. on voyageait peu. | On marchait.",
+        "Elle pesait 52,5 kg. | C'était peu.",
     ],
     "russian": [
         "Это было в XIX в., т. е. давно. | Он ушёл.",
@@ -68,6 +92,13 @@ CASES = {
         "См. рис. 5 и стр. 12. | Понятно?",
         "(Он молчал.) | Она тоже.",
         "Проф. Иванов пришёл в 8.30. | Началось.",
+        "Л. Н. Толстой жил в Ясной Поляне. | Он писал.",
+        "В 1812 г. началась война. | Она была долгой.",
+        "В нач. XX в. всё изменилось. | Никто не ждал.",
+        "— Куда? | — Туда. | — Зачем?",
+        "Г-н Иванов и г-жа Петрова пришли. | Сели.",
+        "Ему было 18 лет. | Ей — 17.",
+        "И т. п. вещи. | Всё.",
     ],
     "spanish": [
         "El Sr. García y la Sra. López llegaron. | Hablaron.",
@@ -82,6 +113,11 @@ CASES = {
         "(Era tarde.) | ¿De verdad?",
         "D. Quijote y Ud. son iguales. | Son locos.",
         "La pág. 12 dice 3.14. | Es pi.",
+        "En un lugar de la Mancha vivía D. Alonso. | Era hidalgo.",
+        "—Sí —dijo Sancho—. | Vamos.",
+        "Nació en 1547 a. C. y murió. | Fin.",
+        "Vds. tienen razón. | ¡Claro que sí!",
+        "¡No! | ¡Nunca! | Jamás.",
     ],
     "portuguese": [
         "O Sr. Silva e a Sra. Costa chegaram. | Falaram.",
@@ -96,6 +132,12 @@ CASES = {
         "(Era tarde.) | Mesmo?",
         "V. Ex.ª tem razão. | Obrigado.",
         "Sto. Antônio e S. João são santos. | Amém.",
+        "D. Pedro II foi imperador. | Reinou muito.",
+        "O Exmo. Sr. Ministro falou. | Todos ouviram.",
+        "Capitu, p. ex., tinha olhos de ressaca. | Era bela.",
+        "— Vem! — disse Bentinho. | Ela veio.",
+        "São 3.500 pessoas. | Muita gente!",
+        "Av. Paulista, n. 100. | É aqui.",
     ],
     "italian": [
         "Il Sig. Rossi e la Sig.ra Bianchi sono qui. | Parlano.",
@@ -110,6 +152,12 @@ CASES = {
         "Nel 44 a.C. Cesare morì. | Roma pianse.",
         "L'ing. Gallo e l'avv. Riva vennero. | Risero.",
         "— Vieni? — chiese. | — No.",
+        "Don Abbondio vide due uomini. | S. Carlo era lontano.",
+        "Il cap. XII è lungo. | Cfr. anche p. 30.",
+        "«Chi è?» domandò il sig. Rossi. | «Io!»",
+        "Nacque nel 1785 d.C. a Milano. | Scrisse molto.",
+        "Pesa 3,5 kg. | È molto.",
+        "La Prof.ssa Conti spiega. | Tutti ascoltano.",
     ],
     "chinese": [
         "他来了。|她走了。",
@@ -122,6 +170,9 @@ CASES = {
         "「你是谁？」|「我是我。」",
         "请看 www.example.com 网站。|谢谢！",
         "一、天。|二、地。",
+        "话说天下大势，分久必合。|周末七国分争！",
+        "公元前221年，秦始皇统一了六国。|真快啊！",
+        "小明（10岁）来了。|他很高兴。",
     ],
     "japanese": [
         "彼が来た。|彼女は行った。",
@@ -134,6 +185,11 @@ CASES = {
         "『こころ』を読んだ。|面白い。",
         "No.5の部屋です。|どうぞ。",
         "「待って！」彼女は叫んだ。|誰もいない。",
+        "吾輩は猫である。|名前はまだ無い。",
+        "「もう遅い。」|「まだだ！」",
+        "えっ！？|本当に？",
+        "先生（五十歳）は笑った。|静かだった。",
+        "「帰ろう」と彼は言った。|雨だった。",
     ],
     "korean": [
         "그가 왔다. | 그녀는 갔다.",
@@ -147,6 +203,11 @@ CASES = {
         "“누구야?” | “나야.”",
         "2024. 3. 1. 에 만났다. | 좋았다.",
         "Dr. Kim이 왔다. | 반갑다.",
+        "옛날에 호랑이가 살았다. | 배가 고팠다.",
+        "“가자!” 하고 말했다. | 아무도 없었다.",
+        "키는 175.5cm이다. | 크다.",
+        "왜요? | 몰라요.",
+        "3.1 운동은 1919년이었다. | 큰 일이었다.",
     ],
 }
 
@@ -157,4 +218,5 @@ def sentences_of(case: str) -> list[str]:
 
 
 def text_of(case: str) -> str:
+    """The text of a case, without the marks of its sentences."""
     return case.replace(" | ", " ").replace("|", "")
