@@ -35,7 +35,7 @@ def _check_cast(name: str, value: Any) -> None:
         if not isinstance(entry, str) or not entry.strip() or ":" in entry:
             raise invalid(name, rule, value)
         check_string(name, entry)
-    if len({entry.strip().casefold() for entry in value}) < len(value):
+    if len({" ".join(entry.split()).casefold() for entry in value}) < len(value):
         raise invalid(name, "a mapping that names everybody once", value)
 
 
