@@ -8,8 +8,6 @@ A step's sequences depend on its number alone, so that a run that was interrupte
 over micro-batches and processes.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,19 +17,17 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map
 
-from ..checkpoint.weights import read_tensors
 from ..errors import TrainingError
-from ..files import atomic_path
 from ..generation.engine import Engine
 from ..models.cache import Cache
 from ..models.network import Network
 from ..models.qwen3 import RotaryEmbedding, call_layer
 from .descent import Descent, DescentOptions, Step, number, other_weights
 from .loss import Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
+from .run_state import read_facts, read_state, run_identity, write_run
 
-STATE_FORMAT = 2
 FORWARD_SHARE = 1 / 3  # of the time of a batch with its gradients
 LOSSES = ("loss", "talker", "predictor")
 
@@ -106,7 +102,7 @@ class Trainer:
         self.steps = self.steps_per_epoch * options.epochs
         self._descent = engine.worker.run(Descent, self._network, self._loss, LOSSES, self._descent_options())
         self._apply_layer = checkpointed_layer if options.low_memory else call_layer
-        self._identity = run_identity(options, self._train, self._held_out, self._group.size(), description)
+        self._identity = run_identity(asdict(options), [*train, *held_out], self._group.size(), description)
         self.best = math.inf
         self._epoch_losses: list[tuple[float, float]] = []  # of the steps of this epoch, until its end is evaluated
 
@@ -248,8 +244,9 @@ class Trainer:
 
     def save_state(self, path: Path) -> None:
         """Write what `load_state` needs, all of it or nothing. Raises TrainingError if it cannot be written."""
+        facts = {"step": self.step, "best": self.best, "run": self._identity, "losses": self._epoch_losses}
         try:
-            self._engine.worker.run(self._save_state, path)
+            self._engine.worker.run(lambda: write_run(path, self._descent.state, facts))
         except (OSError, RuntimeError) as error:  # the latter is MLX's
             reason = getattr(error, "strerror", None) or error
             raise TrainingError(
@@ -257,63 +254,12 @@ class Trainer:
                 "was saved is kept"
             ) from None
 
-    def _save_state(self, path: Path) -> None:
-        arrays: dict[str, mx.array] = {}
-        tree_flatten(self._descent.state, destination=arrays)
-        data = {
-            "format": STATE_FORMAT, "step": self.step, "best": self.best, "run": self._identity,
-            "losses": self._epoch_losses,
-        }  # fmt: skip
-        with atomic_path(path) as directory:
-            directory.mkdir(exist_ok=True)
-            mx.save_safetensors(str(directory / "state.safetensors"), arrays)
-            (directory / "state.json").write_text(json.dumps(data))
-
     def load_state(self, path: Path) -> None:
         """Go on where a run of the same data and options was interrupted. Raises TrainingError."""
-        try:
-            data = json.loads((path / "state.json").read_text())
-        except FileNotFoundError:
-            raise TrainingError(f"cannot resume: there is no interrupted run in {path}") from None
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"cannot resume from {path}: {error}") from None
-        if data.get("format") != STATE_FORMAT:
-            raise TrainingError(f"cannot resume from {path}: another version of this package has written it")
-        run = data.get("run", {})
-        other = next((name for name, value in self._identity.items() if run.get(name) != value), None)
-        if other is not None:
-            found = json.dumps(run.get(other))
-            wanted = json.dumps(self._identity[other])
-            raise TrainingError(
-                f"cannot resume from {path}: its {other} is not that of this run ({found}, not {wanted})"
-            )
-        self._engine.worker.run(self._restore, path / "state.safetensors", data["step"])
-        self.best = data["best"]
-        self._epoch_losses = [(talker, predictor) for talker, predictor in data["losses"]]
-
-    def _restore(self, path: Path, step: int) -> None:
-        try:
-            tree = tree_unflatten(list(read_tensors(path).items()))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise TrainingError(f"cannot resume from {path}: {error}") from None
-        self._descent.restore(tree, step)
-
-
-def run_identity(
-    options: TrainingOptions, train: Sequence[TrainingSequence], held_out: Sequence[TrainingSequence], processes: int,
-    description: str,
-) -> dict[str, object]:  # fmt: skip
-    """Return what must be equal for a run to go on to the bit, as JSON holds it."""
-    digest = hashlib.sha256()
-    for one in [*train, *held_out]:
-        for array in (one.text, one.codes, one.voice):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return {
-        **asdict(options),
-        "data": digest.hexdigest()[:16],
-        "processes": processes,
-        "model and adapters": description,
-    }
+        facts = read_facts(path, self._identity)
+        self._engine.worker.run(lambda: self._descent.restore(read_state(path), facts["step"]))
+        self.best = facts["best"]
+        self._epoch_losses = [(talker, predictor) for talker, predictor in facts["losses"]]
 
 
 def cast(parameter: mx.array, dtype: mx.Dtype) -> mx.array:
