@@ -48,8 +48,8 @@ class Dropped:
 class Content:
     """A book as a reader returns it.
 
-    title, author: "" if the file does not name them. language: the tag in the file, such as "en-GB", or "". cover: the
-    bytes of a JPEG or PNG file.
+    title: the file's name if it has no other. author: "" if the file names none. language: the tag in the file, such as
+    "en-GB", or "". cover: the bytes of a JPEG or PNG file.
     """
 
     title: str
