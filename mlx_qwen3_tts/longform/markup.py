@@ -21,7 +21,7 @@ MAX_TAG_CHARACTERS = 2000
 SECTIONS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": ">"}
 SECTION = re.compile(r"<!--|<!\[CDATA\[|<\?", re.IGNORECASE)
 ENTITY = re.compile("<!ENTITY", re.IGNORECASE)
-DOCTYPE = re.compile(r"^[^<]{0,9}<!DOCTYPE[^\[>]*(?:\[[^\]]*\]\s*)?>", re.IGNORECASE)
+DOCTYPE = re.compile(r"^[^<]{0,9}<!DOCTYPE(?:[^<>\[]*(?:\[[^\]]*\]\s*)?>|[^<>]*)", re.IGNORECASE)
 DATA_URI = re.compile(r"""(?<=["'])data:[^"'<>\s]*""")
 QUOTED = re.compile(r"""="[^"<>]*<[^"]*"|='[^'<>]*<[^']*'""")
 STRAY = re.compile(r"<(?![^<>]*>)|<(?![a-zA-Z/!])")
