@@ -1,5 +1,7 @@
 """Books to chapters: EPUB 2 and 3, Markdown, HTML and plain text, and what is not read aloud of them."""
 
+import sys
+
 import pytest
 
 from mlx_qwen3_tts.errors import DocumentError
@@ -489,6 +491,6 @@ def test_paths_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize(("module", "name"), [("bs4", "a.html"), ("markdown_it", "a.md")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, module, name):
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DocumentError, match=r"pip install"):
         read(tmp_path, name, "text")
