@@ -14,7 +14,7 @@ from ..errors import ConversionError
 from .console import emit, note
 from .evaluate import add_speech, read_texts
 from .options import add_adapter
-from .say import find_voice
+from .speaker import find_voice
 
 LIST = "list"  # as --recipe
 

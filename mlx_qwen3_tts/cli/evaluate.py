@@ -8,7 +8,7 @@ from ..checkpoint.load import DTYPES
 from ..errors import RequestError
 from ..evaluation.evaluate import MAX_FRAMES, TEXTS, CheckpointStats, Evaluation, evaluate
 from .console import emit
-from .say import find_voice
+from .speaker import find_voice
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:

@@ -15,16 +15,13 @@ from tqdm import tqdm
 
 from ..audio.player import OpenStream, Player, open_device
 from ..audio.write import check_writable, open_writer
-from ..capabilities import check_request, match
-from ..checkpoint.adapter import adapter_path, read_adapter
+from ..capabilities import check_request
 from ..demo.registry import NOTES
-from ..errors import AudioError, PlaybackError, RequestError, VoiceError
+from ..errors import AudioError, PlaybackError, RequestError
 from ..request import Request
 from ..text.feed import EMPTY_TEXT
 from ..text.segment import ParagraphSplitter, decode_pieces
 from ..tts import Qwen3TTS
-from ..voice import VoiceClonePrompt
-from ..voice_library import library, library_names, library_path
 from .batch import (
     add_batch,
     batch_size_of,
@@ -35,7 +32,6 @@ from .batch import (
 from .console import note
 from .lines import read_lines, speak_lines
 from .options import (
-    DEFAULT_BASE,
     DEFAULT_MODEL,
     add_adapter,
     add_clip,
@@ -50,6 +46,7 @@ from .options import (
     warm_up,
 )
 from .output import SpeechOutput, open_output
+from .speaker import default_voice_notice, find_voice, from_library, model_for
 
 DEFAULT_OUTPUT = "speech.wav"
 STANDARD_INPUT = "-"
@@ -89,14 +86,11 @@ def say(args: argparse.Namespace) -> None:
     request = request_from(args)
     lines = read_lines(args.lines) if args.lines else []
     target = None if args.lines else find_target(args)
-    model = model_for(args, request.voice)
-    if args.model is None and (args.adapter is not None or isinstance(request.voice, VoiceClonePrompt)):
-        subject = "voice" if args.adapter is None else "adapter"
-        note(f"model: {model} (the one that the {subject} was made with; --model takes another)")
+    model = model_for(args, request.voice, clones=args.ref_audio is not None)
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
     request = with_voice(tts, request, args)
     check_request(request, tts.config)
-    for line in (target and target.notice, default_voice_notice(tts, request, args.adapter), NOTES.get(tts.name)):
+    for line in (target and target.notice, default_voice_notice(tts, request.voice, args.adapter), NOTES.get(tts.name)):
         if line:
             note(line)
     warm_up(tts, batch_size_of(args))
@@ -149,25 +143,6 @@ def with_voice(tts: Qwen3TTS, request: Request, args: argparse.Namespace) -> Req
     if tts.model_type == "base" and isinstance(request.voice, str):
         return replace(request, voice=from_library(request.voice))
     return request
-
-
-def default_voice_notice(tts: Qwen3TTS, request: Request, adapter: str | None) -> str | None:
-    """Return a line about the voice if none was named."""
-    if request.voice is not None or tts.default_speaker is None:
-        return None
-    command = "voices" if adapter is None else f"voices --adapter {adapter}"
-    return f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts {command}` lists the others)"
-
-
-def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None) -> str:
-    """Return the model that was named, or the one that the adapter or the voice needs."""
-    if args.model is not None:
-        return args.model
-    if (adapter := adapter_path(args.adapter)) is not None:
-        return read_adapter(adapter).base
-    if isinstance(voice, VoiceClonePrompt):
-        return voice.provenance.get("model") or DEFAULT_BASE
-    return DEFAULT_MODEL if args.ref_audio is None else DEFAULT_BASE
 
 
 @dataclass(frozen=True)
@@ -279,22 +254,3 @@ def read_pipe() -> Iterator[bytes]:
     os.set_blocking(sys.stdin.fileno(), True)
     while piece := os.read(sys.stdin.fileno(), 65536):
         yield piece
-
-
-def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
-    """Return the voice of a file, or of the library unless a named model may have a preset voice of that name."""
-    if name is None:
-        return None
-    if name.endswith(".safetensors") or os.sep in name:
-        return VoiceClonePrompt.load(name)
-    if model is None and match(name, library_names()):
-        return from_library(name)
-    return name
-
-
-def from_library(name: str) -> VoiceClonePrompt:
-    """Return a voice of the library, in any case. Raises VoiceError."""
-    known = match(name, library_names())
-    if known is None:
-        raise VoiceError(f"there is no voice {name!r} in your library ({library()}); `voices` lists it")
-    return VoiceClonePrompt.load(library_path(known))
