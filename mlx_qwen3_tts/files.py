@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 
@@ -59,6 +60,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
         partial.commit()
     finally:
         partial.discard()
+
+
+def remove_partial(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes have left of half-written files and directories.
+
+    name: of the target; by default of any target in the folder. No other process may be writing there.
+    """
+    pattern = name if name == "*" else escape(name)
+    for path in folder.glob(f".{pattern}.{'[0-9a-f]' * 8}.part*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def is_regular(path: Path) -> bool:
