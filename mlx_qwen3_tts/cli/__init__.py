@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import Qwen3TTSError
 from .bench import add_bench
+from .book import add_book
 from .clone import add_clone
 from .console import note
 from .convert import add_convert
@@ -27,8 +28,8 @@ from .voices import add_voices
 NO_GPU = "No Metal device available"  # in MLX's message
 
 COMMANDS = (
-    add_say, add_clone, add_design, add_voices, add_convert, add_finetune, add_evaluate, add_verify, add_bench,
-    add_demo,
+    add_say, add_book, add_clone, add_design, add_voices, add_convert, add_finetune, add_evaluate, add_verify,
+    add_bench, add_demo,
 )  # fmt: skip
 
 

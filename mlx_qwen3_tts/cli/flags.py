@@ -8,6 +8,7 @@ from ..errors import PlaybackError, Qwen3TTSError, TrainingError
 FLAGS = {
     "batch_size": "--batch",
     "clone_voice": "`mlx-qwen3-tts clone`",
+    "folder_format": "--out-format",
     "max_seconds": "--max-ref-seconds",
     "tail": "--ref-tail",
     "text": "text",

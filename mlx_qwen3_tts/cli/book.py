@@ -1,0 +1,248 @@
+"""`book`: read a book, an article or a script aloud, into a file with chapters.
+
+input ─ Document ─ Plan ─┬─ --list: chapters, lengths, what is left out
+                         └─ Renderer ─► NAME.book/ (the segments) ─► NAME.m4b, subtitles
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..demo.registry import NOTES
+from ..errors import BookError
+from ..longform.assemble import SUBTITLES, check_output
+from ..longform.check import ERROR_LIMIT
+from ..longform.document import Document, read_document, select_chapters
+from ..longform.make import Progress
+from ..longform.manifest import Manifest
+from ..longform.options import BookOptions
+from ..longform.parts import Voice
+from ..longform.plan import Plan, plan
+from ..longform.render import Renderer, folder_beside
+from ..tts import Qwen3TTS
+from .console import emit, note, warnings_as_notes
+from .options import (
+    DEFAULT_MODEL,
+    add_adapter,
+    add_model,
+    add_options,
+    add_sampling,
+    given_options,
+    sampling_from,
+    warm_up,
+)
+from .speaker import default_voice_notice, find_voice, from_library, model_for
+
+SHOWN = 5  # notes and flaws that are printed; --list and the manifest have all
+TEXT_SHOWN = 60  # characters of a segment
+
+
+def add_book(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "book",
+        help="read a book aloud",
+        description="Read an EPUB, Markdown, HTML or text file aloud. The segments are kept in NAME.book beside the "
+        "result: the same command goes on after an interruption, and makes only what has changed.",
+    )
+    parser.add_argument("input", help="the book: .epub, .md, .html, or plain text")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="m4b, m4a, mp3, opus, flac or wav by its suffix, or a folder for a file for each chapter (default: "
+        "NAME.m4b in this directory)",
+    )
+    parser.add_argument("--out-format", metavar="FORMAT", help="of the files in a folder: mp3 (default), m4a, ...")
+    parser.add_argument("--subtitles", choices=SUBTITLES, help="write subtitles beside the book")
+    add_selection(parser)
+    add_check(parser)
+    add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice or an adapter the model that it was made with")
+    add_adapter(parser)
+    add_options(parser.add_argument_group("reading"), BookOptions, skip=["sampling"])
+    add_sampling(parser)
+    parser.set_defaults(run=book, seed=None)  # None: the one that the book was begun with
+    return parser
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which part of the book is meant."""
+    parser.add_argument(
+        "--list", action="store_true", help="list chapters, lengths and what is left out; speak nothing"
+    )
+    parser.add_argument("--chapters", metavar="N-N,N", help="read these chapters, such as 3-5,9")
+    parser.add_argument("--chapter-pattern", metavar="REGEX", help="headings or lines that begin a chapter, as a whole")
+    parser.add_argument(
+        "--redo",
+        action="append",
+        default=[],
+        metavar="CHAPTER:SEGMENT",
+        help="make a segment once more, such as 3:17, with --seed or with the next seed; the rest is kept",
+    )
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the recognizer."""
+    parser.add_argument(
+        "--check",
+        metavar="COMMAND",
+        help="a speech recognizer: a command that takes a WAV file as its last argument and prints what it hears. A "
+        "segment that it hears wrongly is made again",
+    )
+    parser.add_argument(
+        "--check-limit",
+        type=float,
+        default=ERROR_LIMIT,
+        metavar="P",
+        help="the share of a segment's words that may be heard wrongly (default: %(default)s)",
+    )
+
+
+def book(args: argparse.Namespace) -> None:
+    """Read a book aloud, or list its chapters."""
+    document = read_document(args.input, args.chapter_pattern)
+    chapters = None if args.chapters is None else select_chapters(document, args.chapters)
+    if args.list:
+        list_book(document, plan(document, options_from(args, None, 0), chapters))
+        return
+    target = Path(args.output or f"{Path(args.input).stem}.m4b")
+    check_output(target, args.subtitles, args.out_format)
+    folder = folder_beside(target, args.out_format)
+    voice = find_voice(args.voice, args.model or args.adapter)
+    begun = Manifest.load(folder).seed or 0
+    options = options_from(args, voice, begun if args.redo or args.seed is None else args.seed)
+    planned = plan(document, options, chapters)
+    tts = Qwen3TTS.from_pretrained(
+        model_for(args, voice), args.dtype, progress=True, revision=args.revision, adapter=args.adapter
+    )
+    if tts.model_type == "base" and isinstance(voice, str):
+        options = options_from(args, from_library(voice), options.seed)
+    renderer = Renderer(
+        tts,
+        planned,
+        folder,
+        options,
+        voices=voices_of_script(tts, planned),
+        redo=args.redo,
+        redo_seed=args.seed if args.redo else None,
+        check=args.check,
+        check_limit=args.check_limit,
+    )
+    if renderer.team.is_main:
+        introduce(tts, planned, options)
+    run(renderer, target, args.subtitles, args.out_format)
+
+
+def options_from(args: argparse.Namespace, voice: Voice | None, seed: int) -> BookOptions:
+    """Return the options of a command line. Raises RequestError."""
+    values = given_options(args, BookOptions)
+    return BookOptions(**values | {"voice": voice, "seed": seed, "sampling": sampling_from(args)})
+
+
+def voices_of_script(tts: Qwen3TTS, planned: Plan) -> dict[str, Voice]:
+    """Return the cloned voices that a script names, if the model speaks in cloned voices. Raises VoiceError."""
+    if tts.model_type != "base":
+        return {}
+    names = {segment.voice for segment in planned.segments if segment.voice is not None}
+    found = {name: find_voice(name, tts.name) for name in sorted(names)}
+    return {name: from_library(voice) if isinstance(voice, str) else voice for name, voice in found.items() if voice}
+
+
+# What is told
+
+
+def list_book(document: Document, planned: Plan) -> None:
+    """Print the chapters with their lengths, and everything that is left out."""
+    for number in planned.chapters:
+        segments = planned.of_chapter(number)
+        seconds = sum(one.pause_before + one.seconds + one.pause_after for one in segments)
+        title = document.chapters[number - 1].title
+        emit(f"{number:>4}  {clock(seconds):>8}  {len(segments):>4} segments  {title}")
+    emit(f" all  {clock(planned.seconds):>8}  {len(planned.segments):>4} segments  {document.title}")
+    for dropped in document.dropped:
+        emit(f"left out of {dropped.chapter!r}: {dropped.kind}: {dropped.text}")
+    for line in planned.notes:
+        if not line.startswith("left out"):  # those are listed above, in full
+            emit(f"note: {line}")
+
+
+def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions) -> None:
+    """Say what is read and what is not."""
+    for line in (default_voice_notice(tts, options.voice), NOTES.get(tts.name)):
+        if line:
+            note(line)
+    for line in planned.notes[:SHOWN]:
+        note(line)
+    if len(planned.notes) > SHOWN:
+        note(f"... and {len(planned.notes) - SHOWN} more notes; --list shows all")
+
+
+def report(renderer: Renderer, target: Path, seconds: float) -> None:
+    """Say what was written, and which segments seem wrong."""
+    flaws = renderer.flaws
+    for flaw in flaws:
+        note(f"segment {flaw.place}: {flaw.problem}: {shorten(flaw.text)}")
+    if flaws:
+        note(f"{len(flaws)} segments seem wrong: --redo {flaws[0].place} makes one again, --seed N with that seed")
+    chapters = len(renderer.plan.chapters)
+    note(
+        f"{target}: {clock(seconds)} in {len(renderer.parts)} segments, {chapters} chapters; the segments are "
+        f"kept in {renderer.folder}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a length as h:mm:ss or m:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of a text, on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 3]}..."
+
+
+# Work
+
+
+def run(renderer: Renderer, target: Path, subtitles: str | None, folder_format: str | None) -> None:
+    """Make and write the book; Ctrl-C keeps what was made."""
+    total = len(renderer.parts)
+    if renderer.missing:
+        made = total - len(renderer.missing)
+        if made and renderer.team.is_main:
+            note(f"{made} of {total} segments are made already")
+        warm_up(renderer.tts, renderer.options.batch_size)
+    last: Progress | None = None
+    try:
+        with warnings_as_notes(), progress_line(renderer.team.is_main) as bar:
+            for last in renderer.run(target, subtitles, folder_format):
+                bar.set_description_str(describe(last))
+    except (KeyboardInterrupt, SystemExit):
+        made = total - len(renderer.missing)
+        note(f"interrupted: {made} of {total} segments are kept in {renderer.folder}; the same command goes on")
+        raise
+    if renderer.team.is_main:
+        if last is None:
+            raise BookError("there is nothing to read")
+        report(renderer, target, last.audio_seconds)
+
+
+def describe(progress: Progress) -> str:
+    """Return the progress as one line."""
+    left = "" if progress.seconds_left is None else f", {clock(progress.seconds_left)} left"
+    if progress.stage == "write":
+        return f"writing: {progress.done} of {progress.total} segments{left}"
+    speed = progress.audio_seconds / max(progress.seconds, 1e-6)
+    return f"{progress.done} of {progress.total} segments, {clock(progress.audio_seconds)} of audio, {speed:.2f}x{left}"
+
+
+@contextmanager
+def progress_line(is_shown: bool) -> Iterator[tqdm]:
+    """Show a line of progress on a terminal."""
+    with tqdm(bar_format="{desc}", disable=None if is_shown else True, leave=False) as bar:
+        yield bar
