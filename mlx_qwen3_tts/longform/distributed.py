@@ -7,6 +7,7 @@ If all see the same folder, nothing is lacking after the work and nothing is sen
 member, and MLX is not asked.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ import numpy as np
 from ..errors import BookError
 from ..mlx_thread import Worker
 from .takes import TakeStore
+
+CHECK_BYTES = 4
 
 T = TypeVar("T")
 
@@ -42,10 +45,12 @@ class Team:
         return list(groups[self.rank :: self.size])
 
     def gather(self, row: np.ndarray) -> np.ndarray:
-        """Return everybody's row of bytes, uint8 [members, n]. row: uint8 [n], n > 0 and the same for all."""
+        """Return everybody's row of bytes, uint8 [members, n]. row: uint8 [n], the same n for all."""
         if self.size == 1:
             return row[None]
-        return self._call(lambda: mx.distributed.all_gather(mx.array(row)[None], group=self._group))
+        own = _signed(row)[None]
+        rows = self._call(lambda: mx.distributed.all_gather(mx.array(own), group=self._group))
+        return np.stack([_checked(one) for one in rows])
 
     def send(self, data: bytes | None, sender: int) -> bytes:
         """Return the sender's data. data: of the sender; the others' is not used."""
@@ -53,11 +58,12 @@ class Team:
             assert data is not None
             return data
         own = data if self.rank == sender and data is not None else b""
-        length = self._sum(np.frombuffer(len(own).to_bytes(8, "little"), np.uint8))
-        size = int.from_bytes(length.tobytes(), "little")
-        padded = np.zeros(size, np.uint8)
-        padded[: len(own)] = np.frombuffer(own, np.uint8)
-        return self._sum(padded).tobytes() if size else b""
+        length = self.gather(np.frombuffer(len(own).to_bytes(8, "little"), np.uint8))[sender]
+        row = np.zeros(int.from_bytes(length.tobytes(), "little") + CHECK_BYTES, np.uint8)
+        if self.rank == sender:
+            row = _signed(np.frombuffer(own, np.uint8))
+        # The sum of everybody's bytes, of which the sender's alone are not zero.
+        return _checked(self._call(lambda: mx.distributed.all_sum(mx.array(row), group=self._group))).tobytes()
 
     def check_same(self, digest: bytes) -> None:
         """Raise BookError unless all members have the same digest of what they are to do."""
@@ -67,19 +73,32 @@ class Team:
                 "the processes differ in book, options, model or version of this package: start all with the same"
             )
 
-    def _sum(self, row: np.ndarray) -> np.ndarray:
-        """Return the sum of everybody's bytes, of which one member's alone are not zero."""
-        return self._call(lambda: mx.distributed.all_sum(mx.array(row), group=self._group))
-
     def _call(self, function: Callable[[], mx.array]) -> np.ndarray:
         try:
             return self._worker.run(lambda: np.array(function()))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise BookError(
-                f"another process of this launch has ended ({reason}); what was made is kept: run the same again, and "
-                "it makes up for it"
-            ) from None
+        except RuntimeError as error:  # MLX's own
+            raise _broken(" ".join(str(error).split())) from None
+
+
+def _signed(row: np.ndarray) -> np.ndarray:
+    """Return bytes with their checksum behind them: a broken ring may also give what nobody has sent."""
+    check = zlib.crc32(row.tobytes()).to_bytes(CHECK_BYTES, "little")
+    return np.concatenate([row, np.frombuffer(check, np.uint8)])
+
+
+def _checked(row: np.ndarray) -> np.ndarray:
+    """Return bytes without their checksum. Raises BookError if it is wrong."""
+    data = row[:-CHECK_BYTES]
+    if zlib.crc32(data.tobytes()).to_bytes(CHECK_BYTES, "little") != row[-CHECK_BYTES:].tobytes():
+        raise _broken("its message is damaged")
+    return data
+
+
+def _broken(reason: str) -> BookError:
+    return BookError(
+        f"another process of this launch has ended ({reason}); what was made is kept: run the same again, and it makes "
+        "up for it"
+    )
 
 
 def collect(team: Team, store: TakeStore, keys: Sequence[str], states: np.ndarray) -> int:
