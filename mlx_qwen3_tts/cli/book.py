@@ -131,7 +131,7 @@ def book(args: argparse.Namespace) -> None:
         check_limit=args.check_limit,
     )
     if renderer.team.is_main:
-        introduce(tts, planned, options)
+        introduce(tts, planned, options, args.adapter)
     run(renderer, target, args.subtitles, args.out_format)
 
 
@@ -168,9 +168,9 @@ def list_book(document: Document, planned: Plan) -> None:
             emit(f"note: {line}")
 
 
-def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions) -> None:
+def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions, adapter: str | None) -> None:
     """Say what is read and what is not."""
-    for line in (default_voice_notice(tts, options.voice), NOTES.get(tts.name)):
+    for line in (default_voice_notice(tts, options.voice, adapter), NOTES.get(tts.name)):
         if line:
             note(line)
     for line in planned.notes[:SHOWN]:
@@ -185,7 +185,10 @@ def report(renderer: Renderer, target: Path, seconds: float) -> None:
     for flaw in flaws:
         note(f"segment {flaw.place}: {flaw.problem}: {shorten(flaw.text)}")
     if flaws:
-        note(f"{len(flaws)} segments seem wrong: --redo {flaws[0].place} makes one again, --seed N with that seed")
+        note(
+            f"{len(flaws)} of {len(renderer.parts)} segments seem wrong: --redo {flaws[0].place} makes one again, --seed N "
+            "with that seed"
+        )
     chapters = len(renderer.plan.chapters)
     note(
         f"{target}: {clock(seconds)} in {len(renderer.parts)} segments, {chapters} chapters; the segments are "

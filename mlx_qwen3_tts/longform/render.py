@@ -160,12 +160,9 @@ class Renderer:
         return tuple(found)
 
     def save_manifest(self) -> None:
-        """Write manifest.json, in the first process. Raises BookError."""
-        if not self.team.is_main:
-            return
-        document = self.plan.document
+        """Write manifest.json. Raises BookError."""
         about = {
-            "title": document.title,
+            "title": self.plan.document.title,
             "model": self.tts.name,
             "fingerprint": self._builder.fingerprint,
             "sample_rate": self.tts.sample_rate,
@@ -179,12 +176,13 @@ class Renderer:
 
         What was made stays, whatever ends the iterator. Raises BookError.
         """
-        self.save_manifest()
+        self.save_manifest()  # every member: its folder may be another one, and the next run reads the seeds
         try:
             yield from self._maker.run(self._share())
             self._collect()
         finally:
-            self.save_manifest()
+            if self.team.is_main:
+                self.save_manifest()
 
     def _share(self) -> list[Part]:
         """Return the parts that this process is to make."""
