@@ -34,6 +34,13 @@ def test_batch(tmp_path):
     assert all(soundfile.info(tmp_path / f"batch-{i}.wav").frames > 12_000 for i in range(4))
 
 
+def test_read_book(tmp_path):
+    (tmp_path / "times.md").write_text("# One\n\nIt is three o'clock.\n\n# Two\n\nFour five six.\n")
+    assert "of 4 segments are to be made" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
+    assert soundfile.info(tmp_path / "times.flac").duration > 2
+    assert "0 of 4 segments" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
+
+
 def test_llm_to_speech(tmp_path):
     """The example runs unchanged, with stand-ins for mlx-lm and the loudspeaker."""
     (tmp_path / "mlx_lm.py").write_text("""

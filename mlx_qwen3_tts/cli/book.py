@@ -186,8 +186,8 @@ def report(renderer: Renderer, target: Path, seconds: float) -> None:
         note(f"segment {flaw.place}: {flaw.problem}: {shorten(flaw.text)}")
     if flaws:
         note(
-            f"{len(flaws)} of {len(renderer.parts)} segments seem wrong: --redo {flaws[0].place} makes one again, --seed N "
-            "with that seed"
+            f"{len(flaws)} of {len(renderer.parts)} segments seem wrong: --redo {flaws[0].place} makes one again, "
+            "--seed N with that seed"
         )
     chapters = len(renderer.plan.chapters)
     note(
