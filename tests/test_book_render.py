@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
@@ -12,10 +14,12 @@ from mlx_qwen3_tts import GenerationError, Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.errors import BookError, DocumentError
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import plan, render as public_render
+from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
 from mlx_qwen3_tts.longform.options import BookOptions
 from mlx_qwen3_tts.longform.render import Renderer, folder_beside
 from mlx_qwen3_tts.longform.takes import TakeStore
 from tests.support.books import CHAPTERS, Puppet, document_of, plan_of, tone
+from tests.support.engine import on_mlx_thread
 
 COUNT = sum(map(len, CHAPTERS))
 OPTIONS = BookOptions(batch_size=3, seed=1)
@@ -122,6 +126,24 @@ def test_the_model_shapes_the_sound(puppet, tmp_path, demo):
     other = Puppet(demo, plausible)
     render(other, tmp_path)
     assert len(texts(other)) == COUNT
+
+
+def test_fingerprints_of_models():
+    """Equal for the same files, another one for any weight of talker or codec, and for another type."""
+    tts = Qwen3TTS.from_pretrained("demo")
+    first = model_fingerprint(tts)
+    assert model_fingerprint(Qwen3TTS.from_pretrained("demo")) == first
+    assert model_fingerprint(Qwen3TTS.from_pretrained("demo", dtype="bfloat16")) != first
+    found = {first}
+    for network, layer in (
+        (tts.network, tts.talker.codec_head),
+        (tts.codec.network, tts.codec.network.decoder.quantizer.rvq_first.vq.layers[0].codebook),
+    ):
+        assert any(layer is module for module in network.modules())
+        swapped = mx.array([1, 0, *range(2, layer.weight.shape[0])])
+        layer.weight = on_mlx_thread(tts, lambda layer=layer, swapped=swapped: mx.contiguous(layer.weight[swapped]))
+        found.add(model_fingerprint(tts))
+    assert len(found) == 3, "two rows that change places are another weight"
 
 
 @pytest.mark.parametrize("change", [{"speed": 1.25}, {"loudness": None}, {"batch_size": 1}, {"attempts": 1}])
@@ -255,8 +277,9 @@ def test_a_damaged_take_is_made_again(puppet, tmp_path):
     takes = sorted((tmp_path / "book.book" / "segments").iterdir())
     takes[0].write_bytes(b"fLaC")
     damage(takes[1])
+    shutil.copy(takes[3], takes[2])  # that of another segment
     render(puppet, tmp_path)
-    assert len(texts(puppet)) == 2
+    assert len(texts(puppet)) == 3
     assert (tmp_path / "book.wav").read_bytes() == whole
 
 

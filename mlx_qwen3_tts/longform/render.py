@@ -237,7 +237,6 @@ class Renderer:
             try:
                 yield from self.assemble(target, subtitles, folder_format)
             except DamagedTake as damaged:
-                self.store.remove(damaged.key)
                 self._maker.takes.pop(damaged.key)
                 yield from self._maker.run(self.missing)
             else:

@@ -134,10 +134,6 @@ class TakeStore:
         """Return the file of a take. Raises OSError."""
         return self.path(key).read_bytes()
 
-    def remove(self, key: str) -> None:
-        """Remove a take. Raises OSError."""
-        self.path(key).unlink(missing_ok=True)
-
 
 def rounded(audio: np.ndarray) -> np.ndarray:
     """Return float audio [samples] as a take's file gives it back, to 16 bits."""
