@@ -139,6 +139,7 @@ def test_voices_of_the_library(run_cli, tmp_path, monkeypatch, demo_base):
     monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(tmp_path / "voices"))
     (tmp_path / "voices").mkdir()
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 4)  # random weights do not end by themselves
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 1.0)
     for name in ("me", "anna"):
         demo_base.clone_voice(sounds.SOUNDS["speech"]).save(tmp_path / "voices" / f"{name}.safetensors")
     (tmp_path / "a.md").write_text("Anna: Hello.\n\nNobody. [voice me]This is me.[/voice]\n")

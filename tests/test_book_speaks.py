@@ -59,6 +59,7 @@ def decode(path: Path) -> np.ndarray:
         return np.concatenate([frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_book_is_heard(run_cli, tmp_path):
     import mutagen.mp4
 
