@@ -226,8 +226,9 @@ def run(renderer: Renderer, target: Path, subtitles: str | None, folder_format: 
             for last in renderer.run(target, subtitles, folder_format):
                 bar.set_description_str(describe(last))
     except (KeyboardInterrupt, SystemExit):
-        made = total - len(renderer.missing)
-        note(f"interrupted: {made} of {total} segments are kept in {renderer.folder}; the same command goes on")
+        if renderer.team.is_main:
+            made = total - len(renderer.missing)
+            note(f"interrupted: {made} of {total} segments are kept in {renderer.folder}; the same command goes on")
         raise
     if renderer.team.is_main:
         if last is None:
