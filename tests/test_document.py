@@ -144,6 +144,15 @@ def test_entries_of_the_contents(tmp_path, entries, expected):
     assert titles(book) == expected
 
 
+def test_the_ncx_stands_in_for_a_navigation_file_that_leads_nowhere(tmp_path):
+    parts = epubs.madman()
+    parts["OEBPS/nav.xhtml"] = epubs.nav(entry("gone.html", "Gone"))
+    parts["OEBPS/toc.ncx"] = parts["OEBPS/toc.ncx"].replace("<text>一", "<text>第一则")
+    item = epubs.item("nav", "nav.xhtml", properties="nav")
+    parts["OEBPS/book.opf"] = parts["OEBPS/book.opf"].replace("<manifest>", f"<manifest>{item}")
+    assert titles(read_document(epubs.write(tmp_path, parts))) == ["狂人日记", "第一则", "二"]
+
+
 def test_covers(tmp_path):
     parts = epubs.madman()
     opf = parts["OEBPS/book.opf"].replace('<meta name="cover" content="pic"/>', "")

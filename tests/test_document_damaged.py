@@ -154,6 +154,7 @@ READINGS = {
                                   ("missing file", "../../../../etc/passwd")),
     "a URL": (changed(OPF, "a.xhtml", "https://example.org/a.xhtml"), ONLY_B,
               ("missing file", "https://example.org/a.xhtml")),
+    "a URL without a host": (changed(OPF, "a.xhtml", "https:a.xhtml"), ONLY_B, ("missing file", "https:a.xhtml")),
     "a file URL": (changed(OPF, "a.xhtml", "file:///etc/passwd"), ONLY_B, ("missing file", "file:///etc/passwd")),
     "an impossible URL": (changed(OPF, "a.xhtml", "http://[x"), ONLY_B, ("missing file", "http://[x")),
     "an id twice": (changed(OPF, 'id="b"', 'id="a"'), BOTH[:2], ("missing file", "b")),

@@ -55,11 +55,10 @@ def kind_of(tag: "Tag") -> str | None:
 
 def _by_name(tag: "Tag") -> str | None:
     kind = NAMES.get(tag.name.rpartition(":")[2])
-    meaning = _by_meaning(tag)
     if kind == "table" and attribute(tag, "role") in ("presentation", "none"):
         return None
-    if kind == "aside" and meaning is not None:
-        return meaning
+    if kind == "aside":
+        return _by_meaning(tag) or kind
     if tag.name == "figure" and any(
         getattr(child, "name", None) in PICTURES for child in islice(nodes(tag), MAX_FIGURE)
     ):
