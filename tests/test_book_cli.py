@@ -130,7 +130,8 @@ def test_a_designed_voice_is_refused(run_cli, tmp_path):
     (tmp_path / "a.md").write_text(BOOK)
     code, _, err = run_cli("book", tmp_path / "a.md", "--model", model, "--instruct", "Calm.", "-o", tmp_path / "a.wav")
     assert code == 1
-    assert "--save-as NAME" in err
+    assert "another speaker: design one, keep it with `mlx-qwen3-tts design" in err
+    assert err.endswith("--save-as NAME`, and read the book with --voice NAME\n")
     assert not (tmp_path / "a.book").exists()
 
 

@@ -345,7 +345,7 @@ def test_leftovers_of_a_killed_process_are_removed(puppet, tmp_path):
 
 def test_a_designed_voice_is_refused(puppet, tmp_path):
     puppet.model_type = "voice_design"
-    with pytest.raises(BookError, match=r"another new voice: .*design .*--save-as NAME"):
+    with pytest.raises(BookError, match=r"another speaker: .*design .*--save-as NAME`, and .* voice NAME"):
         render(puppet, tmp_path)
 
 

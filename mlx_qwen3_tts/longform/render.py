@@ -85,7 +85,7 @@ class Renderer:
         """
         if tts.model_type == "voice_design":
             raise BookError(
-                "a VoiceDesign model would speak each segment in another new voice: design one, keep it with "
+                "a VoiceDesign model would give each segment another speaker: design one, keep it with "
                 '`mlx-qwen3-tts design "..." --save-as NAME`, and read the book with voice NAME',
                 "voice",
             )
