@@ -100,6 +100,13 @@ def test_commands_that_fail(command, message):
         Recognizer("true", 1.5)
 
 
+def test_a_missing_program_is_told_before_the_work(clock, tmp_path):
+    puppet = Puppet(clock, lambda request: tone(1.6))
+    with pytest.raises(BookError, match="cannot run no-such-ear: no program of this name"):
+        Renderer(puppet, plan_of(), tmp_path / "b.book", check="no-such-ear --fast")
+    assert not (tmp_path / "b.book").exists()
+
+
 def test_the_last_line_of_a_failure_is_told(tmp_path):
     command = script(tmp_path, "sys.exit('no model\\nload one first\\n')")
     with pytest.raises(BookError, match=r"failed with exit code 1: load one first$"):

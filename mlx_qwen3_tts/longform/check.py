@@ -8,6 +8,7 @@ No recognizer is bundled: the command is given the path of a WAV file as its las
 
 import math
 import shlex
+import shutil
 import subprocess
 import tempfile
 import unicodedata
@@ -67,6 +68,9 @@ class Recognizer:
             raise BookError(f"check must be a command, not {command!r} ({error})", "check") from None
         if not self._arguments:
             raise BookError("check must be a command that prints the text of a WAV file", "check")
+        name = self._arguments[0]
+        if shutil.which(name) is None:  # told now: it first runs once a segment is made
+            raise BookError(f"check: cannot run {name}: no program of this name is found", "check")
         if not 0 <= limit <= 1:
             raise BookError(f"check_limit must be a number from 0 to 1, not {limit!r}", "check_limit")
         self.command = command
