@@ -123,6 +123,11 @@ def test_errors_are_one_line(read, argv, message, monkeypatch, tmp_path):
     assert message in errors[0]
 
 
+def test_a_missing_book_is_named_once(run_cli, tmp_path):
+    code, _, err = run_cli("book", tmp_path / "none.md", "-o", tmp_path / "a.wav")
+    assert (code, err) == (1, f"mlx-qwen3-tts: error: cannot read '{tmp_path}/none.md': No such file or directory\n")
+
+
 def test_a_designed_voice_is_refused(run_cli, tmp_path):
     from tests.support import checkpoints
 

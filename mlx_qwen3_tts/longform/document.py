@@ -53,7 +53,7 @@ def read_document(path: Path | str, chapter_pattern: str | None = None) -> Docum
     try:
         content = _read(path, chapter_pattern)
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise DocumentError(f"cannot read {str(path)!r}: {error}") from None
+        raise DocumentError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
     if not any(block.text for chapter in content.chapters for block in chapter.blocks):
         raise DocumentError(f"{str(path)!r} has no text to read aloud")
     return Document(**{field.name: getattr(content, field.name) for field in fields(Content)})
