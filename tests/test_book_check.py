@@ -107,6 +107,11 @@ def test_a_missing_program_is_told_before_the_work(clock, tmp_path):
     assert not (tmp_path / "b.book").exists()
 
 
+def test_a_limit_without_a_recognizer_is_refused(clock, tmp_path):
+    with pytest.raises(BookError, match="check_limit has no effect without check"):
+        Renderer(Puppet(clock, lambda request: tone(1.6)), plan_of(), tmp_path / "b.book", check_limit=0.1)
+
+
 def test_the_last_line_of_a_failure_is_told(tmp_path):
     command = script(tmp_path, "sys.exit('no model\\nload one first\\n')")
     with pytest.raises(BookError, match=r"failed with exit code 1: load one first$"):

@@ -107,15 +107,15 @@ def test_list(read, tmp_path):
     [
         (["-o", "x.txt"], "its name must end in"), (["-o", "nowhere/x.m4b"], "cannot write nowhere/x.m4b"),
         (["--voice", "nobody"], "unknown voice 'nobody'"), (["--redo", "9:1"], "chapter 9 is not among"),
-        (["--check", "/nowhere/ear"], "--check: cannot run /nowhere/ear"), (["--check-limit", "2"], "--check-limit"),
+        (["--check", "/nowhere/ear"], "--check: cannot run /nowhere/ear"),
         (["--model", "demo-base"], "there is no voice 'slt' in your library"),
         (["--instruct", "Slowly."], "takes no --instruct"),
+        (["--check", "true", "--check-limit", "2"], "--check-limit must be a number from 0 to 1"),
+        (["--check-limit", "0.5"], "--check-limit has no effect without --check; leave it out"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(read, argv, message, monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(tmp_path / "voices"))
-    if "--check-limit" in argv:
-        argv = [*argv, "--check", "true"]
     code, _, err = read(*argv)
     assert code == 1
     errors = [line for line in err.splitlines() if "error:" in line]

@@ -94,9 +94,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-limit",
         type=float,
-        default=ERROR_LIMIT,
         metavar="P",
-        help="the share of a segment's words that may be heard wrongly (default: %(default)s)",
+        help=f"the share of a segment's words that --check may hear wrongly (default: {ERROR_LIMIT:g})",
     )
 
 

@@ -73,14 +73,14 @@ class Renderer:
     def __init__(
         self, tts: Qwen3TTS, plan: Plan, folder: str | Path, options: BookOptions | None = None, *,
         voices: Mapping[str, Voice] | None = None, redo: Iterable[str] = (), redo_seed: int | None = None,
-        check: str | None = None, check_limit: float = ERROR_LIMIT,
+        check: str | None = None, check_limit: float | None = None,
     ) -> None:  # fmt: skip
         """plan: made with the same options. folder: keeps the segments; see folder_beside.
 
         voices: by the names that the script uses; other names are preset voices. redo: places of segments, such as
         "3:17", to be made once more, with `redo_seed` or the next seed that follows; it is remembered.
         check: a command that prints the text of a WAV file; what it hears wrongly is made again. check_limit: the share
-        of words that it may hear wrongly.
+        of words that it may hear wrongly; None is 0.3.
         Raises BookError, DocumentError for an unknown place, RequestError for what the model cannot do.
         """
         if tts.model_type == "voice_design":
@@ -93,7 +93,9 @@ class Renderer:
         self.plan = plan
         self.folder = Path(folder)
         self.options = options = BookOptions() if options is None else options
-        recognizer = None if check is None else Recognizer(check, check_limit)
+        if check is None and check_limit is not None:
+            raise BookError("check_limit has no effect without check; leave it out", "check_limit", "check")
+        recognizer = None if check is None else Recognizer(check, ERROR_LIMIT if check_limit is None else check_limit)
         self._builder = PartBuilder(tts, options, voices or {})
         for segment in plan.segments:
             self._builder.check(segment)
@@ -247,7 +249,7 @@ def render(
     tts: Qwen3TTS, book: Document | Plan, target: str | Path, options: BookOptions | None = None, *,
     chapters: Sequence[int] | None = None, subtitles: str | None = None, folder_format: str | None = None,
     voices: Mapping[str, Voice] | None = None, redo: Iterable[str] = (), redo_seed: int | None = None,
-    check: str | None = None, check_limit: float = ERROR_LIMIT, on_progress: OnProgress | None = None,
+    check: str | None = None, check_limit: float | None = None, on_progress: OnProgress | None = None,
 ) -> RenderedBook:  # fmt: skip
     """Read a book aloud into a file, or a folder with a file for each chapter.
 
