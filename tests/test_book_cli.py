@@ -102,6 +102,19 @@ def test_list(read, tmp_path):
     assert not (tmp_path / "times.book").exists()
 
 
+def test_list_at_another_speed(read):
+    """The speech becomes shorter, the pauses do not."""
+    silent = [flag for name in ("chapter", "heading", "paragraph") for flag in (f"--{name}-pause", 0)]
+
+    def seconds(*argv):
+        minutes, seconds = read("--list", *argv)[1].splitlines()[2].split()[1].split(":")
+        return 60 * int(minutes) + int(seconds)
+
+    speech = seconds(*silent)
+    assert seconds(*silent, "--speed", 1.5) == pytest.approx(speech / 1.5, abs=1)
+    assert seconds() - seconds("--speed", 1.5) == pytest.approx(speech / 3, abs=1.5)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -104,7 +104,8 @@ def book(args: argparse.Namespace) -> None:
     document = read_document(args.input, args.chapter_pattern)
     chapters = None if args.chapters is None else select_chapters(document, args.chapters)
     if args.list:
-        list_book(document, plan(document, options_from(args, None, 0), chapters))
+        options = options_from(args, None, 0)
+        list_book(document, plan(document, options, chapters), options.speed)
         return
     target = Path(args.output or f"{Path(args.input).stem}.m4b")
     check_output(target, args.subtitles, args.out_format)
@@ -152,14 +153,12 @@ def voices_of_script(tts: Qwen3TTS, planned: Plan) -> dict[str, Voice]:
 # What is told
 
 
-def list_book(document: Document, planned: Plan) -> None:
-    """Print the chapters with their lengths, and everything that is left out."""
-    for number in planned.chapters:
-        segments = planned.of_chapter(number)
-        seconds = sum(one.pause_before + one.seconds + one.pause_after for one in segments)
-        title = document.chapters[number - 1].title
-        emit(f"{number:>4}  {clock(seconds):>8}  {len(segments):>4} segments  {title}")
-    emit(f" all  {clock(planned.seconds):>8}  {len(planned.segments):>4} segments  {document.title}")
+def list_book(document: Document, planned: Plan, speed: float) -> None:
+    """Print the chapters with their lengths at a speed, and everything that is left out."""
+    rows = [(str(n), planned.of_chapter(n), document.chapters[n - 1].title) for n in planned.chapters]
+    for name, segments, title in [*rows, ("all", planned.segments, document.title)]:
+        seconds = sum(one.pause_before + one.seconds / speed + one.pause_after for one in segments)
+        emit(f"{name:>4}  {clock(seconds):>8}  {len(segments):>4} segments  {title}")
     for dropped in document.dropped:
         emit(f"left out of {dropped.chapter!r}: {dropped.kind}: {dropped.text}")
     for line in planned.notes:
