@@ -30,7 +30,7 @@ def find_format(target: Path, folder_format: str | None = None) -> tuple[str, bo
     """Return the suffix of the audio (one of FORMATS), and whether it goes to a folder.
 
     A target is a folder if it exists as one, has no suffix, or if folder_format ("mp3", ...) is given.
-    Raises BookError.
+    Raises BookError, also for a new folder with the suffix of a file.
     """
     formats = ", ".join(suffix[1:] for suffix in FORMATS)
     if folder_format is not None or target.is_dir() or not target.suffix:
@@ -39,6 +39,11 @@ def find_format(target: Path, folder_format: str | None = None) -> tuple[str, bo
             raise BookError(f"folder_format must be one of {formats}, not {folder_format!r}", "folder_format")
         if target.exists() and not target.is_dir():
             raise BookError(f"cannot write {target}: it is a file, and a file for each chapter needs a folder")
+        if target.suffix.lower() in FORMATS and not target.is_dir():
+            raise BookError(
+                f"cannot write {target}: its name is that of a file; leave the suffix out, or folder_format",
+                "folder_format",
+            )
         return suffix, True
     if target.suffix.lower() not in FORMATS:
         raise BookError(f"cannot write {target}: its name must end in {', '.join(FORMATS)}; a folder's in nothing")
