@@ -12,9 +12,9 @@ import mlx_qwen3_tts
 PACKAGE = Path(mlx_qwen3_tts.__file__).parent
 # From the top down: a district (a folder, or a file at the top level) imports from those below it only.
 DISTRICTS = [
-    "__main__", "cli", "evaluation", "longform", "training", "conversion", "tts", "generation", "hub", "demo",
-    "checkpoint", "codec", "models", "voice_design", "capabilities", "request", "result", "voice_library", "voice",
-    "option", "audio", "text", "config", "mlx_thread", "device", "files", "errors",
+    "__main__", "cli", "evaluation", "server", "longform", "training", "conversion", "tts", "generation", "hub",
+    "demo", "checkpoint", "codec", "models", "voice_design", "capabilities", "request", "result", "voice_library",
+    "voice", "option", "audio", "text", "config", "mlx_thread", "device", "files", "errors",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from ..errors import GenerationError, RequestError
 from ..models.cache import capacity_for
 from .batch import MAX_ROWS, Batch, Row, bucket_for
 from .engine import Engine
-from .speech import Message, Outbox, PendingChunk, Speech
+from .speech import Inbox, Message, PendingChunk, Speech
 from .state import DecodeState
 
 MEMORY_SHARE = 0.25  # of what the device recommends, for the keys and values of a batch
@@ -53,7 +53,7 @@ class Scheduler:
         """
         self.engine.worker.submit(self._start)
 
-    def receive(self, outbox: Outbox) -> tuple[Speech, Message]:
+    def receive(self, outbox: Inbox) -> tuple[Speech, Message]:
         """Wait for the next message. On the MLX thread, the work is done here meanwhile."""
         if self.engine.worker.is_current:
             while outbox.empty():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
 
@@ -54,7 +55,16 @@ class NeedsText:
 
 
 Message = AudioChunk | Exception | NeedsText
-Outbox = SimpleQueue[tuple["Speech", Message]]
+
+
+class Outbox(Protocol):
+    """Takes the messages of speeches, on the MLX thread: a queue, or what passes them on."""
+
+    def put(self, item: tuple["Speech", Message]) -> None:
+        """Take a message, at once."""
+
+
+Inbox = SimpleQueue[tuple["Speech", Message]]  # the outbox of a listener that waits for it
 
 
 class Speech:

@@ -19,7 +19,7 @@ from ..result import AudioChunk
 from ..text.feed import tee
 from .runaway import retry_seed
 from .scheduler import Scheduler
-from .speech import NeedsText, Outbox, ResolvedRequest, Speech, resolve
+from .speech import Inbox, NeedsText, Outbox, ResolvedRequest, Speech, resolve
 from .timer import Clock
 
 Sizes = Sequence[int]
@@ -77,7 +77,7 @@ def _chunks(
 ) -> Generator[AudioChunk, None, None]:
     """Yield the chunks of a request. The clock has counted the construction of the prompt."""
     engine = scheduler.engine
-    outbox: Outbox = SimpleQueue()
+    outbox: Inbox = SimpleQueue()
     speech = None
     try:
         clock.start()
