@@ -22,13 +22,14 @@ from .evaluate import add_evaluate
 from .finetune import add_finetune
 from .flags import error_message
 from .say import add_say
+from .serve import add_serve
 from .verify import add_verify
 from .voices import add_voices
 
 NO_GPU = "No Metal device available"  # in MLX's message
 
 COMMANDS = (
-    add_say, add_book, add_clone, add_design, add_voices, add_convert, add_finetune, add_evaluate, add_verify,
+    add_say, add_book, add_clone, add_design, add_voices, add_serve, add_convert, add_finetune, add_evaluate, add_verify,
     add_bench, add_demo,
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 
 
-class QueueFull(Exception):  # noqa: N818  (what has happened)
+class QueueFull(Exception):
     """No place is free, and the queue is full."""
 
 

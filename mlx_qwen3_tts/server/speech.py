@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ..generation.push import PushedSpeech
 from ..generation.runaway import retry_seed
+from ..generation.speech import RUN_AHEAD
 from ..generation.stream import runs_again
 from ..request import Request
 from ..result import AudioChunk
@@ -121,7 +122,7 @@ class SpeechStream:
         self._made += 1
         if isinstance(message, Exception) or message.is_final:
             self._end()
-        elif self._made >= self._asked:
+        elif self._made >= self._asked + RUN_AHEAD:
             self._leave()
 
     def _ask(self, count: int) -> None:
