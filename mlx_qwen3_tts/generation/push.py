@@ -21,6 +21,7 @@ from .stream import Sizes
 from .timer import Clock
 
 Deliver = Callable[[AudioChunk | Exception], None]
+Waits = Callable[[bool], None]
 
 
 class _Outbox:
@@ -40,9 +41,17 @@ class PushedSpeech:
     iterator: whoever cancels lets it end.
     """
 
-    def __init__(self, scheduler: Scheduler, request: Request, deliver: Deliver, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        request: Request,
+        deliver: Deliver,
+        waits: Waits | None = None,
+        sizes: Sizes | None = None,
+    ) -> None:
         """deliver: called on the MLX thread, or on the text's, with each chunk, or with the error that ends the
-        speech; it must return at once. sizes: frames in each chunk, in place of the request's own.
+        speech. waits: called with True if the speech waits for its text, and with False once it goes on. Both must
+        return at once. sizes: frames in each chunk, in place of the request's own.
 
         Raises RequestError for a request that the model cannot serve.
         """
@@ -53,6 +62,7 @@ class PushedSpeech:
         self._scheduler = scheduler
         self._sizes = sizes or request.chunk_sizes
         self._deliver = deliver
+        self._waits = waits or (lambda _: None)
         self._lock = threading.Lock()
         self._speech: Speech | None = None  # None until the prompt is known
         self._asked = 0  # chunks, before the speech existed
@@ -110,10 +120,12 @@ class PushedSpeech:
 
     def _build(self) -> None:
         """Wait for as much of a live text as the prompt holds."""
+        self._waits(True)
         prompt = self._scheduler.engine.prompts.build(self._resolved.request)
         self._clock.skip(prompt.feed.waited)
         self._clock.book("prefill")
         self._resolved = replace(self._resolved, prompt=prompt)
+        self._waits(False)
         self._add(prompt)
 
     def _pull(self) -> None:
@@ -121,8 +133,10 @@ class PushedSpeech:
         speech = self._speech
         assert speech is not None
         feed = speech.prompt.feed
+        self._waits(True)
         while not feed.ready and not self._cancelled:
             feed.pull()
+        self._waits(False)  # first: once it goes on, it may wait again
         speech.resume()
         self._wake()
 

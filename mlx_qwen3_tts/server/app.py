@@ -13,11 +13,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import routes
 from .endpoint import Endpoint, Handler
+from .live import NAME as LIVE, LiveEndpoint
 from .problem import Problem
 from .security import HEADERS, Guard
 from .service import Service
@@ -46,6 +47,7 @@ def build_app(service: Service) -> ASGIApp:
     paths = dict.fromkeys(path for path, *_ in ENDPOINTS)
     entries: list[BaseRoute] = [Route(path, Dispatcher(service, path)) for path in paths]
     entries += [Route(path, file, methods=["GET"]) for path, file in files.items()]
+    entries.append(WebSocketRoute(LIVE, LiveEndpoint(service)))
     app = Starlette(routes=entries, exception_handlers={HTTPException: http_problem})
     app.router.redirect_slashes = False
     return WithHeaders(Guard(app, service.settings, [*files, "/health"]))

@@ -40,7 +40,7 @@ async def speech(exchange: Exchange) -> None:
     patience = exchange.patience()
     tts = await patience.during(exchange.stack.enter_async_context(service.models.use(served)))
     voice = await patience.during(service.voices.find(call, served, tts, name))
-    stream = SpeechStream(tts, call.request(voice), service.gate)
+    stream = SpeechStream(tts, call.request(voice), service.gate, began=exchange.began)
     encoder = SpeechEncoder(call, tts.sample_rate, service.workers)
     await patience.during(exchange.stack.enter_async_context(stream))
     data = audio_bytes(stream, encoder)

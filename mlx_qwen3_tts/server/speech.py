@@ -3,14 +3,15 @@
     Gate ─ PushedSpeech ─ chunks (at most AHEAD that the client has not taken) ─ Stretch ─ StreamEncoder ─► bytes
 
 If the client reads slowly, AHEAD chunks are made and the row pauses: its slot in the batch and its place go to others,
-and it comes back once half of the chunks were taken.
+and it comes back once half of the chunks were taken. The same happens while a text is not known yet.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from ..generation.push import PushedSpeech
 from ..generation.runaway import retry_seed
@@ -33,12 +34,14 @@ class SpeechStream:
     The iterator raises what generation raises.
     """
 
-    def __init__(self, tts: Qwen3TTS, request: Request, gate: Gate, patient: bool = False) -> None:
-        """patient: wait for a place even if the queue is full.
+    def __init__(
+        self, tts: Qwen3TTS, request: Request, gate: Gate, patient: bool = False, began: float | None = None
+    ) -> None:
+        """patient: wait for a place even if the queue is full. began: when the request has come, in perf_counter's time.
 
         Raises RequestError for a request that the model cannot serve.
         """
-        self.began = time.perf_counter()
+        self.began = time.perf_counter() if began is None else began
         self.first_audio = 0.0  # seconds from the request to its first samples
         self.frames = 0
         self.audio_seconds = 0.0
@@ -47,11 +50,12 @@ class SpeechStream:
         self._patient = patient
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._speech = PushedSpeech(tts.scheduler, request, self._deliver)
+        self._speech = PushedSpeech(tts.scheduler, request, self._deliver, self._text_waits)
         self._asked = 0  # chunks
         self._made = 0  # chunks
         self._taken = 0  # chunks
         self._is_inside = False  # has a place
+        self._is_dry = False  # waits for its text
         self._ended = False  # nothing more will be made
         self._returning: asyncio.Task[None] | None = None
 
@@ -112,10 +116,25 @@ class SpeechStream:
 
     def _deliver(self, message: Message) -> None:
         """Take a message on the MLX thread."""
+        self._on_loop(self._arrive, message)
+
+    def _text_waits(self, waits: bool) -> None:
+        """Heed, on the text's thread, that it waits for the text, or no longer."""
+        self._on_loop(self._text_changes, waits)
+
+    def _on_loop(self, function: Callable[[Any], None], value: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._arrive, message)
+            self._loop.call_soon_threadsafe(function, value)
         except RuntimeError:  # the loop is closed: the server has ended
             self._speech.cancel()
+
+    def _text_changes(self, waits: bool) -> None:
+        self._is_dry = waits
+        if waits:
+            self._leave()
+        elif not self._ended and not self._is_inside and self._returning is None and self._made <= self._asked:
+            self._is_inside = True
+            self._gate.reenter()
 
     def _arrive(self, message: Message) -> None:
         self._messages.put_nowait(message)
@@ -133,7 +152,7 @@ class SpeechStream:
         """Ask for more after a chunk was taken; come back if the speech has paused."""
         if self._ended:
             return
-        if self._is_inside:
+        if self._is_inside or self._is_dry:
             self._ask(self._taken + AHEAD - self._asked)
         elif self._returning is None and self._made - self._taken <= AHEAD // 2:
             self._returning = asyncio.ensure_future(self._come_back())
