@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..audio.encode import MEDIA_TYPES
+from ..audio.stretch import MAX_SPEED, MIN_SPEED
 from ..capabilities import MODEL_KINDS
 from ..option import invalid, is_number, options_of
 from ..request import Request, Sampling
@@ -19,7 +20,6 @@ from ..voice import VoiceClonePrompt
 from .problem import Problem
 from .settings import Settings
 
-MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_ITEMS = 32  # of a batch
 STREAM_FORMATS = ("audio", "sse")
 TASK_TYPES = {kind.lower(): model_type for model_type, kind in MODEL_KINDS.items()}  # "customvoice" to "custom_voice"

@@ -18,6 +18,7 @@ from starlette.types import Receive, Send
 
 from ..audio.encode import StreamEncoder
 from ..audio.formats import WAV_HEADER_SIZE, wav_header
+from ..audio.stretch import Stretch
 from ..result import AudioChunk
 from .problem import Problem, problem_of
 from .protocol import SpeechCall
@@ -44,6 +45,7 @@ class SpeechEncoder:
         """Raises AudioError if what the format needs is not installed."""
         # If the client leaves, the encoder is dropped, not closed: a thread may still be at work with it.
         self._encoder = StreamEncoder(call.response_format, sample_rate)
+        self._stretch = Stretch(sample_rate, call.speed)
         self._in_thread = call.response_format not in RAW_FORMATS or call.speed != 1
         self._workers = workers
 
@@ -53,9 +55,9 @@ class SpeechEncoder:
         return await self._workers.fast(encode) if self._in_thread else encode()
 
     def _encode(self, audio: np.ndarray, is_final: bool) -> bytes:
-        data = self._encoder.write(audio)
+        data = self._encoder.write(self._stretch.write(audio))
         if is_final:
-            data += self._encoder.close()
+            data += self._encoder.write(self._stretch.close()) + self._encoder.close()
         return data
 
 

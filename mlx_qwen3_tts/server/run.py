@@ -9,7 +9,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Generator
 
 import uvicorn
@@ -44,17 +43,46 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run_server(service: Service, bound: socket.socket, ready: Callable[[], None], grace: float = GRACE) -> None:
+def run_server(service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the loading of the first model raises.
 
     ready: called once the first model is loaded and warm.
     """
-    asyncio.run(_run(service, bound, ready, grace))
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        with _signals(stop):
+            await serve_until(stop, service, bound, ready)
+
+    asyncio.run(run())
 
 
-async def _run(service: Service, bound: socket.socket, ready: Callable[[], None], grace: float) -> None:
+async def serve_until(
+    stop: asyncio.Event, service: Service, bound: socket.socket, ready: Callable[[], None], grace: float = GRACE
+) -> None:
+    """Serve until `stop` is set. Raises as `run_server`. grace: seconds that requests under way have at the end."""
+    server = _Server(_config(service))
+    serving = asyncio.ensure_future(server.serve([bound]))
+    loading = asyncio.ensure_future(service.models.load_default())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([serving, loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            ready()
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await _drain(service, grace)
+    finally:
+        server.should_exit = True
+        await serving
+        for task in (loading, stopping):
+            task.cancel()
+        service.workers.close()
+
+
+def _config(service: Service) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the endpoints log by themselves
-    config = uvicorn.Config(
+    return uvicorn.Config(
         build_app(service),
         http="h11",
         ws="websockets-sansio",
@@ -68,25 +96,6 @@ async def _run(service: Service, bound: socket.socket, ready: Callable[[], None]
         h11_max_incomplete_event_size=HEADER_LIMIT,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
-    stop = asyncio.Event()
-    with _signals(stop):
-        serving = asyncio.ensure_future(server.serve([bound]))
-        loading = asyncio.ensure_future(service.models.load_default())
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait([serving, loading, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                ready()
-                await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-            await _drain(service, grace)
-        finally:
-            server.should_exit = True
-            await serving
-            for task in (loading, stopping):
-                task.cancel()
-            service.workers.close()
 
 
 async def _drain(service: Service, grace: float) -> None:
@@ -103,27 +112,22 @@ async def _drain(service: Service, grace: float) -> None:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event) -> Generator[None, None, None]:
-    """Set an event at SIGTERM and SIGINT; the second one ends the process as usual."""
+    """Set an event at SIGTERM and SIGINT; a second signal ends the process as usual."""
     loop = asyncio.get_running_loop()
-    handled = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def heed(*_: object) -> None:
-        for number in handled:
-            loop.remove_signal_handler(number)
-        stop.set()
-
-    if sys.platform == "win32":
-        yield
-        return
-    previous = {number: signal.getsignal(number) for number in handled}
-    try:
-        for number in handled:
-            loop.add_signal_handler(number, heed)
-    except (RuntimeError, ValueError):  # not the main thread: the caller stops us
-        previous = {}
-    try:
-        yield
-    finally:
+    def restore() -> None:
         for number, handler in previous.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+    def heed() -> None:
+        restore()
+        stop.set()
+
+    for number in previous:
+        loop.add_signal_handler(number, heed)
+    try:
+        yield
+    finally:
+        restore()

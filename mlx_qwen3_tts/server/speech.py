@@ -37,7 +37,7 @@ class SpeechStream:
     def __init__(
         self, tts: Qwen3TTS, request: Request, gate: Gate, patient: bool = False, began: float | None = None
     ) -> None:
-        """patient: wait for a place even if the queue is full. began: when the request has come, in perf_counter's time.
+        """patient: wait for a place even if the queue is full. began: perf_counter's time when the request has come.
 
         Raises RequestError for a request that the model cannot serve.
         """
