@@ -106,3 +106,28 @@ def run_cli(capfd):
         return (code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server_voices(tmp_path_factory) -> Path:
+    """The library of the servers of this session."""
+    return tmp_path_factory.mktemp("voices")
+
+
+@pytest.fixture(scope="session")
+def session_server():
+    from tests.support.server import running  # only these tests need the packages of the server
+
+    with running(voice_aliases={"nova": "rms"}) as server:
+        yield server
+
+
+@pytest.fixture
+def server(session_server, server_voices, monkeypatch):
+    """A server that others have used, with an empty library; nothing of a request may be left in it."""
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(server_voices))
+    session_server.log.clear()
+    yield session_server
+    session_server.wait_until_idle()
+    for path in server_voices.iterdir():
+        path.unlink()
