@@ -302,7 +302,7 @@ def test_a_slow_reader_pauses_and_holds_up_nobody(server, monkeypatch):
     """Its row waits for it, its place is another's, and its audio is the same in the end."""
     monkeypatch.setattr(server_speech, "AHEAD", 3)
     monkeypatch.setattr(server.service.gate, "places", 1)
-    request = {**LONG, "max_frames": 120}
+    request = {**LONG, "max_frames": 90}
     expected = server.client.post(SPEECH, json=request).content
     transport = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)])
     with (
@@ -313,7 +313,7 @@ def test_a_slow_reader_pauses_and_holds_up_nobody(server, monkeypatch):
         got = next(parts)
         assert eventually(lambda: server.service.gate.inside == 0)
         frames = server.model("demo-random").engine.worker.run(server.model("demo-random").scheduler.frames_of_rows)
-        assert len(frames) <= 1 and sum(frames) < 120
+        assert len(frames) <= 1 and sum(frames) < 90
         assert server.speak(response_format="pcm").status_code == 200
         got += b"".join(parts)
     assert got == expected

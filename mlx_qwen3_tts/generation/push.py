@@ -88,7 +88,7 @@ class PushedSpeech:
             self._add(self._resolved.prompt)
 
     def ask(self, count: int = 1) -> None:
-        """Ask for more chunks; RUN_AHEAD more than were asked for are delivered."""
+        """Ask for more chunks. One or two more than were asked for are delivered."""
         with self._lock:
             speech = self._speech
             if speech is None:
@@ -143,8 +143,10 @@ class PushedSpeech:
     def _take(self, message: Message) -> None:
         if isinstance(message, NeedsText):
             self._in_thread(self._pull)
-        else:
-            self._deliver(message)
+            return
+        self._deliver(message)
+        if isinstance(message, AudioChunk) and message.text_ran_dry:
+            self._wake()  # that the text is needed is said at the next frame, which nobody else may ask for
 
     def _in_thread(self, function: Callable[[], None]) -> None:
         """Run a function that may wait for the source of the text."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..capabilities import MODEL_KINDS, MODEL_NAMES, match, speakers
 from ..checkpoint.load import SPEECH_TOKENIZER, read_config
 from ..config.model import ModelConfig
 from ..demo import registry as demo
-from ..errors import Qwen3TTSError, RequestError
+from ..errors import RequestError
 from ..hub import resolve
 from ..tts import Qwen3TTS
 from .problem import Problem
@@ -40,6 +40,7 @@ class ServedModel:
     size: int  # bytes: of the files, and once it was loaded of its weights
     tts: Qwen3TTS | None = None  # None: not loaded
     loading: asyncio.Task[None] | None = None
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)  # for it to be loaded
     users: int = 0  # requests under way
     last_used: float = 0.0
 
@@ -171,19 +172,20 @@ class Models:
                 503, "the model is being loaded: try again soon", code="model_loading",
                 headers={"Retry-After": str(LOADING_SECONDS)},
             )  # fmt: skip
-        while served.tts is None or self._needs_room:  # behind a request that waits for another model
-            await self._load(served)
-        served.users += 1
+        if served.tts is None or self._needs_room:  # behind a request that waits for another model
+            await self._wait_for(served)
+        else:
+            served.users += 1
+        assert served.tts is not None
         try:
             yield served.tts
         finally:
-            served.users -= 1
-            served.last_used = time.monotonic()
-            self._idle.set()
+            self._release(served)
 
     async def load_default(self) -> None:
         """Load the first model, so that the server is ready. Raises as Qwen3TTS.from_pretrained."""
-        await self._load_in_turn(self.default)
+        async with self._turn:
+            await self._load(self.default)
         self.ready = True
 
     async def unload_all(self) -> None:
@@ -191,29 +193,46 @@ class Models:
         for served in self.all:
             await self._unload(served)
 
-    async def _load(self, served: ServedModel) -> None:
-        """Wait until a model is loaded. A client that leaves does not interrupt it. Raises Problem."""
+    def _release(self, served: ServedModel) -> None:
+        served.users -= 1
+        served.last_used = time.monotonic()
+        self._idle.set()
+
+    async def _wait_for(self, served: ServedModel) -> None:
+        """Wait until a model is loaded and counts us as a user. Raises Problem."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        served.waiting.append(turn)
         if served.loading is None:
             served.loading = asyncio.ensure_future(self._load_in_turn(served))
-            served.loading.add_done_callback(partial(self._loaded, served))
         try:
-            await asyncio.shield(served.loading)
-        except Qwen3TTSError as error:
-            raise Problem(500, f"{served.name} cannot be loaded: see the server's log", "model") from error
-
-    def _loaded(self, served: ServedModel, task: asyncio.Task[None]) -> None:
-        served.loading = None
-        if not task.cancelled() and task.exception() is not None:
-            self._log(f"cannot load {served.name}: {task.exception()}")
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(served)
+            raise
 
     async def _load_in_turn(self, served: ServedModel) -> None:
-        """Load a model after those that were asked for before. Raises as Qwen3TTS.from_pretrained."""
+        """Load a model, after those that were asked for before, for all that wait for it. They may leave meanwhile."""
+        problem: Problem | None = None
         async with self._turn:
-            if served.tts is None:
-                await self._make_room(served)
-                await self._load_in_thread(served)
+            try:
+                if served.tts is None:
+                    await self._load(served)
+            except Exception as error:  # noqa: BLE001  (whoever waits is told)
+                self._log(f"cannot load {served.name}: {error}")
+                problem = Problem(500, f"{served.name} cannot be loaded: see the server's log", "model")
+            served.loading = None
+            waiting = [turn for turn in served.waiting if not turn.done()]
+            served.waiting.clear()
+            for turn in waiting:
+                if problem is not None:
+                    turn.set_exception(problem)
+                else:  # it is in use now, so that no other model takes its place before they go on
+                    served.users += 1
+                    turn.set_result(None)
 
-    async def _load_in_thread(self, served: ServedModel) -> None:
+    async def _load(self, served: ServedModel) -> None:
+        await self._make_room(served)
         began = time.monotonic()
         served.tts = await self._workers.slow(partial(load, served, self._options))
         served.config = served.tts.config  # with the speakers of an adapter

@@ -1,0 +1,215 @@
+"""Parts of the server by themselves: the gate, the pushed speech, models that come and go."""
+
+import asyncio
+import threading
+from queue import SimpleQueue
+
+import pytest
+
+from mlx_qwen3_tts import Request, RequestError
+from mlx_qwen3_tts.errors import CheckpointError
+from mlx_qwen3_tts.generation.push import PushedSpeech
+from mlx_qwen3_tts.result import AudioChunk, SynthesisResult
+from mlx_qwen3_tts.server.gate import Gate, QueueFull
+from mlx_qwen3_tts.server.models import LoadOptions, Models
+from mlx_qwen3_tts.server.problem import Problem
+from mlx_qwen3_tts.server.workers import Workers
+from tests.support import checkpoints
+from tests.support.server import eventually
+
+
+def test_the_gate_serves_in_order_and_refuses():
+    async def run():
+        gate = Gate(1, 2)
+        order = []
+
+        async def visit(name, **options):
+            await gate.enter(**options)
+            order.append(name)
+
+        await visit("a")
+        waiting = [asyncio.ensure_future(visit(name)) for name in "bc"]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await gate.enter()
+        waiting.append(asyncio.ensure_future(visit("d", patient=True)))
+        waiting.append(asyncio.ensure_future(visit("e", patient=True, first=True)))
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # b leaves the queue
+        for _ in range(3):
+            gate.leave()
+            await asyncio.sleep(0.001)
+        assert order == ["a", "e", "c", "d"]
+        assert (gate.inside, gate.waiting) == (1, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cancel_first", [True, False])
+def test_a_place_that_comes_with_a_cancellation_is_not_lost(cancel_first):
+    async def run():
+        gate = Gate(1, 5)
+        await gate.enter()
+        waits = asyncio.ensure_future(gate.enter())
+        await asyncio.sleep(0)
+        actions = [waits.cancel, gate.leave]
+        for action in actions if cancel_first else reversed(actions):
+            action()
+        await asyncio.gather(waits, return_exceptions=True)
+        assert (gate.inside, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def pushed(tts, request: Request, count: int = 1000) -> tuple[PushedSpeech, SimpleQueue]:
+    messages: SimpleQueue = SimpleQueue()
+    speech = PushedSpeech(tts.scheduler, request, messages.put)
+    speech.ask(count)
+    speech.start()
+    return speech, messages
+
+
+def chunks_of(messages: SimpleQueue) -> list[AudioChunk]:
+    chunks = [messages.get(timeout=30)]
+    while not chunks[-1].is_final:
+        chunks.append(messages.get(timeout=30))
+    return chunks
+
+
+def test_pushed_speech_is_the_same(demo):
+    request = Request("hello", seed=3, max_frames=20)
+    _, messages = pushed(demo, request)
+    assert (SynthesisResult.from_chunks(chunks_of(messages)).audio == demo.run(request).audio).all()
+
+
+def test_pushed_speech_of_a_live_text(demo):
+    changes = []
+    messages: SimpleQueue = SimpleQueue()
+    request = Request(iter(["hello ", "this ", "is"]), seed=3, max_frames=20)
+    speech = PushedSpeech(demo.scheduler, request, messages.put, changes.append)
+    speech.start()
+    speech.ask(1000)
+    found = SynthesisResult.from_chunks(chunks_of(messages)).audio
+    assert (found == demo.run(Request(iter(["hello this is"]), seed=3, max_frames=20)).audio).all()
+    assert changes == [True, False] * (len(changes) // 2)
+    assert speech.text_tokens > 0
+
+
+def test_no_more_is_made_than_was_asked_for(demo):
+    speech, messages = pushed(demo, Request("hello", seed=3, max_frames=200, stop_runaway=False, chunk_frames=1), 3)
+    assert eventually(lambda: messages.qsize() >= 4)
+    assert not eventually(lambda: messages.qsize() > 5, 0.3)  # one ahead, and one that was under way
+    speech.cancel()
+    assert eventually(lambda: demo.engine.worker.run(lambda: demo.scheduler.count) == 0)
+
+
+def test_cancelled_before_the_text_is_known(demo):
+    release = threading.Event()
+
+    def text():
+        release.wait(10)
+        yield "hello"
+
+    speech, messages = pushed(demo, Request(text()))
+    speech.cancel()
+    release.set()
+    assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "text"])
+    assert demo.engine.worker.run(lambda: demo.scheduler.count) == 0
+    assert messages.empty()
+
+
+def test_a_text_that_breaks_off(demo):
+    def text():
+        yield "hello this is a longer text "
+        raise OSError("gone")
+
+    _, messages = pushed(demo, Request(text(), seed=3))
+    found = [messages.get(timeout=30)]
+    while not isinstance(found[-1], Exception):
+        found.append(messages.get(timeout=30))
+    assert str(found[-1]) == "gone"
+    assert eventually(lambda: demo.engine.worker.run(lambda: demo.scheduler.count) == 0)
+
+
+def run_models(check, sources=("demo", "demo-base", "demo-random"), memory=None) -> list[str]:
+    """Run a coroutine function on models; return the log."""
+    log: list[str] = []
+
+    async def run():
+        models = Models(sources, LoadOptions(), workers, memory, log.append)
+        await models.load_default()
+        await check(models)
+        await models.unload_all()
+
+    workers = Workers()
+    try:
+        asyncio.run(run())
+    finally:
+        workers.close()
+    return log
+
+
+def loaded(models: Models) -> list[str]:
+    return [served.name for served in models.all if served.tts is not None]
+
+
+def test_the_least_recently_used_model_is_unloaded():
+    async def check(models):
+        first, second, third = models.all
+        for served in (second, first):
+            async with models.use(served):
+                pass
+        assert loaded(models) == ["demo", "demo-base"]
+        async with models.use(third):
+            assert loaded(models) == ["demo", "demo-random"]
+        async with models.use(second) as tts:
+            assert tts.model_type == "base"
+
+    log = run_models(check, memory=13_000_000)
+    assert "unloaded demo-base" in log
+
+
+def test_a_model_in_use_is_not_unloaded():
+    async def check(models):
+        first, second, _ = models.all
+        order = []
+
+        async def use(served, name):
+            async with models.use(served):
+                order.append(name)
+
+        async with models.use(first) as tts:
+            later = [asyncio.ensure_future(use(second, "second"))]
+            await asyncio.sleep(0.05)
+            later.append(asyncio.ensure_future(use(first, "first again")))  # waits behind it
+            await asyncio.sleep(0.05)
+            assert loaded(models) == ["demo"]
+            assert tts.run(Request("One.", max_frames=1)).finish_reason == "length"
+        await asyncio.gather(*later)
+        assert order == ["second", "first again"]
+
+    run_models(check, memory=6_000_000)
+
+
+def test_a_model_that_cannot_be_loaded(tmp_path):
+    directory = checkpoints.write(tmp_path / "broken", "projected")
+    (directory / "vocab.json").write_text("{")
+
+    async def check(models):
+        for _ in range(2):
+            with pytest.raises(Problem, match="broken cannot be loaded") as raised:
+                async with models.use(models.all[1]):
+                    pass
+            assert raised.value.status == 500
+            assert str(tmp_path) not in raised.value.message
+
+    log = run_models(check, sources=("demo", str(directory)))
+    assert any("cannot load broken" in line for line in log)
+
+
+def test_models_that_are_refused(tmp_path):
+    for sources in (("demo", "demo"), ("demo", str(tmp_path / "nothing"))):
+        with pytest.raises((RequestError, CheckpointError)):
+            Models(sources, LoadOptions(), Workers())
+    with pytest.raises(RequestError, match="adapter"):
+        Models(("demo", "demo-base"), LoadOptions(adapter="x"), Workers())

@@ -1,0 +1,127 @@
+"""Who may talk to a server: keys, Host headers, web pages."""
+
+import httpx
+import pytest
+import websockets.exceptions
+from websockets.sync.client import connect
+
+from mlx_qwen3_tts.server.security import host_name, is_same_origin
+from tests.support.server import SPEECH, TEXT, running
+
+KEY = "a long and secret key"
+PATHS = [
+    ("POST", SPEECH), ("POST", f"{SPEECH}/batch"), ("GET", "/v1/models"), ("GET", "/v1/audio/models"),
+    ("GET", "/v1/audio/voices"), ("POST", "/v1/audio/voices"), ("DELETE", "/v1/audio/voices/me"), ("GET", "/metrics"),
+    ("GET", "/nothing"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def locked():
+    with running(models=("demo",), api_key=KEY, hosts=frozenset({"speech.example.org"})) as server:
+        yield server
+
+
+@pytest.mark.parametrize("given", [None, "", KEY, "Bearer", "Bearer x", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer é"])
+def test_nothing_without_the_key(locked, given):
+    headers = {} if given is None else {"Authorization": given.encode()}
+    for method, path in PATHS:
+        refused = locked.client.request(method, path, headers=headers)
+        assert refused.status_code == 401, path
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+        assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_key_opens(locked):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    said = locked.client.post(SPEECH, json={"input": TEXT, "response_format": "pcm"}, headers=headers)
+    assert said.status_code == 200
+    assert locked.client.get("/metrics", headers={"Authorization": f"bearer  {KEY}"}).status_code == 200
+
+
+def test_health_and_the_page_need_no_key(locked):
+    assert locked.client.get("/health").status_code == 200
+    page = locked.client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
+
+
+def test_a_websocket_needs_the_key(locked):
+    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+        connect(locked.socket_url)
+    assert refused.value.response.status_code == 401
+    with connect(locked.socket_url, additional_headers={"Authorization": f"Bearer {KEY}"}) as opened:
+        opened.send('{"type": "input.done"}')
+        assert "session.done" in opened.recv()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8880", "127.0.0.1:1", "[::1]:80", "192.168.1.7:8880", "host.docker.internal:8880",
+     "speech.example.org", "Speech.Example.org.:80"],
+)  # fmt: skip
+def test_hosts_that_are_ours(locked, host):
+    assert locked.client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8880", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b", "localhost:x",
+     "evil@localhost", "localhost/x", "internal", "speech.example.org.evil.example", "[::1", "é"],
+)  # fmt: skip
+def test_names_that_somebody_lets_point_to_us(locked, host):
+    """DNS rebinding."""
+    refused = locked.client.get("/health", headers={"Host": host.encode()})
+    assert refused.status_code in (400, 403)
+    if refused.status_code == 403:
+        assert refused.json()["error"]["code"] == "host_not_allowed"
+
+
+def test_other_web_pages_are_refused(server):
+    for origin in ("http://evil.example", "null", f"https://127.0.0.1:{server.port + 1}", "chrome-extension://x", ""):
+        for method, path in PATHS:
+            refused = server.client.request(method, path, headers={"Origin": origin})
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+    with pytest.raises(websockets.exceptions.InvalidStatus) as raised:
+        connect(server.socket_url, origin="http://evil.example")
+    assert raised.value.response.status_code == 403
+    preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"}
+    assert server.client.options("/v1/audio/voices/me", headers=preflight).status_code == 403
+    own = server.client.get("/v1/models", headers={"Origin": server.url})
+    assert own.status_code == 200
+
+
+def test_host_names():
+    assert host_name("Me.Local.:80") == "me.local"
+    assert host_name("[::1]:80") == "::1"
+    assert host_name("a:b:c") == ""
+    assert is_same_origin("HTTP://Me:80", "me:80")
+    assert not is_same_origin("http://me:80", "me:81")
+    assert not is_same_origin("me:80", "me:80")
+
+
+def test_the_comparison_takes_its_time(locked, monkeypatch):
+    """The key is compared by a function whose time does not tell where the two differ."""
+    import hmac
+
+    seen = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: seen.append((a, b)) or compare(a, b))
+    locked.client.get("/v1/models", headers={"Authorization": "Bearer guess"})
+    assert seen == [(b"guess", KEY.encode())]
+
+
+def test_garbage_instead_of_http(server):
+    import socket
+
+    for garbage in (b"\0" * 100, b"GET / HTTP/9.9\r\n\r\n", b"G" * 100_000, b"GET /" + b"a" * 100_000, b"\r\n" * 9):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.settimeout(1)
+            try:
+                raw.sendall(garbage)
+                raw.recv(1000)
+            except (TimeoutError, ConnectionError):
+                pass
+    assert httpx.get(f"{server.url}/health").status_code == 200
