@@ -10,6 +10,7 @@ from ..demo import registry as demo
 from ..errors import RequestError
 from ..generation.batch import MAX_ROWS
 from ..generation.listen import check_batch_size
+from ..option import invalid
 from ..server.settings import DEFAULT_PORT, MEGABYTE, Settings
 from .console import emit, note, warnings_as_notes
 from .options import DEFAULT_MODEL, add_adapter
@@ -61,7 +62,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--batch-size", type=int, default=DEFAULTS.batch_size, metavar="N",
+        "--batch-size", "--batch", type=int, default=DEFAULTS.batch_size, metavar="N",
         help=f"requests that are spoken side by side, 1 to {MAX_ROWS} (default: {DEFAULTS.batch_size})",
     )  # fmt: skip
     group.add_argument(
@@ -126,13 +127,14 @@ def emit_now(line: str) -> None:
 def settings_from(args: argparse.Namespace) -> Settings:
     """Return the settings of a command line. Raises RequestError."""
     check_batch_size(args.batch_size)
-    for name, least in (("port", 0), ("queue_size", 0), ("max_text", 1)):
-        if getattr(args, name) < least:
-            raise RequestError(f"{name} must be at least {least}, not {getattr(args, name)}", name)
+    for name, least, most in (("port", 0, 65535), ("queue_size", 0, 10_000), ("max_text", 1, 10**6)):
+        value = getattr(args, name)
+        if not least <= value <= most:
+            raise invalid(name, f"a whole number from {least} to {most}", value)
     for name in ("time_limit", "max_upload", "max_ref_seconds", "memory"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
-            raise RequestError(f"{name} must be a number above 0, not {value}", name)
+            raise invalid(name, "a number above 0", value)
     return Settings(
         api_key=key_from(args),
         hosts=frozenset(args.allow_host),

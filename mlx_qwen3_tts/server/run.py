@@ -39,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"cannot listen at {host}, port {port}: {reason}; choose another port", "port") from None
+        raise RequestError(f"cannot listen at {host}:{port}: {reason}; choose another port", "port") from None
     return bound
 
 
