@@ -76,3 +76,11 @@ def test_convert_and_compare(tmp_path):
     assert "codebook  3:" in out
     assert "GB ->" in out
     assert (tmp_path / "small" / "model.safetensors").exists()
+
+
+def test_openai_client(server, tmp_path):
+    command = [sys.executable, EXAMPLES / "openai_client.py", "It is ten.", f"{server.url}/v1"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "speech.mp3").write_bytes(done.stdout)
+    assert soundfile.info(tmp_path / "speech.mp3").frames > 12_000
+    assert done.stderr.startswith(b"voices: slt, rms")
