@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 
 import httpx
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from mlx_qwen3_tts import Request
 from mlx_qwen3_tts.audio.formats import pcm16
+from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.server import speech as server_speech
 from tests.support.server import LONG, SPEECH, TEXT, decoded, eventually, exact, running
 
@@ -298,11 +300,12 @@ def test_a_client_that_leaves_the_queue(server, monkeypatch):
         assert server.service.gate.inside == 1
 
 
+@pytest.mark.slow
 def test_a_slow_reader_pauses_and_holds_up_nobody(server, monkeypatch):
     """Its row waits for it, its place is another's, and its audio is the same in the end."""
     monkeypatch.setattr(server_speech, "AHEAD", 3)
     monkeypatch.setattr(server.service.gate, "places", 1)
-    request = {**LONG, "max_frames": 90}
+    request = {**LONG, "max_frames": 80, "speed": 0.25}  # 15 kB a frame, more than the buffers of the connection hold
     expected = server.client.post(SPEECH, json=request).content
     transport = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)])
     with (
@@ -312,11 +315,25 @@ def test_a_slow_reader_pauses_and_holds_up_nobody(server, monkeypatch):
         parts = response.iter_raw()
         got = next(parts)
         assert eventually(lambda: server.service.gate.inside == 0)
-        frames = server.model("demo-random").engine.worker.run(server.model("demo-random").scheduler.frames_of_rows)
-        assert len(frames) <= 1 and sum(frames) < 90
-        assert server.speak(response_format="pcm").status_code == 200
+        assert server.requests_under_way() == 1
+        scheduler = server.model("demo-random").scheduler
+        (frames,) = scheduler.engine.worker.run(scheduler.frames_of_rows) or (0,)
+        assert server.speak(response_format="pcm", max_frames=2).status_code == 200
+        time.sleep(0.2)
+        assert (scheduler.engine.worker.run(scheduler.frames_of_rows) or [0])[0] in (
+            frames,
+            0,
+        )  # 0: it gave up its slot
+        assert server.requests_under_way() == 1
         got += b"".join(parts)
     assert got == expected
+
+
+def test_a_client_that_leaves_before_the_first_audio(server, monkeypatch):
+    monkeypatch.setattr(PushedSpeech, "start", lambda self: None)  # never begins
+    with pytest.raises(httpx.ReadTimeout):
+        server.client.post(SPEECH, json=LONG, timeout=0.3)
+    assert eventually(server.is_idle, 2)
 
 
 def test_a_full_queue(server, monkeypatch):

@@ -40,7 +40,7 @@ def end(process, number: int) -> tuple[int, str]:
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_request_under_way_ends_and_no_other_begins(number):
     with serving("--model", "demo-random") as (process, client):
         got = []

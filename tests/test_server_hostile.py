@@ -189,7 +189,7 @@ async def hang_up_often(server: LiveServer, count: int) -> None:
         await asyncio.gather(*(one() for _ in range(count)))
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(500, marks=pytest.mark.slow)])
 def test_hang_ups_leave_nothing(count, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with running(models=("demo-random",), batch_size=4, queue_size=64) as server:

@@ -172,7 +172,14 @@ def test_nothing_is_fetched(server, monkeypatch):
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.2)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/clip.wav"
-    for value in (url, url.replace("http", "HTTPS"), "file:///etc/hosts", "/etc/hosts", "data:,x", "data:audio/wav,x"):
+    for value in (
+        url,
+        url.replace("http", "HTTPS"),
+        "file:///etc/hosts",
+        "/etc/hosts",
+        "data:,x",
+        f"{url};base64,AAAA",
+    ):
         assert server.speak(ref_audio=value).json()["error"]["param"] == "ref_audio"
     with pytest.raises(TimeoutError):
         listener.accept()

@@ -7,7 +7,6 @@ ASGI ─ Endpoint ─ handler(Exchange) ─┬─ returns a Response, which is s
 
 import asyncio
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .problem import Problem, problem_of
+from .problem import Problem, fault, problem_of
 from .reply import Cut, Hangup, Patience
 from .service import Service
 
@@ -146,7 +145,7 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001  (a client gets an answer whatever happens)
             problem = problem_of(error)
             if problem.status == 500 and not isinstance(error, Problem):
-                self._service.log(self._fault(error))
+                self._service.log(fault(error, self._service.settings.log_text))
         if problem is not None:
             await self._refuse(problem, exchange, scope, receive)
         self._finish(exchange, scope["method"], problem)
@@ -159,12 +158,6 @@ class Endpoint:
                 headers = {**headers, "Connection": "close"}
             await JSONResponse(problem.body, problem.status, headers)(scope, receive, exchange.note)
         exchange.details = problem.code or problem.param or "refused"  # the message may quote the request
-
-    def _fault(self, error: Exception) -> str:
-        """Return what is logged of an error that is not the client's; its message may quote the request."""
-        if self._service.settings.log_text:
-            return "".join(traceback.format_exception(error)).rstrip()
-        return f"{type(error).__name__}, raised at:\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()
 
     def _finish(self, exchange: Exchange, method: str, problem: Problem | None) -> None:
         status = exchange.status or 499  # the client has left

@@ -6,7 +6,7 @@
                                 binary frames  audio
     input.done                  audio.done     the end of the utterance's text
                                 session.done
-    session.close               (closes, after the utterances whose text has ended)
+    session.close               (closes, after what was written is spoken)
 
 Text goes to the model as it comes. A reader and a speaker share a session: the next utterance may be written while the
 last one is still spoken.
@@ -14,10 +14,8 @@ last one is still spoken.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -25,51 +23,18 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..result import AudioChunk
-from .problem import Problem, problem_of
-from .protocol import SpeechCall, check_length, parse_call, read_json
+from .problem import Problem, fault, problem_of
+from .protocol import check_length, parse_call, read_json
 from .reply import Cut, Patience, SpeechEncoder, whole_file
 from .service import Service
 from .speech import SpeechStream
+from .utterance import Utterance
 
 NAME = "/v1/audio/speech/stream"
 MAX_SESSIONS = 32
 MAX_UTTERANCES = 8  # of a session that wait
 IDLE_SECONDS = 300.0  # without a message, after which a session is closed
 NORMAL, GOING_AWAY = 1000, 1001
-
-
-class LiveText:
-    """A text that is written on the event loop and read on a thread."""
-
-    def __init__(self) -> None:
-        self.text = ""  # so far
-        self._pieces: SimpleQueue[str | None] = SimpleQueue()
-
-    def add(self, piece: str) -> None:
-        """Append to the text."""
-        self.text += piece
-        self._pieces.put(piece)
-
-    def close(self) -> None:
-        """End the text. A reader that waits goes on."""
-        self._pieces.put(None)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the pieces, waiting for each, until the text ends."""
-        while (piece := self._pieces.get()) is not None:
-            yield piece
-
-
-@dataclass(eq=False)
-class Utterance:
-    """What is spoken between two input.done."""
-
-    index: int
-    call: SpeechCall
-    streams_audio: bool
-    text: LiveText = field(default_factory=LiveText)
-    is_complete: asyncio.Event = field(default_factory=asyncio.Event)  # its text has ended
-    has_ended: bool = False  # nothing more is spoken: text that comes is dropped
 
 
 class LiveEndpoint:
@@ -127,7 +92,7 @@ class Session:
             await self._close(GOING_AWAY if self._service.ending.is_set() else NORMAL)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
-                raise result
+                self._service.log(f"WS {NAME}: {fault(result, self._service.settings.log_text)}")
 
     def _release(self) -> None:
         """Let the threads that wait for text end."""
@@ -153,6 +118,8 @@ class Session:
             try:
                 fields = self._fields(message)
                 if fields["type"] == "session.close":
+                    if self._written is not None:
+                        await self._complete()
                     await self._waiting.put(None)
                     return True
                 await self._heed(fields)

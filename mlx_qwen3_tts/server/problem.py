@@ -6,6 +6,7 @@ the server's own checks ─┘
 """
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,3 +72,10 @@ def in_http_words(error: Qwen3TTSError) -> str:
         name = NAMES.get(argument, argument)
         message = re.sub(rf"(?<![\w/.'\"-]){argument}(?![\w/.'\"-])", name, message)
     return message
+
+
+def fault(error: Exception, with_message: bool) -> str:
+    """Return what is logged of an error that is not the client's. with_message: it may quote the request."""
+    if with_message:
+        return "".join(traceback.format_exception(error)).rstrip()
+    return f"{type(error).__name__}, raised at:\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()

@@ -77,6 +77,7 @@ async def serve_until(
         await serving
         for task in (loading, stopping):
             task.cancel()
+        await service.models.unload_all()
         service.workers.close()
 
 

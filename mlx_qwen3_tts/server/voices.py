@@ -8,7 +8,6 @@ A name of a voice is looked up; no part of a request becomes a path.
 
 import hashlib
 import io
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -235,8 +234,3 @@ def _uploaded(name: str) -> dict[str, Any]:
     if voice.ref_text is not None:
         entry["ref_text"] = voice.ref_text
     return entry
-
-
-def now() -> int:
-    """Return the time in seconds, as OpenAI's objects have it."""
-    return int(time.time())
