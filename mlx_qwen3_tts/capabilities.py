@@ -6,6 +6,7 @@ from .config.model import ModelConfig
 from .errors import RequestError
 from .option import is_number
 from .request import Request
+from .suggest import unknown
 from .text.unicode import check_text
 from .voice import VoiceClonePrompt
 
@@ -48,7 +49,7 @@ def language_name(language: str | None, config: ModelConfig) -> str:
         return "auto"
     name = match(language, languages(config))
     if name is None:
-        raise RequestError(f"unknown language {language!r}; this model has: {', '.join(languages(config))}")
+        raise RequestError(unknown("language", language, languages(config), _has(languages(config))))
     return name
 
 
@@ -56,8 +57,12 @@ def speaker_name(voice: str, config: ModelConfig) -> str:
     """Return the name of a preset voice as the checkpoint spells it. Raises RequestError."""
     name = match(voice, speakers(config))
     if name is None:
-        raise RequestError(f"unknown voice {voice!r}; this model has: {', '.join(speakers(config))}")
+        raise RequestError(unknown("voice", voice, speakers(config), _has(speakers(config))))
     return name
+
+
+def _has(names: list[str]) -> str:
+    return f"this model has: {', '.join(names)}"
 
 
 def check_request(request: Request, config: ModelConfig) -> None:

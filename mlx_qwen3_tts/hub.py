@@ -1,4 +1,4 @@
-"""Resolve a model name (path, hub id or built-in) to a directory."""
+"""Resolve a model name (built-in, path, short name or hub id) to a directory."""
 
 import os
 import re
@@ -10,6 +10,8 @@ from typing import Any
 
 from .demo import registry as demo
 from .errors import CheckpointError, DownloadError, RequestError
+from .released import HUB_IDS, SHORT_NAMES, full_name
+from .suggest import nearest, suggest
 
 CONFIG_FILES = ("config.json",)
 FILES = (
@@ -35,13 +37,15 @@ def resolve(
 ) -> Iterator[Path]:
     """Yield the directory of `model`: a directory, a hub id (downloaded, or from the hub's cache), or "demo".
 
+    A short name of a released checkpoint (released.py) stands for its hub id, unless a directory has that name.
+
     progress: show the download on stderr. files: patterns of the files to download. revision: a branch, tag or commit
     of a hub model.
     Raises DownloadError, CheckpointError, and RequestError for a revision of a model that is not on the hub.
     """
     if not isinstance(model, str | os.PathLike):  # bytes could be a path, but not a hub id
         raise RequestError(f"model must be a directory, a hub id or 'demo', not {model!r}")
-    name = str(model)
+    name = hub_name(model)
     path = os.path.expanduser(model)
     is_local = name in demo.NAMES or os.path.exists(path)
     if revision is not None:
@@ -56,7 +60,21 @@ def resolve(
     elif HUB_ID.fullmatch(name) and len(name) <= MAX_HUB_ID:
         yield _download(name, progress, files, revision)
     else:
-        raise CheckpointError(f"{path!r} is neither a directory nor a hub id of the form owner/name")
+        raise CheckpointError(_unknown(f"{path!r} is neither a directory nor a hub id of the form owner/name", name))
+
+
+def hub_name(model: str | Path) -> str:
+    """Return the hub id of a released checkpoint's short name, and any other name or directory as it is."""
+    name = str(model)
+    return name if os.path.exists(os.path.expanduser(model)) else full_name(name)
+
+
+def _unknown(message: str, name: str) -> str:
+    """Return the message for a model that does not exist, with the nearest one that does."""
+    known = (*SHORT_NAMES, *HUB_IDS, "demo")
+    if nearest(name, known) is None:
+        return message
+    return suggest(message, name, known, f"the short names are {', '.join(list(SHORT_NAMES)[:5])}, demo")
 
 
 def _check_revision(name: str, revision: str, is_local: bool) -> None:
@@ -91,7 +109,8 @@ def _download(hub_id: str, progress: bool, files: Sequence[str], revision: str |
     except GatedRepoError:
         message = f"{hub_id} requires your consent on its page; give it, log in with `hf auth login`, or {OTHER_MODEL}"
     except RepositoryNotFoundError:
-        message = f"{hub_id} is neither a local directory nor a model on the hub; check the name, or {OTHER_MODEL}"
+        message = f"{hub_id} is neither a local directory nor a model on the hub"
+        message = suggest(message, hub_id, HUB_IDS, f"check the name, or {OTHER_MODEL}")
     except RevisionNotFoundError:
         message = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
     except LocalEntryNotFoundError:

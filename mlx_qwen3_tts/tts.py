@@ -22,7 +22,7 @@ from .generation.engine import Engine
 from .generation.listen import BATCH_SIZE, BatchListener
 from .generation.scheduler import Scheduler
 from .generation.stream import stream_attempts, stream_chunks
-from .hub import resolve
+from .hub import hub_name, resolve
 from .models.network import Network
 from .models.talker import Talker
 from .option import arguments_of, invalid, is_number
@@ -59,7 +59,8 @@ class Qwen3TTS:
     ) -> "Qwen3TTS":
         """Load a checkpoint. The model computes on the device that is MLX's default now.
 
-        model: a directory, a hub id (downloaded once), or "demo", the built-in checkpoint that says times and numbers.
+        model: a directory, a hub id (downloaded once), a short name of a released checkpoint such as "0.6B" or
+        "1.7B-design", or "demo", the built-in checkpoint that says times and numbers.
         dtype: "float32", "bfloat16" or "float16"; None takes the checkpoint's own on a GPU and float32 on the CPU.
         progress: show downloads on stderr.
         revision: a branch, a tag or a commit of a hub model; None takes its main branch.
@@ -71,7 +72,7 @@ class Qwen3TTS:
         merged = adapter_path(adapter)
         with resolve(model, progress, revision=revision) as directory:
             named = str(model) in demo.NAMES or not os.path.isdir(os.path.expanduser(model))
-            name = str(model) if named else str(directory.resolve())
+            name = hub_name(model) if named else str(directory.resolve())
             return cls(name, Engine.load(directory, dtype, adapter=merged))
 
     @property

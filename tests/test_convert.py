@@ -290,7 +290,10 @@ def refused(source, out, message, **options) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"recipe": "5bits"}, "unknown recipe '5bits'; choose from 8bit, 6bit, mixed-4, 4bit"),
+        (
+            {"recipe": "5bits"},
+            r"'5bits': did you mean .bit\? Choose from bfloat16, 8bit, 6bit, mixed-4, 4bit",
+        ),
         ({"bits": 7}, "bits is 7; choose from 2, 3, 4, 5, 6, 8"),
         ({"bits": 0}, "bits is 0;"),
         ({"bits": True}, "bits is True;"),

@@ -97,7 +97,7 @@ def list_recipes(args: argparse.Namespace) -> None:
     if given - {"recipe", "shard_size", "debug", "run"}:
         raise ConversionError("--recipe list explains the recipes and takes no other option")
     lines = []
-    for recipe in recipes.RECIPES.values():
+    for recipe in recipes.NAMED.values():
         lines.append(f"{recipe.name}: {recipe.description}")
         lines += [f"    {part:<25} {affine}" for part, affine in recipe.parts.items()]
         lines.append("")

@@ -59,6 +59,9 @@ class ConversionOptions:
         is_quantized = self.chosen_recipe is not None
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConversionError(f"unknown dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        if self.dtype is not None and self.dtype != self.stored_dtype:
+            message = f"recipe={self.recipe!r} and dtype={self.dtype!r} exclude each other; leave one out"
+            raise ConversionError(message, "recipe", "dtype")
         if self.scales is not None and self.scales not in SCALES:
             raise ConversionError(f"unknown scales {self.scales!r}; choose from {', '.join(SCALES)}")
         if self.scales is not None and not is_quantized:
@@ -73,12 +76,20 @@ class ConversionOptions:
     @property
     def chosen_recipe(self) -> Recipe | None:
         """The recipe of `recipe` or `bits`; None if the weights are not quantized."""
-        return recipes.find(self.recipe, self.bits, self.group_size)
+        recipe = recipes.find(self.recipe, self.bits, self.group_size)
+        return recipe if recipe is not None and recipe.parts else None
+
+    @property
+    def stored_dtype(self) -> str | None:
+        """The type of the recipe, if it has one, or of `dtype`."""
+        recipe = recipes.find(self.recipe, self.bits, self.group_size)
+        own = None if recipe is None else recipe.dtype
+        return own or self.dtype
 
     @property
     def mlx_dtype(self) -> mx.Dtype | None:
         """The type to cast to; None keeps the source's."""
-        return None if self.dtype is None else DTYPES[self.dtype]
+        return None if self.stored_dtype is None else DTYPES[self.stored_dtype]
 
     def measure_importance(self, source: Path) -> Importance:
         """Return the importance of the inputs of each layer; empty without calibration."""
@@ -129,7 +140,7 @@ def convert(
     """Write a converted copy of a checkpoint, which loads like any other.
 
     model: a directory or hub id, not quantized. out: the directory to write.
-    recipe: a name in recipes.RECIPES. bits: the same number of bits for all linear layers: 2, 3, 4, 5, 6 or 8. If both
+    recipe: a name in recipes.NAMED. bits: the same number of bits for all linear layers: 2, 3, 4, 5, 6 or 8. If both
     are None, the weights are not quantized. group_size: weights per scale: 32, 64 or 128; None takes the recipe's.
     dtype: "float32", "bfloat16" or "float16", for everything but the speech tokenizer; None keeps the source's types.
     scales: "search" for the scales and biases of affine.search (None means this), "plain" for those of mx.quantize.

@@ -4,7 +4,7 @@ Conversion ─ card ─ README.md in the directory ─ create_repo, upload_folde
 """
 
 from ..errors import ConversionError
-from ..hub import HUB_ID
+from ..hub import HUB_ID, hub_name
 from .convert import Conversion
 
 CARD = """---
@@ -52,6 +52,7 @@ def check_repo(repo: str) -> None:
 def card(conversion: Conversion, model: str, repo: str) -> str:
     """Return the text of README.md. model: the source, which is not named if it is a local directory."""
     base = source = ""
+    model = hub_name(model)
     if HUB_ID.fullmatch(model):
         base = f"base_model: {model}\n"
         source = f" ([{model}](https://huggingface.co/{model}))"

@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from ..checkpoint.quantization import BITS, GROUP_SIZES, Affine
 from ..errors import ConversionError
+from ..suggest import unknown
 
 PARTS = {
     "text embedding": "talker.model.text_embedding",
@@ -35,11 +36,15 @@ LINEAR = [name for name in PARTS if name not in ("text embedding", "codec embedd
 
 @dataclass(frozen=True)
 class Recipe:
-    """Quantization of each part; parts without an entry are not quantized."""
+    """Quantization of each part; parts without an entry are not quantized.
+
+    dtype: of the weights that are not quantized; None leaves it to the caller.
+    """
 
     name: str
     description: str
     parts: dict[str, Affine]
+    dtype: str | None = None
 
 
 def check_affine(bits: int, group_size: int) -> None:
@@ -76,6 +81,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (uniform(8), uniform(6), Recipe("mixed-4", MIXED_4_DESCRIPTION, MIXED_4), uniform(4))
 }
+# What --recipe may name: the above, and one that quantizes nothing.
+NAMED = {"bfloat16": Recipe("bfloat16", "all weights as bfloat16, nothing is quantized", {}, "bfloat16"), **RECIPES}
 
 
 def find(name: str | None, bits: int | None, group_size: int | None) -> Recipe | None:
@@ -92,12 +99,14 @@ def find(name: str | None, bits: int | None, group_size: int | None) -> Recipe |
         return None
     if bits is not None:
         return uniform(bits) if group_size is None else uniform(bits, group_size)
-    if name not in RECIPES:
-        raise ConversionError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    if name is None or name not in NAMED:
+        raise ConversionError(unknown("recipe", str(name), NAMED, f"choose from {', '.join(NAMED)}"))
+    recipe = NAMED[name]
     if group_size is None:
         return recipe
     check_affine(4, group_size)
+    if not recipe.parts:
+        raise ConversionError(f"group_size has no effect with recipe={name!r}; leave it out", "group_size", "recipe")
     parts = {part: Affine(affine.bits, group_size) for part, affine in recipe.parts.items()}
     return Recipe(name, recipe.description, parts)
 

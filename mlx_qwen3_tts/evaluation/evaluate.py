@@ -22,7 +22,7 @@ from ..checkpoint.load import read_config
 from ..errors import RequestError
 from ..generation.engine import Engine
 from ..generation.scoring import LogProbabilities, score
-from ..hub import resolve
+from ..hub import hub_name, resolve
 from ..request import Request
 from ..result import SynthesisResult
 from ..tts import Qwen3TTS
@@ -154,7 +154,7 @@ def _load(
         size = sum(path.stat().st_size for path in directory.rglob("model*.safetensors"))
         if read_config(directory).tts_model_type != "base":
             adapter = None
-        tts = Qwen3TTS(str(model), Engine.load(directory, dtype, adapter=adapter))
+        tts = Qwen3TTS(hub_name(model), Engine.load(directory, dtype, adapter=adapter))
     return _Loaded(tts, size, mx.get_active_memory() - before, adapter is not None)
 
 

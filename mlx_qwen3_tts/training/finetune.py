@@ -17,7 +17,7 @@ import mlx.core as mx
 from ..errors import TrainingError
 from ..generation.engine import Engine
 from ..generation.frames import FrameFunctions
-from ..hub import resolve
+from ..hub import hub_name, resolve
 from ..option import is_number
 from ..result import SynthesisResult
 from ..tts import Qwen3TTS
@@ -224,7 +224,7 @@ def load_for_training(model: str | Path, directory: Path, dtype: str | None, ful
     engine.prefixes = None
     if "speaker_encoder" in engine.network:
         engine.network.speaker_encoder.freeze()
-    return Qwen3TTS(str(model), engine)
+    return Qwen3TTS(hub_name(model), engine)
 
 
 def compute_dtype(engine: Engine, dtype: str | None) -> mx.Dtype | None:
