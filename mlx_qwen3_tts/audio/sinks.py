@@ -40,7 +40,23 @@ class FileSink(Sink):
 
     def __init__(self, path: Path) -> None:
         self._partial = PartialPath(path.resolve())
-        self.raw = open(self._partial.path, "wb", buffering=0)  # noqa: SIM115  (closed by commit or discard)
+        self.raw = open(self._partial.path, "w+b", buffering=0)  # noqa: SIM115  (closed by commit or discard)
+
+    @property
+    def path(self) -> Path:
+        """The temporary name."""
+        return self._partial.path
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return `size` bytes of what was written. Raises OSError."""
+        self.raw.seek(start)
+        data = b""
+        while len(data) < size:  # an unbuffered file may give a part
+            part = self.raw.read(size - len(data))
+            if not part:
+                raise OSError(0, "the file has become shorter")
+            data += part
+        return data
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size` bytes and continue there. Raises OSError."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..audio.formats import FORMATS
+from ..audio.formats import SUFFIXES
 from ..errors import RequestError
 from ..generation.listen import BATCH_SIZE, BatchListener, check_batch_size
 from ..request import MAX_SEED, Request
@@ -27,7 +27,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lines", metavar="FILE", help="speak each line of a text file into a file of its own")
     parser.add_argument("--out-dir", metavar="DIR", help="where --lines writes 0001.wav, 0002.wav, ...: line numbers")
     parser.add_argument(
-        "--out-format", choices=[suffix[1:] for suffix in FORMATS], help="of the files of --lines (default: wav)"
+        "--out-format", choices=[suffix[1:] for suffix in SUFFIXES], help="of the files of --lines (default: wav)"
     )
 
 

@@ -6,6 +6,7 @@ description ─ VoiceDesign model ─ reference (-o) ─ [unloaded] ─ Base mod
 import argparse
 from pathlib import Path
 
+from ..audio.formats import NAMES
 from ..audio.write import check_writable
 from ..capabilities import check_cloning
 from ..checkpoint.load import read_config
@@ -31,7 +32,7 @@ def add_design(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--save-as", metavar="NAME", help="save the voice in your library")
     parser.add_argument("--force", action="store_true", help="replace a voice of that name in your library")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write the reference, to hear it: wav, flac, ogg or mp3 by its suffix"
+        "-o", "--output", metavar="FILE", help="write the reference, to hear it: " + NAMES + " by its suffix"
     )
     parser.add_argument("--text", help="what the reference says (default: two sentences in the language)")
     parser.add_argument("--language", help="of the reference (default: English)")

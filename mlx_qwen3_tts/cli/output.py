@@ -95,6 +95,7 @@ class SpeechOutput:
         self.has_output = False  # something was kept that is worth a report
         self._text = TextEstimate(None, None)
         self._told_of_waiting = False
+        self._told_of_file = False
 
     @property
     def can_restart(self) -> bool:
@@ -127,11 +128,18 @@ class SpeechOutput:
         self.progress.add(chunk, work)
         if self.writer is not None:
             self.writer.write(chunk.audio)
+            self._tell(self.writer.notice)
         if self.player is not None:
             # The time to the first audio includes the prompt's, which no later chunk takes.
             is_first = work == chunk.timing.total
             pace = chunk.timing.generation + chunk.timing.decode if is_first else work
             self._play(self.player, chunk, pace)
+
+    def _tell(self, notice: str | None) -> None:
+        """Print a notice of the writer once."""
+        if notice is not None and not self._told_of_file:
+            self._told_of_file = True
+            note(notice)
 
     def _play(self, player: Player, chunk: AudioChunk, work: float) -> None:
         pause = chunk.is_final or chunk.text_ran_dry
