@@ -1,13 +1,19 @@
 """What synthesis returns: chunks while it runs, a result at the end, and the times it took."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Literal
 
 import numpy as np
+import soundfile
 
+from .audio.formats import encode_audio
 from .audio.write import write_audio
+
+MAX_SHOWN_WAV = 60.0  # seconds of audio that a notebook gets as WAV; a longer result as MP3
+MAX_SHOWN = 600.0  # seconds of audio that a notebook gets: some 6 MB
 
 # "stop": the model ended by itself; "length": max_frames, the frame budget or the context was reached; "runaway": it
 # went on after its text, in silence or in a cycle, which was cut.
@@ -77,5 +83,24 @@ class SynthesisResult:
         )
 
     def save(self, path: str | PathLike) -> None:
-        """Write the audio as WAV (16 bit), FLAC, OGG or MP3, by the suffix of `path`. Raises AudioError."""
+        """Write the audio as WAV (16 bit), FLAC, OGG, MP3, Opus, AIFF, CAF or M4A, by the suffix of `path`.
+
+        M4A needs PyAV (the extra `book`). Raises AudioError.
+        """
         write_audio(path, self.audio, self.sample_rate)
+
+    def _repr_html_(self) -> str | None:
+        """Return a player for a notebook, or None if there is nothing to play."""
+        seconds = len(self.audio) / self.sample_rate
+        if not seconds:
+            return None
+        shown = self.audio[: round(MAX_SHOWN * self.sample_rate)]
+        media, suffix = ("wav", ".wav") if seconds <= MAX_SHOWN_WAV else ("mpeg", ".mp3")
+        try:
+            data = base64.b64encode(encode_audio(shown, self.sample_rate, suffix)).decode()
+        except soundfile.SoundFileError:
+            return None
+        player = f'<audio controls src="data:audio/{media};base64,{data}"></audio>'
+        if len(shown) < len(self.audio):
+            player += f"<div>the first {MAX_SHOWN:.0f} of {seconds:.0f} s</div>"
+        return player
