@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+import subprocess
 import sys
 import threading
 
@@ -311,3 +312,15 @@ def test_sink_reads_what_it_wrote(tmp_path):
     with pytest.raises(OSError, match="shorter"):
         sink.read(8, 4)
     sink.discard()
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_long_speech_in_one_piece(tmp_path, suffix):
+    """libsndfile's Vorbis encoder crashes on a block of two minutes."""
+    code = f"""
+import numpy as np
+from mlx_qwen3_tts.audio.write import write_audio
+write_audio({str(tmp_path / "a")!r} + {suffix!r}, np.full({20 * RATE if suffix == ".opus" else 120 * RATE}, 0.1), {RATE})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert soundfile.info(tmp_path / f"a{suffix}").duration in (20, 120)

@@ -54,5 +54,7 @@ def encode_audio(audio: np.ndarray, sample_rate: int, suffix: str) -> bytes:
     """Return a file of float audio [samples] in -1 .. 1, in the format of `suffix` (".wav", ".mp3", ...)."""
     container, subtype = FORMATS[suffix.lower()]
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format=container, subtype=subtype)
+    with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, None, container) as encoder:
+        for start in range(0, len(audio), sample_rate):  # libsndfile's Vorbis encoder crashes on long blocks
+            encoder.write(audio[start : start + sample_rate])
     return buffer.getvalue()
