@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+from .program import program_name
+
 
 def main() -> int:
     """Run the command line and return its exit code."""
@@ -20,8 +22,9 @@ def main() -> int:
         from . import cli
 
         signal.signal(signal.SIGINT, handler)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # clean up, as after Ctrl-C
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        for number in (signal.SIGTERM, signal.SIGHUP):  # clean up, as after Ctrl-C
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, lambda got, _: sys.exit(128 + got))
         return cli.main()
     except KeyboardInterrupt:
         return 130
@@ -29,7 +32,7 @@ def main() -> int:
         if (error.name or "").split(".")[0] != "mlx":
             raise
         sys.stderr.write(
-            "mlx-qwen3-tts: error: MLX has no back end here; install one: pip install 'mlx[cpu]' (or mlx[cuda13])\n"
+            f"{program_name()}: error: MLX has no back end here; install one: pip install 'mlx[cpu]' (or mlx[cuda13])\n"
         )
         return 1
 

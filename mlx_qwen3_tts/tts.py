@@ -109,8 +109,8 @@ class Qwen3TTS:
         batch_size: the number of requests under way at a time.
 
         MLX compiles a kernel when it is first used: on a Mac some 40 in each process, which may take a second or more;
-        on the CPU of Linux with g++, once per machine, in some 20 s. Without a warm-up the first speech waits for
-        them, and may stutter.
+        on the CPU of Linux with g++, once per machine, in 20 to 50 s. Without a warm-up the first speech
+        waits for them, and may stutter.
         """
         engine = self.engine
         engine.worker.run(engine.warm_up, batch_size)

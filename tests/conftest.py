@@ -21,8 +21,11 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 
 def pytest_configure() -> None:
-    """Compute on the CPU."""
+    """Compute on the CPU, and leave the settings of whoever runs the tests out; child processes inherit both."""
     mx.set_default_device(mx.cpu)
+    os.environ["MLX_QWEN3_TTS_CONFIG"] = os.devnull
+    for name in ("MODEL", "VOICE", "LANGUAGE"):
+        os.environ.pop(f"MLX_QWEN3_TTS_{name}", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

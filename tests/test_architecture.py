@@ -14,7 +14,8 @@ PACKAGE = Path(mlx_qwen3_tts.__file__).parent
 DISTRICTS = [
     "__main__", "cli", "evaluation", "server", "longform", "training", "conversion", "tts", "generation", "hub",
     "demo", "checkpoint", "codec", "models", "voice_design", "capabilities", "request", "result", "voice_library",
-    "voice", "option", "audio", "text", "config", "mlx_thread", "device", "files", "released", "suggest", "errors",
+    "voice", "option", "audio", "text", "config", "mlx_thread", "device", "files", "released", "program", "suggest",
+    "errors",
 ]  # fmt: skip
 
 

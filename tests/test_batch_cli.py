@@ -170,7 +170,7 @@ def test_interrupted_lines_leave_whole_files_only(tmp_path):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (("Hello", "--batch", 4), "--batch speaks paragraphs of standard input (-) or --lines"),
+        (("Hello", "--batch", 4), "--batch speaks paragraphs of standard input (-), of --file or --lines"),
         (("-", "--batch", 4, "--max-frames", 9), "leave out --batch or --max-frames"),
         (("-", "--batch", 17), "--batch must be a whole number from 1 to 16, not 17"),
         (("Hello", "--out-dir", "x"), "--out-dir and --out-format are for --lines"),

@@ -234,9 +234,7 @@ def test_debug_shows_the_traceback(run_cli):
         cli.main(["say", "", "--model", "demo-random", "--debug"])
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["sing"], ["say"], ["say", "Hello", "--top-k", "many"], ["say", "Hello", "--nope"]]
-)
+@pytest.mark.parametrize("argv", [[], ["sing"], ["say", "Hello", "--top-k", "many"], ["say", "Hello", "--nope"]])
 def test_usage(run_cli, argv):
     code, out, err = run_cli(*argv)
     assert (code, out) == (2, "")

@@ -314,13 +314,14 @@ def test_sink_reads_what_it_wrote(tmp_path):
     sink.discard()
 
 
-@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_long_speech_in_one_piece(tmp_path, suffix):
+@pytest.mark.parametrize("suffix, seconds", [(".ogg", 120), (".opus", 20)])
+def test_long_speech_in_one_piece(tmp_path, suffix, seconds):
     """libsndfile's Vorbis encoder crashes on a block of two minutes."""
+    path = tmp_path / f"a{suffix}"
     code = f"""
 import numpy as np
 from mlx_qwen3_tts.audio.write import write_audio
-write_audio({str(tmp_path / "a")!r} + {suffix!r}, np.full({20 * RATE if suffix == ".opus" else 120 * RATE}, 0.1), {RATE})
+write_audio({str(path)!r}, np.full({seconds * RATE}, 0.1), {RATE})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert soundfile.info(tmp_path / f"a{suffix}").duration in (20, 120)
+    assert soundfile.info(path).duration == seconds

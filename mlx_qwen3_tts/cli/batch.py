@@ -15,14 +15,14 @@ from .console import warnings_as_notes
 from .output import SpeechOutput, open_output
 
 
-def add_batch(parser: argparse.ArgumentParser) -> None:
+def add_batch(parser: argparse._ActionsContainer) -> None:
     """Add the options for several texts."""
     parser.add_argument(
         "--batch",
         type=int,
         metavar="N",
-        help="with -: speak N paragraphs side by side, 1 to 16; the audio is the same and comes in order. Each is read "
-        f"whole before it is spoken. With --lines: N lines (default: {BATCH_SIZE})",
+        help="with -f or a pipe: speak N paragraphs side by side, 1 to 16; the audio is the same and comes in order. "
+        f"Each is read whole before it is spoken. With --lines: N lines (default: {BATCH_SIZE})",
     )
     parser.add_argument("--lines", metavar="FILE", help="speak each line of a text file into a file of its own")
     parser.add_argument("--out-dir", metavar="DIR", help="where --lines writes 0001.wav, 0002.wav, ...: line numbers")
@@ -44,9 +44,9 @@ def check_batch(args: argparse.Namespace) -> None:
         check_batch_size(args.batch)
     if args.lines is None:
         if args.batch is not None and args.text != "-":
-            raise RequestError("--batch speaks paragraphs of standard input (-) or --lines side by side")
+            raise RequestError("--batch speaks paragraphs of standard input (-), of --file or --lines side by side")
         if args.batch is not None and args.max_frames is not None:
-            raise RequestError("--max-frames counts for all of standard input, one paragraph after the other; leave "
+            raise RequestError("--max-frames counts for all of the text, one paragraph after the other; leave "
                                "out --batch or --max-frames")  # fmt: skip
         if args.out_dir is not None or args.out_format is not None:
             raise RequestError("--out-dir and --out-format are for --lines FILE")

@@ -65,7 +65,7 @@ def bench(args: argparse.Namespace) -> None:
     if args.batch is not None:
         bench_batches(tts, args.batch, args.frames, args.json)
         return
-    note("measuring; the first request includes the kernels that MLX compiles, on a new Linux machine some 20 s ...")
+    note("measuring; the first request includes the kernels that MLX compiles, on Linux for up to a minute once ...")
     figures = measure(tts, args.frames)
     if args.share:
         emit(share_row(figures))

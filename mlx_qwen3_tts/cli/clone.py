@@ -10,6 +10,7 @@ from ..tts import Qwen3TTS
 from ..voice_library import library_names, library_path
 from .console import note
 from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
+from .speaker import base_model
 
 
 def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -32,7 +33,7 @@ def clone(args: argparse.Namespace) -> None:
     """Clone a voice from a clip and save it."""
     check_reference(args.audio, args.text, **clip_options(args))
     path = voice_path(args)
-    model = DEFAULT_BASE if args.model is None else args.model
+    model = base_model() if args.model is None else args.model
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision)
     voice = make_voice(tts, args.audio, args.text, args)
     voice.save(path)

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
 def list_recipes(args: argparse.Namespace) -> None:
     """Print the recipes with the bits of each part. Raises ConversionError for any other option."""
     given = {name for name, value in vars(args).items() if value}
-    if given - {"recipe", "shard_size", "debug", "run"}:
+    if given - {"recipe", "shard_size", "debug", "run", "command"}:
         raise ConversionError("--recipe list explains the recipes and takes no other option")
     lines = []
     for recipe in recipes.NAMED.values():

@@ -3,11 +3,11 @@
 import re
 
 from ..errors import PlaybackError, Qwen3TTSError, TrainingError
+from ..program import program_name
 
 # What is not spelled like its flag. The text of `say` has no flag.
 FLAGS = {
     "batch_size": "--batch",
-    "clone_voice": "`mlx-qwen3-tts clone`",
     "folder_format": "--out-format",
     "max_seconds": "--max-ref-seconds",
     "tail": "--ref-tail",
@@ -16,12 +16,17 @@ FLAGS = {
 }
 
 
+# What also has a short name.
+SHORT_FLAGS = {"voice": "-v"}
+
 # Arguments of training that other commands have under another name.
 TRAINING_FLAGS = {"max_seconds": "--max-seconds", "share": "--held-out"}
 
 
 def flag_of(argument: str) -> str:
     """Return the flag of an argument of the library."""
+    if argument == "clone_voice":
+        return f"`{program_name()} clone`"
     return FLAGS.get(argument) or "--" + argument.replace("_", "-")
 
 

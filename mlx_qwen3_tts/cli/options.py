@@ -17,14 +17,24 @@ from ..request import Sampling
 from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
 from .console import announced_if_slow, note
-from .flags import flag_of
+from .flags import SHORT_FLAGS, flag_of
 
+COMPILING = "MLX compiles its kernels (on a Mac in each process; on Linux once, which may take a minute) ..."
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
 
 
-def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True) -> None:
-    parser.add_argument("--model", help=f"checkpoint directory, hub id, or 'demo' (default: {default})")
+def add_model(
+    parser: argparse._ActionsContainer,
+    default: str,
+    dtype: bool = True,
+    details: argparse._ActionsContainer | None = None,
+) -> None:
+    """Add the options of a model; `details` takes those that matter less."""
+    parser.add_argument(
+        "--model", help=f"0.6B, 1.7B, 1.7B-design, ..., a checkpoint directory, hub id, or 'demo' (default: {default})"
+    )
+    parser = details or parser
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: main)")
     if dtype:
         parser.add_argument(
@@ -32,7 +42,7 @@ def add_model(parser: argparse.ArgumentParser, default: str, dtype: bool = True)
         )
 
 
-def add_adapter(parser: argparse.ArgumentParser) -> None:
+def add_adapter(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--adapter", metavar="DIR", help="an adapter from `finetune`, to merge into its Base model")
 
 
@@ -93,17 +103,20 @@ def warm_up(tts: Qwen3TTS, batch_size: int = 1) -> None:
     """Let MLX compile its kernels before the speech and its clock begin, and say so if it takes long."""
     if tts.engine.worker.device.type == mx.cpu and shutil.which("g++") is None:
         note("MLX finds no C++ compiler (g++) here: the speech is the same, and takes longer to make")
-    with announced_if_slow("MLX compiles its kernels (on a Mac in each process, on Linux once, some 20 s) ..."):
+    with announced_if_slow(COMPILING):
         tts.warm_up(batch_size)
 
 
-def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[str] = ()) -> None:
-    """Add a flag for each option that the dataclass `kind` declares, under its name."""
+def add_options(
+    parser: argparse._ActionsContainer, kind: type, skip: Sequence[str] = (), only: Sequence[str] | None = None
+) -> None:
+    """Add a flag for each option that the dataclass `kind` declares, under its name; `only`: for these."""
     defaults = {entry.name: entry.default for entry in fields(kind)}
     for name, option in options_of(kind):
-        if name in skip:
+        if name in skip or (only is not None and name not in only):
             continue
         flag = flag_of(name)
+        short = [SHORT_FLAGS[name]] if name in SHORT_FLAGS else []
         help_text = option.description.replace("%", "%%")
         if option.is_switch:
             action = argparse.BooleanOptionalAction
@@ -111,7 +124,9 @@ def add_options(parser: argparse._ActionsContainer, kind: type, skip: Sequence[s
         elif option.parse is not None:
             parse = parser_of(option.parse, option.check)
             metavar = option.metavar or name.upper()
-            parser.add_argument(flag, dest=name, type=parse, default=defaults[name], metavar=metavar, help=help_text)
+            parser.add_argument(
+                *short, flag, dest=name, type=parse, default=defaults[name], metavar=metavar, help=help_text
+            )
 
 
 def parser_of(parse: Callable[[str], Any], check: Check) -> Callable[[str], Any]:
@@ -137,9 +152,7 @@ def given_options(args: argparse.Namespace, kind: type) -> dict[str, Any]:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of Sampling."""
-    group = parser.add_argument_group(
-        "sampling", "unset options take the checkpoint's defaults (generation_config.json)"
-    )
+    group = parser.add_argument_group("sampling (unset options take the checkpoint's generation_config.json)")
     group.add_argument("--greedy", action="store_true", help="the most likely code every time; no draws")
     add_options(group, Sampling)
 

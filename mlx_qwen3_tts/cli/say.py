@@ -4,7 +4,6 @@ arguments ─ Request (checked before a model is loaded) ─ Qwen3TTS.stream_att
 """
 
 import argparse
-import os
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..audio.formats import NAMES
 from ..audio.player import OpenStream, Player, open_device
 from ..audio.write import check_writable, open_writer
 from ..capabilities import check_request
@@ -32,7 +32,6 @@ from .batch import (
 from .console import note
 from .lines import read_lines, speak_lines
 from .options import (
-    DEFAULT_MODEL,
     add_adapter,
     add_clip,
     add_model,
@@ -46,49 +45,76 @@ from .options import (
     warm_up,
 )
 from .output import SpeechOutput, open_output
-from .speaker import default_voice_notice, find_voice, from_library, model_for
+from .parser import CommandParser
+from .settings import setting_value
+from .speaker import configured_voice, default_voice_notice, find_voice, fit_settings, from_library, model_for
+from .spoken_text import STANDARD_INPUT, settle_text, text_pieces
+from .voices import list_voices
 
 DEFAULT_OUTPUT = "speech.wav"
-STANDARD_INPUT = "-"
+LIST = "?"  # as --voice
+
+# What --help shows; the rest is for --help-all.
+FIRST = (
+    "text", "voice", "output", "file", "model", "language", "instruct", "seed", "play", "ref_audio", "ref_text",
+)  # fmt: skip
 
 
 def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("say", help="speak a text", description="Speak a text.")
-    parser.add_argument(
-        "text", nargs="?", help="what to say; - speaks standard input as it comes, paragraph by paragraph"
+    parser: CommandParser = commands.add_parser(
+        "say",
+        help="speak a text",
+        description="Speak a text. --help-all shows all options.",
+        usage="%(prog)s [TEXT ...] [-v VOICE] [-o FILE] [-f FILE] [options]",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="wav, flac, ogg or mp3 by its suffix; - streams a WAV to standard output (default: play)",
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="what to say; without it, or with -, standard input is spoken as it comes, paragraph by paragraph",
     )
-    parser.add_argument("--play", action="store_true", help="play it as well if -o writes a file")
-    parser.add_argument("--device", metavar="NAME", help="output device, by a part of its name or by its number")
-    parser.add_argument("--stats", action="store_true", help="print time to first audio, memory, underruns")
-    add_batch(parser)
-    add_model(parser, f"{DEFAULT_MODEL}; for a cloned voice or an adapter the model that it was made with")
-    add_adapter(parser)
-    add_options(parser, Request, skip=["text"])
+    first = parser.add_argument_group("what matters most")
+    add_options(first, Request, only=["voice"])
+    first.add_argument("-o", "--output", metavar="FILE", help=f"{NAMES} by its suffix; - streams a WAV (default: play)")
+    first.add_argument("-f", "--file", metavar="FILE", help="speak a text file")
+    model = parser.add_argument_group("model")
+    add_model(first, "0.6B, or the one that a saved voice or an adapter needs", details=model)
+    add_options(first, Request, only=["language"])
+    add_adapter(model)
+    speech = parser.add_argument_group("speech")
+    add_options(speech, Request, only=["instruct", "seed"])
+    output = parser.add_argument_group("output")
+    output.add_argument("--play", action="store_true", help="play it as well if -o writes a file")
+    output.add_argument("--device", metavar="NAME", help="output device, by a part of its name or by its number")
+    output.add_argument("--stats", action="store_true", help="print time to first audio, memory, underruns")
     clip = parser.add_argument_group("cloning in one go")
     clip.add_argument("--ref-audio", metavar="FILE", help="a clip of the voice to speak in")
     clip.add_argument("--ref-text", metavar="TEXT", help="what the clip says; without it only its timbre is taken")
     add_clip(clip)
+    add_batch(parser.add_argument_group("several texts"))
+    details = parser.add_argument_group("text, limits and chunks")
+    add_options(details, Request, skip=["text", "voice", "language", "instruct", "seed"])
     add_sampling(parser)
+    parser.show_first(*FIRST)
     parser.set_defaults(run=say, usage_error=parser.error)
     return parser
 
 
 def say(args: argparse.Namespace) -> None:
     """Speak a text into a file, a pipe or the loudspeaker, or each line of a file into a file of its own."""
+    if args.voice == LIST:
+        list_voices(args.model, args.revision, args.adapter)
+        return
+    settle_text(args)
     check_arguments(args)
     check_batch(args)
+    pieces = text_pieces(args)
     request = request_from(args)
     lines = read_lines(args.lines) if args.lines else []
     target = None if args.lines else find_target(args)
     model = model_for(args, request.voice, clones=args.ref_audio is not None)
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
-    request = with_voice(tts, request, args)
+    request = with_voice(tts, fit_settings(tts, request, args), args)
     check_request(request, tts.config)
     for line in (target and target.notice, default_voice_notice(tts, request.voice, args.adapter), NOTES.get(tts.name)):
         if line:
@@ -97,8 +123,9 @@ def say(args: argparse.Namespace) -> None:
     if target is None:
         speak_lines(tts, lines, request, args.out_dir, args.out_format or "wav", batch_size_of(args))
         return
-    reads_pipe = args.text == STANDARD_INPUT
-    texts: Iterable[str | Iterator[str]] = ParagraphSplitter(decode_pieces(read_pipe())) if reads_pipe else [args.text]
+    texts: Iterable[str | Iterator[str]] = [args.text]
+    if pieces is not None:
+        texts = ParagraphSplitter(decode_pieces(pieces))
     output = open_target(tts, target, request)
     if args.batch is None:
         speak(tts, texts, request, output, args.stats)
@@ -108,16 +135,12 @@ def say(args: argparse.Namespace) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise an error for arguments that exclude each other or need another one."""
-    if args.text is None and args.lines is None:
-        args.usage_error("there is nothing to say: give a text, - for standard input, or --lines FILE")
     if args.ref_audio is not None and args.voice is not None:
         raise RequestError("--ref-audio and --voice both name a voice; leave one out")
     if args.ref_audio is None and (args.ref_text is not None or clip_options(args)):
         raise RequestError("--ref-text and the options for the clip need --ref-audio")
     if args.ref_audio is not None and args.adapter is not None:
         raise RequestError("--adapter has voices of its own, and its model cannot clone one: leave --ref-audio out")
-    if args.text == STANDARD_INPUT and sys.stdin is None:
-        raise RequestError("standard input is closed: there is no text to read")
     if args.ref_audio is not None:
         check_reference(args.ref_audio, args.ref_text, **clip_options(args))
 
@@ -125,7 +148,9 @@ def check_arguments(args: argparse.Namespace) -> None:
 def request_from(args: argparse.Namespace) -> Request:
     """Return the request of a command line. Raises RequestError."""
     values = given_options(args, Request)
-    values["voice"] = find_voice(args.voice, args.model or args.adapter)
+    values["voice"] = find_voice(args.voice or configured_voice(args), args.model or args.adapter)
+    if args.language is None and args.adapter is None:
+        values["language"] = setting_value("language")
     values["sampling"] = sampling_from(args)
     if args.text == STANDARD_INPUT:
         values["text"] = iter(())  # each paragraph takes its place
@@ -247,10 +272,3 @@ def speak_text(tts: Qwen3TTS, request: Request, output: SpeechOutput, bar: tqdm)
             output.begin_text(known_text, request.max_frames)
         output.write(chunk)
         bar.set_description_str(str(output.progress))
-
-
-def read_pipe() -> Iterator[bytes]:
-    """Yield standard input, piece by piece as it comes."""
-    os.set_blocking(sys.stdin.fileno(), True)
-    while piece := os.read(sys.stdin.fileno(), 65536):
-        yield piece

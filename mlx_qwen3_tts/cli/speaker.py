@@ -1,20 +1,29 @@
 """Who speaks: the voice of a name or a file, and the model that it needs. What `say`, `book` and others share.
 
-name ─┬─ a voice file, or the library ─ VoiceClonePrompt ─ the model that made it
-      └─ a preset voice ─ the model that was named, or the default
+name, or that of the settings ─┬─ a voice file, or the library ─ VoiceClonePrompt ─ the model that made it
+                               └─ a preset voice ─ the model that was named, that of the settings, or the default
 """
 
 import argparse
 import os
+from dataclasses import replace
 
-from ..capabilities import match
+from ..capabilities import check_request, match, speakers
 from ..checkpoint.adapter import adapter_path, read_adapter
-from ..errors import VoiceError
+from ..checkpoint.load import read_config
+from ..config.model import ModelConfig
+from ..errors import RequestError, VoiceError
+from ..hub import CONFIG_FILES, resolve
+from ..program import program_name
+from ..released import VOICES
+from ..request import Request
+from ..suggest import suggest, unknown
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 from ..voice_library import library, library_names, library_path
 from .console import note
 from .options import DEFAULT_BASE, DEFAULT_MODEL
+from .settings import setting_value
 
 
 def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
@@ -32,14 +41,24 @@ def from_library(name: str) -> VoiceClonePrompt:
     """Return a voice of the library, in any case. Raises VoiceError."""
     known = match(name, library_names())
     if known is None:
-        raise VoiceError(f"there is no voice {name!r} in your library ({library()}); `voices` lists it")
+        message = f"there is no voice {name!r} in your library ({library()})"
+        raise VoiceError(suggest(message, name, library_names(), "`voices` lists it"))
     return VoiceClonePrompt.load(library_path(known))
+
+
+def configured_voice(args: argparse.Namespace) -> str | None:
+    """Return the voice of the user's settings, unless the arguments say who speaks."""
+    if args.voice is not None or args.adapter is not None or getattr(args, "ref_audio", None) is not None:
+        return None
+    return setting_value("voice")
 
 
 def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None, clones: bool = False) -> str:
     """Return the model that was named, or the one that the adapter or the voice needs, which is told.
 
-    clones: the model is to clone a voice, so that the default is a Base model.
+    Otherwise it is the one of the user's settings, if it has the voice, or the default.
+    clones: the model is to clone a voice, so that it must be a Base model.
+    Raises RequestError if no released model has the voice.
     """
     if args.model is not None:
         return args.model
@@ -49,10 +68,70 @@ def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None, cl
         subject = "adapter"
     elif isinstance(voice, VoiceClonePrompt):
         model = voice.provenance.get("model") or DEFAULT_BASE
+    elif clones:
+        return base_model()
     else:
-        return DEFAULT_BASE if clones else DEFAULT_MODEL
+        return preset_model(voice if args.voice is not None else None)
     note(f"model: {model} (the one that the {subject} was made with; --model takes another)")
     return model
+
+
+def base_model() -> str:
+    """Return the model of the user's settings if it is a Base model, or the default one."""
+    configured = setting_value("model")
+    if configured is not None and config_of(configured).tts_model_type == "base":
+        return configured
+    return DEFAULT_BASE
+
+
+def preset_model(voice: str | None) -> str:
+    """Return the model of the user's settings, or the default if only that has the preset voice, which is told.
+
+    Raises RequestError for a voice that the default model does not have, before it is downloaded.
+    """
+    configured = setting_value("model")
+    is_released = voice is None or match(voice, list(VOICES)) is not None
+    if configured is None and not is_released:
+        known = [*VOICES, *library_names()]
+        rest = f"{DEFAULT_MODEL} and your library have: {', '.join(known)}"
+        raise RequestError(unknown("voice", str(voice), known, rest))
+    if configured is None:
+        return DEFAULT_MODEL
+    if voice is None or not is_released or match(voice, speakers(config_of(configured))) is not None:
+        return configured
+    note(f"model: {DEFAULT_MODEL} (your settings' {configured} has no voice {voice}; --model takes another)")
+    return DEFAULT_MODEL
+
+
+def config_of(model: str) -> ModelConfig:
+    """Return the configuration of a model, of which nothing else is downloaded."""
+    with resolve(model, progress=True, files=CONFIG_FILES) as directory:
+        return read_config(directory)
+
+
+def fit_settings(tts: Qwen3TTS, request: Request, args: argparse.Namespace) -> Request:
+    """Return the request without the voice and the language of the settings if the model lacks them, which is told."""
+    if args.voice is None and request.voice is not None and not has_voice(tts.config, request.voice):
+        note(f"the voice of your settings is none of {tts.name}: it is left out")
+        request = replace(request, voice=None)
+    if args.language is None and request.language is not None and match(request.language, tts.languages) is None:
+        note(f"the language of your settings, {request.language}, is none of {tts.name}: it is left out")
+        request = replace(request, language=None)
+    return request
+
+
+def has_voice(config: ModelConfig, voice: str | VoiceClonePrompt) -> bool:
+    """Return whether a model speaks in a preset voice, a voice of the library or a cloned voice."""
+    if isinstance(voice, str):
+        names = library_names() if config.tts_model_type == "base" else speakers(config)
+        return match(voice, names) is not None
+    if config.tts_model_type != "base":
+        return False
+    try:
+        check_request(Request("any", voice=voice), config)
+    except RequestError:
+        return False
+    return True
 
 
 def default_voice_notice(tts: Qwen3TTS, voice: str | VoiceClonePrompt | None, adapter: str | None) -> str | None:
@@ -60,4 +139,4 @@ def default_voice_notice(tts: Qwen3TTS, voice: str | VoiceClonePrompt | None, ad
     if voice is not None or tts.default_speaker is None:
         return None
     command = "voices" if adapter is None else f"voices --adapter {adapter}"
-    return f"voice: {tts.default_speaker} (the default; `mlx-qwen3-tts {command}` lists the others)"
+    return f"voice: {tts.default_speaker} (the default; `{program_name()} {command}` lists the others)"

@@ -10,11 +10,13 @@ from ..checkpoint.speakers import custom_voice_config
 from ..config.model import ModelConfig
 from ..errors import CheckpointError, DownloadError, RequestError, VoiceError, printable
 from ..hub import CONFIG_FILES, resolve
+from ..suggest import suggest
 from ..voice import VoiceClonePrompt
 from ..voice_library import library_names, library_path
 from .console import emit, note
 from .flags import error_message
 from .options import DEFAULT_MODEL, add_model
+from .settings import setting_value
 
 
 def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -36,18 +38,23 @@ def voices(args: argparse.Namespace) -> None:
     if args.remove is not None:
         remove(args)
         return
-    if (path := adapter_path(args.adapter)) is not None:
-        list_adapter(path, args.model, args.revision)
+    list_voices(args.model, args.revision, args.adapter)
+
+
+def list_voices(named: str | None, revision: str | None, adapter: str | None) -> None:
+    """List the library, then the voices and languages of a model that was named, or of the default one."""
+    if (path := adapter_path(adapter)) is not None:
+        list_adapter(path, named, revision)
         return
     names = library_names()
     for name in names:
         emit(f"cloned    {name}  {printable(describe(library_path(name)))}")
     try:
-        model = args.model or DEFAULT_MODEL
-        with resolve(model, progress=True, files=CONFIG_FILES, revision=args.revision) as directory:
+        model = named or setting_value("model") or DEFAULT_MODEL
+        with resolve(model, progress=True, files=CONFIG_FILES, revision=revision) as directory:
             config = read_config(directory)
     except DownloadError as error:
-        if args.model is not None or not names:
+        if named is not None or not names:
             raise
         note(error_message(error))  # the library, which the user wants as well, is listed all the same
         return
@@ -60,7 +67,8 @@ def remove(args: argparse.Namespace) -> None:
         raise RequestError("--remove deletes a voice of your library: leave --model, --revision and --adapter out")
     path = library_path(match(args.remove, library_names()) or args.remove)
     if not path.exists():
-        raise VoiceError(f"there is no voice {args.remove!r} in {path.parent}")
+        message = f"there is no voice {args.remove!r} in {path.parent}"
+        raise VoiceError(suggest(message, args.remove, library_names(), "`voices` lists what there is"))
     path.unlink()
     note(f"removed {path}")
 

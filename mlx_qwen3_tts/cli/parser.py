@@ -1,0 +1,77 @@
+"""The parser of a command: help that fits a screen, and errors that name the nearest option.
+
+arguments ─ CommandParser ─┬─ --help       the options that matter first, if `show_first` says which these are
+                           ├─ --help-all   all options
+                           └─ an unknown option ─ one line, the nearest option
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..suggest import unknown
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that shows its help last, and of many options the important ones only."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(add_help=False, **options)
+        self._first: frozenset[str] | None = None
+
+    def show_first(self, *names: str) -> None:
+        """Let --help show these arguments only, and --help-all the others as well."""
+        self._first = frozenset({*names, "help", "help_all"})
+
+    def add_last_options(self, debug: bool = True) -> None:
+        """Add the last group of options: help, and how errors are shown."""
+        group = self.add_argument_group("help")
+        kind = "this help" if self._first is None else "the options that matter first"
+        group.add_argument("-h", "--help", action=_Help, help=f"show {kind}")
+        if self._first is not None:
+            group.add_argument("--help-all", action=_Help, help="show all options")
+        if debug:
+            group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def arguments(self) -> list[argparse.Action]:
+        """Return all arguments."""
+        return list(self._actions)
+
+    def brief_help(self) -> str:
+        """Return the help of the options that matter first."""
+        if self._first is None:
+            return self.format_help()
+        hidden = [action for action in self._actions if action.dest not in self._first]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            return self.format_help()
+        finally:
+            for action, text in zip(hidden, texts, strict=True):
+                action.help = text
+
+    def show(self, text: str) -> None:
+        """Print a help text on standard output."""
+        self._print_message(text, sys.stdout)
+
+    def refuse(self, extra: Sequence[str]) -> None:
+        """Exit with an error for arguments that are not known."""
+        option = next((one.split("=")[0] for one in extra if one.startswith("-")), None)
+        if option is None:
+            self.error(f"unrecognized arguments: {' '.join(extra)}")
+        known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        self.error(unknown("option", option, known, f"`{self.prog} --help` lists the options"))
+
+
+class _Help(argparse.Action):
+    """Print the help that the option is named after, and exit."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002  (argparse's name)
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, CommandParser)
+        parser.show(parser.brief_help() if self.dest == "help" else parser.format_help())
+        parser.exit()
