@@ -1,9 +1,12 @@
 """Every example runs on the built-in checkpoints, in at most 40 lines."""
 
+import asyncio
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import soundfile
 
 from tests.support import checkpoints, sounds
@@ -39,6 +42,34 @@ def test_read_book(tmp_path):
     assert "of 4 segments are to be made" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
     assert soundfile.info(tmp_path / "times.flac").duration > 2
     assert "0 of 4 segments" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
+
+
+def test_asyncio_stream(tmp_path):
+    lines = run("asyncio_stream.py", cwd=tmp_path).splitlines()
+    ends = [number for number, line in enumerate(lines) if line.endswith("complete")]
+    assert sorted(lines[number][0] for number in ends) == ["A", "B"]
+    assert {line[0] for line in lines[: ends[0]]} == {"A", "B"}, "one after the other"
+
+
+def test_asyncio_stream_is_cancelled(demo):
+    """The request leaves the batch, and the model goes on."""
+    speak = runpy.run_path(str(EXAMPLES / "asyncio_stream.py"))["speak"]
+
+    async def first_chunks():
+        async for _ in speak(demo, "Hello", 1):
+            begun.set()
+
+    async def cancel():
+        task = asyncio.create_task(first_chunks())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    begun = asyncio.Event()
+    asyncio.run(cancel())
+    assert len(demo.synthesize("Hello", seed=1, max_frames=3).codes) == 3
+    assert demo.scheduler.count == 0
 
 
 def test_llm_to_speech(tmp_path):
