@@ -196,6 +196,25 @@ def test_a_large_wav_on_a_full_disk(tmp_path, small_wav, monkeypatch):
     np.testing.assert_allclose(soundfile.read(path)[0], WAVE, atol=1.01 / 32768)
 
 
+def test_a_large_wav_is_completed_once_more_after_an_error(tmp_path, small_wav, monkeypatch):
+    """The samples are not moved twice."""
+    path = tmp_path / "a.wav"
+    writer = open_writer(path, RATE)
+    writer.write(WAVE)
+    write, failed = Sink.write, []
+
+    def fail_once(self, data):
+        if data[:4] == b"RF64" and not failed:
+            failed.append(data)
+            raise OSError(5, "Input/output error")
+        write(self, data)
+
+    monkeypatch.setattr(Sink, "write", fail_once)
+    with pytest.raises(AudioError, match=r"the first 1\.00 s were kept"):
+        writer.close()
+    np.testing.assert_allclose(soundfile.read(path)[0], WAVE, atol=1.01 / 32768)
+
+
 def test_a_large_wav_may_begin_anew(tmp_path, small_wav):
     writer = open_writer(tmp_path / "a.wav", RATE)
     writer.write(WAVE)

@@ -186,12 +186,13 @@ def test_all_help(run_cli, monkeypatch):
     before = run_cli("say", "--help")[1]
     complete = run_cli("say", "--help-all")[1]
     _, commands = make_parsers()
+    assert commands["say"].brief_help() == before
+    assert commands["say"].format_help() == complete
     for action in commands["say"].arguments():
         assert all(flag in complete for flag in action.option_strings)
     groups = [line for line in complete.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert groups[-2].startswith("sampling")
     assert groups[-1] == "help:"
-    assert run_cli("say", "--help")[1] == before
 
 
 def test_help_of_other_commands(run_cli):
