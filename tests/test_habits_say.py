@@ -205,7 +205,7 @@ def test_help_of_other_commands(run_cli):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["sya", "hello"], "unknown command 'sya': did you mean say? The commands are say, clone,"),
+        (["sya", "hello"], "unknown command 'sya': did you mean say? The commands are say,"),
         (["hello"], "unknown command 'hello'; the commands are say,"),
         (
             ["say", "hello", "--voise", "x"],
@@ -378,6 +378,22 @@ def test_the_model_of_the_settings(monkeypatch, configured, capsys):
     assert speaker.base_model().endswith("0.6B-Base")
     assert speaker.preset_model("ada") == "demo-random"
     assert speaker.preset_model(None) == "demo-random"
+
+
+def test_the_settings_of_a_book(run_cli, monkeypatch, tmp_path, configured):
+    configured(model="demo-random", voice="ben", language="Klingon")
+    (tmp_path / "a.txt").write_text("Hello.")
+    seen = []
+
+    def stop(tts, planned, folder, options, **_):
+        seen.append((tts.name, options.voice, options.language))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_qwen3_tts.cli.book.Renderer", stop)
+    argv = ("book", tmp_path / "a.txt", "-o", tmp_path / "a.flac")
+    assert run_cli(*argv)[0] == 130
+    assert run_cli(*argv, "-v", "ada", "--language", "english")[0] == 130
+    assert seen == [("demo-random", "ben", None), ("demo-random", "ada", "english")]
 
 
 def test_the_settings_of_voices(run_cli, configured):

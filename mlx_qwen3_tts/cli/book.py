@@ -7,6 +7,7 @@ input ─ Document ─ Plan ─┬─ --list: chapters, lengths, what is left ou
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -34,7 +35,15 @@ from .options import (
     sampling_from,
     warm_up,
 )
-from .speaker import default_voice_notice, find_voice, from_library, model_for
+from .speaker import (
+    configured_language,
+    configured_voice,
+    default_voice_notice,
+    find_voice,
+    fit_settings,
+    from_library,
+    model_for,
+)
 
 SHOWN = 5  # notes and flaws that are printed; --list and the manifest have all
 TEXT_SHOWN = 60  # characters of a segment
@@ -110,15 +119,16 @@ def book(args: argparse.Namespace) -> None:
     target = Path(args.output or f"{Path(args.input).stem}.m4b")
     check_output(target, args.subtitles, args.out_format)
     folder = folder_beside(target, args.out_format)
-    voice = find_voice(args.voice, args.model or args.adapter)
+    voice = find_voice(args.voice or configured_voice(args), args.model or args.adapter)
     begun = Manifest.load(folder).seed or 0
     options = options_from(args, voice, begun if args.redo or args.seed is None else args.seed)
     planned = plan(document, options, chapters)
     tts = Qwen3TTS.from_pretrained(
         model_for(args, voice), args.dtype, progress=True, revision=args.revision, adapter=args.adapter
     )
-    if tts.model_type == "base" and isinstance(voice, str):
-        options = options_from(args, from_library(voice), options.seed)
+    options = fit_settings(tts, options, args)
+    if tts.model_type == "base" and isinstance(options.voice, str):
+        options = replace(options, voice=from_library(options.voice))
     renderer = Renderer(
         tts,
         planned,
@@ -138,7 +148,8 @@ def book(args: argparse.Namespace) -> None:
 def options_from(args: argparse.Namespace, voice: Voice | None, seed: int) -> BookOptions:
     """Return the options of a command line. Raises RequestError."""
     values = given_options(args, BookOptions)
-    return BookOptions(**values | {"voice": voice, "seed": seed, "sampling": sampling_from(args)})
+    values |= {"voice": voice, "language": configured_language(args), "seed": seed, "sampling": sampling_from(args)}
+    return BookOptions(**values)
 
 
 def voices_of_script(tts: Qwen3TTS, planned: Plan) -> dict[str, Voice]:

@@ -46,8 +46,15 @@ from .options import (
 )
 from .output import SpeechOutput, open_output
 from .parser import CommandParser
-from .settings import setting_value
-from .speaker import configured_voice, default_voice_notice, find_voice, fit_settings, from_library, model_for
+from .speaker import (
+    configured_language,
+    configured_voice,
+    default_voice_notice,
+    find_voice,
+    fit_settings,
+    from_library,
+    model_for,
+)
 from .spoken_text import STANDARD_INPUT, settle_text, text_pieces
 from .voices import list_voices
 
@@ -149,8 +156,7 @@ def request_from(args: argparse.Namespace) -> Request:
     """Return the request of a command line. Raises RequestError."""
     values = given_options(args, Request)
     values["voice"] = find_voice(args.voice or configured_voice(args), args.model or args.adapter)
-    if args.language is None and args.adapter is None:
-        values["language"] = setting_value("language")
+    values["language"] = configured_language(args)
     values["sampling"] = sampling_from(args)
     if args.text == STANDARD_INPUT:
         values["text"] = iter(())  # each paragraph takes its place

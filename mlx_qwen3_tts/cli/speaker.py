@@ -7,6 +7,7 @@ name, or that of the settings ─┬─ a voice file, or the library ─ VoiceCl
 import argparse
 import os
 from dataclasses import replace
+from typing import TypeVar
 
 from ..capabilities import check_request, match, speakers
 from ..checkpoint.adapter import adapter_path, read_adapter
@@ -14,6 +15,7 @@ from ..checkpoint.load import read_config
 from ..config.model import ModelConfig
 from ..errors import RequestError, VoiceError
 from ..hub import CONFIG_FILES, resolve
+from ..longform.options import BookOptions
 from ..program import program_name
 from ..released import VOICES
 from ..request import Request
@@ -24,6 +26,8 @@ from ..voice_library import library, library_names, library_path
 from .console import note
 from .options import DEFAULT_BASE, DEFAULT_MODEL
 from .settings import setting_value
+
+Spoken = TypeVar("Spoken", Request, BookOptions)
 
 
 def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
@@ -109,8 +113,18 @@ def config_of(model: str) -> ModelConfig:
         return read_config(directory)
 
 
-def fit_settings(tts: Qwen3TTS, request: Request, args: argparse.Namespace) -> Request:
-    """Return the request without the voice and the language of the settings if the model lacks them, which is told."""
+def configured_language(args: argparse.Namespace) -> str | None:
+    """Return the language that was named, or that of the user's settings; an adapter's speakers have their own."""
+    if args.language is not None or args.adapter is not None:
+        return args.language
+    return setting_value("language")
+
+
+def fit_settings(tts: Qwen3TTS, request: Spoken, args: argparse.Namespace) -> Spoken:
+    """Return a request, or the options of a book, without the settings' voice and language if the model lacks them.
+
+    What is left out is told.
+    """
     if args.voice is None and request.voice is not None and not has_voice(tts.config, request.voice):
         note(f"the voice of your settings is none of {tts.name}: it is left out")
         request = replace(request, voice=None)
