@@ -34,8 +34,8 @@ from .voices import add_voices
 NO_GPU = "No Metal device available"  # in MLX's message
 
 COMMANDS = (
-    add_say, add_book, add_clone, add_design, add_voices, add_serve, add_convert, add_finetune, add_evaluate, add_verify,
-    add_bench, add_config, add_demo,
+    add_say, add_book, add_clone, add_design, add_voices, add_serve, add_convert, add_finetune, add_evaluate,
+    add_verify, add_bench, add_config, add_demo,
 )  # fmt: skip
 
 
