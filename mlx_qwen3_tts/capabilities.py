@@ -29,6 +29,13 @@ def languages(config: ModelConfig) -> list[str]:
     return ["auto", *(name for name in config.talker_config.codec_language_id if "dialect" not in name)]
 
 
+def instructions(config: ModelConfig) -> str:
+    """Return whether a request may have `instruct`: "required", "optional" or "none"."""
+    if config.tts_model_type == "voice_design":
+        return "required"
+    return "optional" if config.tts_model_type == "custom_voice" and config.tts_model_size != "0b6" else "none"
+
+
 def default_speaker(config: ModelConfig) -> str | None:
     """Return the preset voice used if none is named; None for models without preset voices."""
     if config.tts_model_type != "custom_voice":
@@ -97,13 +104,14 @@ def _check_voice(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
 
 def _check_instruct(instruct: str | None, config: ModelConfig) -> None:
     kind = config.tts_model_type
-    if kind == "voice_design" and instruct is None:
+    allowed = instructions(config)
+    if allowed == "required" and instruct is None:
         message = "a VoiceDesign model needs instruct: describe the voice, as in 'a calm, deep male voice'"
         raise RequestError(message, "instruct")
-    if instruct and kind == "custom_voice" and config.tts_model_size == "0b6":
+    if instruct and allowed == "none" and kind == "custom_voice":
         message = "the 0.6B CustomVoice model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice"
         raise RequestError(message, "instruct")
-    if instruct and kind == "base":
+    if instruct and allowed == "none":
         message = "a Base model takes no instruct; use Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice"
         raise RequestError(message, "instruct")
 

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response
 
 from ..audio.encode import MEDIA_TYPES
-from ..capabilities import MODEL_KINDS
+from ..capabilities import MODEL_KINDS, instructions, languages
 from .endpoint import Exchange
 from .metrics import MEDIA_TYPE
 from .models import ALIASES, ServedModel
@@ -166,14 +166,23 @@ def _model_entries(service: Service) -> list[dict[str, Any]]:
             "type": MODEL_KINDS[served.kind],
             "loaded": served.tts is not None,
             "bytes": served.size,
+            "languages": languages(served.config),
+            "instructions": instructions(served.config),
         }
         for served in service.models.all
     ]
 
 
 async def list_models(exchange: Exchange) -> Response:
-    """List the models, as OpenAI does."""
-    return JSONResponse({"object": "list", "data": _model_entries(exchange.service), "aliases": ALIASES})
+    """List the models, as OpenAI does, and what a request may have."""
+    settings = exchange.service.settings
+    limits = {
+        "characters": settings.max_text,
+        "upload_bytes": settings.max_upload,
+        "clip_seconds": settings.max_ref_seconds,
+    }
+    entries = _model_entries(exchange.service)
+    return JSONResponse({"object": "list", "data": entries, "aliases": ALIASES, "limits": limits})
 
 
 async def list_audio_models(exchange: Exchange) -> Response:
