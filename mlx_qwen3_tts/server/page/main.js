@@ -34,6 +34,7 @@ let stopper = null; // of the reading under way
 async function speak() {
   stop();
   setError("");
+  $("status").textContent = "";
   const paragraphs = split($("text").value, limits.characters);
   try {
     if (!paragraphs.length) throw new Error("write a text first");
