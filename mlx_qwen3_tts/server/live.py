@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -26,6 +25,7 @@ from ..result import AudioChunk
 from .problem import Problem, fault, problem_of
 from .protocol import check_length, parse_call, read_json
 from .reply import Cut, Patience, SpeechEncoder, whole_file
+from .security import deny
 from .service import Service
 from .speech import SpeechStream
 from .utterance import Utterance
@@ -53,7 +53,7 @@ class LiveEndpoint:
         elif self._sessions >= MAX_SESSIONS:
             problem = Problem(429, "there are too many sessions: try again later", code="too_many_sessions")
         if problem is not None:
-            await socket.send_denial_response(JSONResponse(problem.body, problem.status))
+            await deny(socket, problem)
             return
         self._sessions += 1
         try:

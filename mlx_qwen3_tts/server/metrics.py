@@ -3,8 +3,14 @@
 from collections.abc import Callable
 
 import mlx.core as mx
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as MEDIA_TYPE
+from prometheus_client import (
+    CONTENT_TYPE_LATEST as MEDIA_TYPE,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 
 from .gate import Gate
 

@@ -59,11 +59,10 @@ class Guard:
         if problem is None:
             await self._app(scope, receive, send)
             return
-        response = JSONResponse(problem.body, problem.status, problem.headers)
         if scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).send_denial_response(response)
+            await deny(WebSocket(scope, receive, send), problem)
         else:
-            await response(scope, receive, send)
+            await JSONResponse(problem.body, problem.status, problem.headers)(scope, receive, send)
 
     def _problem(self, headers: Headers, path: str) -> Problem | None:
         host = headers.get("host", "")
@@ -92,6 +91,13 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         name = host_name(host)
         return is_address(name) or name in self._hosts or name.endswith(PRIVATE_SUFFIXES)
+
+
+async def deny(socket: WebSocket, problem: Problem) -> None:
+    """Answer the handshake of a WebSocket with an error."""
+    response = JSONResponse(problem.body, problem.status, problem.headers)
+    del response.headers["Content-Length"]  # uvicorn adds one
+    await socket.send_denial_response(response)
 
 
 def host_name(host: str) -> str:
