@@ -43,7 +43,7 @@ def test_health_and_the_page_need_no_key(locked):
     assert locked.client.get("/health").status_code == 200
     page = locked.client.get("/")
     assert page.status_code == 200
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["x-frame-options"] == "DENY"
 
 
