@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import GenerationError, Qwen3TTS, RequestError, Sampling
+from mlx_qwen3_tts import GenerationError, Qwen3TTS, Request, RequestError, Sampling
 from mlx_qwen3_tts.errors import BookError, DocumentError
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import plan, render as public_render
 from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
 from mlx_qwen3_tts.longform.options import BookOptions
+from mlx_qwen3_tts.longform.parts import sound_key
 from mlx_qwen3_tts.longform.render import Renderer, folder_beside
 from mlx_qwen3_tts.longform.takes import TakeStore
 from tests.support.books import CHAPTERS, Puppet, document_of, plan_of, tone
@@ -116,7 +117,24 @@ def test_what_shapes_the_sound_makes_all_anew(puppet, tmp_path, change):
     assert len(texts(puppet)) == COUNT
 
 
-def test_the_model_shapes_the_sound(puppet, tmp_path, demo):
+@pytest.mark.parametrize(
+    "change", [{"text": "Two."}, {"instruct": "Calm."}, {"seed": 2}, {"max_frames": 9}, {"non_streaming_mode": True}]
+)
+def test_what_shapes_the_sound_is_in_the_key(clock, change):
+    """Also what the demo cannot do."""
+
+    def key(request):
+        engine = clock.engine
+        return sound_key(
+            request, "model", "voice", request.sampling.resolve(engine.generation_config), engine.tokenizer
+        )
+
+    request = Request("One.", seed=1)
+    assert key(request) == key(replace(request))
+    assert key(request) != key(replace(request, **change))
+
+
+def test_the_model_shapes_the_sound(puppet, tmp_path):
     """Another model is told by its weights; defaults that are named, and the voice in another case, change nothing."""
     render(puppet, tmp_path)
     texts(puppet)
@@ -124,7 +142,7 @@ def test_the_model_shapes_the_sound(puppet, tmp_path, demo):
     assert puppet.generation_config.temperature == 0.9
     render(puppet, tmp_path, options=same)
     assert texts(puppet) == []
-    other = Puppet(demo, plausible)
+    other = Puppet(Qwen3TTS.from_pretrained("demo", dtype="bfloat16"), plausible)  # nothing differs but the weights
     render(other, tmp_path)
     assert len(texts(other)) == COUNT
 
