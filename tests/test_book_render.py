@@ -305,7 +305,8 @@ def test_a_damaged_take_is_made_again(puppet, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "damaged"), ("[]", "not that of a book"), ('{"format": "x"}', "not that of a book"),
+        ("{", "damaged .*: delete it, and give the book's seed again"),
+        ("[]", "not that of a book"), ('{"format": "x"}', "not that of a book"),
         ('{"format": "mlx_qwen3_tts.book", "version": 2}', "version 2"),
         ('{"format": "mlx_qwen3_tts.book", "version": 1, "seed": -1, "chosen": {}}', "seeds"),
         ('{"format": "mlx_qwen3_tts.book", "version": 1, "seed": 1, "chosen": {"a": "b"}}', "seeds"),

@@ -95,8 +95,9 @@ def _is_seed(value: object) -> bool:
 def _damaged(path: Path, error: Exception) -> BookError:
     reason = getattr(error, "strerror", None) or error
     return BookError(
-        f"{path} is damaged ({reason}): delete it; the segments that were made stay, and only the seeds that were "
-        "chosen for single ones are lost"
+        f"{path} is damaged ({reason}): delete it, and give the book's seed again if it had one; the segments that "
+        "were made stay, and only the seeds that were chosen for single ones are lost",
+        "seed",
     )
 
 
