@@ -87,6 +87,7 @@ def test_redo_edits_and_formats(read, tmp_path):
     assert all(third[text] == second[text] for text in second if text in third), "the seeds of before are remembered"
     code, _, err = read("--speed", 1.2, "--chapters", "2", "-o", tmp_path / "times.flac")
     assert code == 0, err
+    assert "in 4 segments, 1 chapter; the" in err
     assert all(third[text] == when for text, when in made(tmp_path).items())
     assert soundfile.info(tmp_path / "times.flac").duration > 3
 

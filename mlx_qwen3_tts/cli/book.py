@@ -198,11 +198,14 @@ def report(renderer: Renderer, target: Path, seconds: float) -> None:
             f"{len(flaws)} of {len(renderer.parts)} segments seem wrong: --redo {flaws[0].place} makes one again, "
             "--seed N with that seed"
         )
-    chapters = len(renderer.plan.chapters)
-    note(
-        f"{target}: {clock(seconds)} in {len(renderer.parts)} segments, {chapters} chapters; the segments are "
-        f"kept in {renderer.folder}"
-    )
+    segments = counted(len(renderer.parts), "segment")
+    chapters = counted(len(renderer.plan.chapters), "chapter")
+    note(f"{target}: {clock(seconds)} in {segments}, {chapters}; the segments are kept in {renderer.folder}")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and a noun, such as "1 chapter" or "2 chapters"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def clock(seconds: float) -> str:
