@@ -165,6 +165,14 @@ def test_fingerprints_of_models():
     assert len(found) == 3, "two rows that change places are another weight"
 
 
+def test_settings_of_a_model_are_in_its_fingerprint(clock):
+    """Some shape the speech and no weight, such as the base of the positions."""
+    talker = replace(clock.config.talker_config, rope_theta=2 * clock.config.talker_config.rope_theta)
+    other = Puppet(clock, plausible)
+    other.config = replace(clock.config, talker_config=talker)
+    assert model_fingerprint(other) != model_fingerprint(clock)
+
+
 @pytest.mark.parametrize("change", [{"speed": 1.25}, {"loudness": None}, {"batch_size": 1}, {"attempts": 1}])
 def test_what_shapes_the_book_alone_makes_nothing(puppet, tmp_path, change):
     render(puppet, tmp_path)
