@@ -1,5 +1,6 @@
 """`serve` as a process: ready, signals, flags."""
 
+import argparse
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from mlx_qwen3_tts.cli.serve import KEY_VARIABLE
+from mlx_qwen3_tts.cli.serve import KEY_VARIABLE, add_serve, wyoming_address
 from tests.support.process import ROOT, heed_interrupts, spawn
 from tests.support.server import LONG, SPEECH, TEXT
 
@@ -107,6 +108,9 @@ def test_a_key_from_the_environment():
         (["--max-upload", "0"], "--max-upload"),
         (["--memory", "nan"], "--memory"),
         (["--voice-alias", "alloy"], "NAME=VOICE"),
+        (["--wyoming", "x"], "HOST:PORT"),
+        (["--wyoming", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--wyoming", "1", "--host", "0.0.0.0", "--api-key", "k"], "--wyoming 0.0.0.0:1"),
         (["--model", "demo", "--model", "demo"], "two models"),
         (["--model", "/nothing/here"], "/nothing/here"),
     ],
@@ -120,11 +124,44 @@ def test_refused(run_cli, argv, message):
     assert message in err.splitlines()[-1]
 
 
-def test_a_port_that_is_taken(run_cli):
+@pytest.mark.parametrize("flag, other", [("--port", []), ("--wyoming", ["--port", "0"])])
+def test_a_port_that_is_taken(run_cli, flag, other):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, _, err = run_cli("serve", "--model", "demo", "--port", taken.getsockname()[1])
+        code, _, err = run_cli("serve", "--model", "demo", flag, taken.getsockname()[1], *other)
     assert code == 1
-    assert "choose another --port" in err
+    assert f"choose another {flag}" in err
+
+
+@pytest.mark.parametrize(
+    "argv, address",
+    [
+        ([], None),
+        (["--wyoming", "10200"], ("127.0.0.1", 10200)),
+        (["--wyoming", "10200", "--host", "0.0.0.0", "--no-key"], ("0.0.0.0", 10200)),
+        (["--wyoming", "0.0.0.0:10200", "--api-key", "k"], ("0.0.0.0", 10200)),
+        (["--wyoming", "[::1]:10200", "--host", "0.0.0.0", "--api-key", "k"], ("::1", 10200)),
+    ],
+)
+def test_where_home_assistant_is_served(argv, address):
+    """Only an address that was named, or a server that lets everybody in, is open to other machines without a key."""
+    parser = argparse.ArgumentParser()
+    add_serve(parser.add_subparsers())
+    assert wyoming_address(parser.parse_args(["serve", *argv])) == address
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_home_assistants_server_too(number):
+    with serving("--model", "demo", "--wyoming", "127.0.0.1:0") as (process, _):
+        line = process.stdout.readline()
+        assert line.startswith("wyoming: tcp://127.0.0.1:")
+        with socket.create_connection(("127.0.0.1", int(line.rpartition(":")[2]))) as connection:
+            connection.sendall(b'{"type": "ping"}\n')
+            assert b'"pong"' in connection.recv(1000)
+            code, errors = end(process, number)
+            assert b'"pong"' not in connection.recv(1000)
+    assert code == 0
+    assert errors.splitlines()[-1] == "stopped"
+    assert "Traceback" not in errors
 
 
 def test_without_the_extra(run_cli, monkeypatch):

@@ -3,7 +3,9 @@
 import argparse
 import ipaddress
 import os
+import socket
 import sys
+from contextlib import nullcontext
 
 from ..checkpoint.load import DTYPES
 from ..demo import registry as demo
@@ -53,6 +55,11 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server, as clients write it"
     )
     group.add_argument(
+        "--wyoming", metavar="[HOST:]PORT",
+        help="speak Home Assistant's protocol as well, which has no key: at an address, or where --host says (10200 is "
+        "its usual port)",
+    )  # fmt: skip
+    group.add_argument(
         "--voice-alias", action="append", default=[], metavar="NAME=VOICE",
         help="a name that stands for a voice, for clients whose voices cannot be changed: alloy=Ryan",
     )  # fmt: skip
@@ -94,28 +101,40 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     settings = settings_from(args)
+    beside_at = wyoming_address(args)
     try:  # the packages of the extra are imported here, and not by any other command
         from ..server.models import LoadOptions, Models
         from ..server.run import listen, run_server
         from ..server.service import Service
         from ..server.workers import Workers
+        from ..server.wyoming import WyomingServer
     except ImportError as error:
         if (error.name or "").split(".")[0] == __package__.split(".")[0]:
             raise
         raise RequestError(f"the server needs {error.name}: pip install 'mlx-qwen3-tts[server]'") from None
     bound = listen(args.host, args.port)
+    beside_bound = None if beside_at is None else listen(*beside_at, "wyoming")
     options = LoadOptions(args.dtype, args.revision, args.adapter, args.batch_size)
     workers = Workers()
-    with bound, warnings_as_notes():
+    with bound, beside_bound or nullcontext(), warnings_as_notes():
         models = Models(args.model or [DEFAULT_MODEL], options, workers, settings.memory, note)
         service = Service(settings, models, workers, note)
         for source in args.model or ():
             if source in demo.NOTES:
                 note(demo.NOTES[source])
-        host, port = bound.getsockname()[:2]
-        address = f"[{host}]" if ":" in host else host
-        run_server(service, bound, lambda: emit_now(f"ready: http://{address}:{port}"))
+        lines = [f"ready: http://{address_of(bound)}"]
+        beside = None
+        if beside_bound is not None:
+            beside = WyomingServer(service, beside_bound)
+            lines.append(f"wyoming: tcp://{address_of(beside_bound)}")
+        run_server(service, bound, lambda: emit_now("\n".join(lines)), beside)
     note("stopped")
+
+
+def address_of(bound: socket.socket) -> str:
+    """Return where a socket listens, as a URL has it."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def emit_now(line: str) -> None:
@@ -164,6 +183,24 @@ def key_from(args: argparse.Namespace) -> str | None:
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
         raise RequestError("the API key must be printable ASCII without spaces around it")
     return key
+
+
+def wyoming_address(args: argparse.Namespace) -> tuple[str, int] | None:
+    """Return the address at which Home Assistant's protocol is spoken, if it is. Raises RequestError.
+
+    The protocol has no key: an address that other machines reach must be named, unless everybody is let in anyway.
+    """
+    if args.wyoming is None:
+        return None
+    host, _, port = args.wyoming.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 2**16):
+        raise RequestError(f"--wyoming takes PORT or HOST:PORT, not {args.wyoming!r}")
+    if not host and not is_loopback(args.host) and not args.no_key:
+        raise RequestError(
+            f"Home Assistant's protocol has no key: to let other machines in without one, give --wyoming "
+            f"{args.host}:{port}; for this machine only, --wyoming 127.0.0.1:{port}"
+        )
+    return host.strip("[]") or args.host, int(port)
 
 
 def is_loopback(host: str) -> bool:

@@ -21,6 +21,8 @@ GRACE = 10.0  # seconds that requests under way have at the end
 HEADER_LIMIT = 64 * 1024  # bytes of a request line and its headers
 CONNECTIONS = 2048  # that wait to be accepted
 
+Beside = contextlib.AbstractAsyncContextManager[object]
+
 
 class _Server(uvicorn.Server):
     """A server that leaves the signals to us: uvicorn's own handlers raise them again at the end."""
@@ -30,8 +32,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address. Raises RequestError if it cannot be."""
+def listen(host: str, port: int, argument: str = "port") -> socket.socket:
+    """Return a socket that is bound to an address. Raises RequestError, which names the argument, if it cannot be."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
@@ -39,20 +41,21 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"cannot listen at {host}:{port}: {reason}; choose another port", "port") from None
+        raise RequestError(f"cannot listen at {host}:{port}: {reason}; choose another {argument}", argument) from None
     return bound
 
 
-def run_server(service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
+def run_server(service: Service, bound: socket.socket, ready: Callable[[], None], beside: Beside | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the loading of the first model raises.
 
-    ready: called once the first model is loaded and warm.
+    ready: called once the first model is loaded and warm. beside: another server, which serves inside an `async with`.
     """
 
     async def run() -> None:
         stop = asyncio.Event()
         with _signals(stop):
-            await serve_until(stop, service, bound, ready)
+            async with beside or contextlib.nullcontext():
+                await serve_until(stop, service, bound, ready)
 
     asyncio.run(run())
 
