@@ -122,11 +122,11 @@ def test_it_is_heard_while_it_is_made(page, server, monkeypatch, spy):
     expected = pcm16(alone(server, TEXT, voice="rms", language="english", seed=7))
     assert page.number("bytes") == len(expected)
     assert page.number("heard") == page.number("samples") == len(expected) // 2
-    assert page.number("underruns") == 1
     pieces = np.array(page.run("return pieces"))
     gaps = pieces[1:, 0] - pieces[:-1, 1]
     assert len(gaps) > 2
-    assert sum(abs(gaps) > 1e-6) == 1  # where it had to wait
+    assert gaps.min() > -1e-6
+    assert sum(gaps > 1e-6) == page.number("underruns") >= 1  # where it had to wait
     assert samples_of(page.downloaded()) == expected
     chosen = {"model": "demo", "voice": "rms", "language": "english", "seed": 7}
     assert calls[0][1][0] == {"input": TEXT, "response_format": "pcm", **chosen}
