@@ -367,6 +367,20 @@ def test_leftovers_of_a_killed_process_are_removed(puppet, tmp_path):
     assert not beside.exists()
 
 
+def test_an_interrupted_launch_counts_what_others_made(puppet, tmp_path):
+    """In a shared folder the first process finds the others' segments, also if it does not come to collect them."""
+    renderer = Renderer(puppet, plan_of(), tmp_path / "book.book", OPTIONS)
+    renderer.team.size = 2
+    renderer.team.gather = lambda row: np.stack([row, np.zeros_like(row)])
+    render(puppet, tmp_path)  # the other process
+    work = renderer.make()
+    next(work)
+    work.close()
+    assert renderer.missing == []
+    entries = json.loads((tmp_path / "book.book" / "manifest.json").read_text())["segments"]
+    assert all(entry["made"] for entry in entries)
+
+
 # --- voices and models ---
 
 

@@ -184,6 +184,8 @@ class Renderer:
             self._collect()
         finally:
             if self.team.is_main:
+                if self.team.size > 1:
+                    self._load()  # after an interruption: what others made in a shared folder is kept as well
                 self.save_manifest()
 
     def _share(self) -> list[Part]:
