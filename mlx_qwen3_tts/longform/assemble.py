@@ -91,14 +91,13 @@ class Assembly:
     def _write_parts(self, writer: BookWriter, cues: dict[str, list[Cue]], is_folder: bool) -> Iterator[Progress]:
         began = time.perf_counter()
         rate = self._store.sample_rate
-        chapters = list(self._plan.chapters)
         chapter = 0
         for number, part in enumerate(self._parts, start=1):
             segment = part.segment
             if segment.chapter != chapter:
                 chapter = segment.chapter
                 writer.begin_chapter(chapter_title(self._plan, chapter))
-                found = cues[writer.chapter_file_name(1 + chapters.index(chapter))] = []
+                found = cues[writer.chapter_file_name] = []
                 origin = writer.num_samples if is_folder else 0
             writer.write(silence(segment.pause_before, rate))
             speech = self._speech(part)

@@ -134,7 +134,7 @@ class BookWriter:
             self._end_file()
             track = str(number) if self._num_chapters is None else f"{number}/{self._num_chapters}"
             try:
-                self._file = self._open(self._partial.path / self.chapter_file_name(number), self._titles[-1], track)
+                self._file = self._open(self._partial.path / self.chapter_file_name, self._titles[-1], track)
             except BookError as error:
                 raise self._failure(error) from None
 
@@ -206,8 +206,10 @@ class BookWriter:
         marks = [ChapterMark(*mark) for mark in zip(self._titles, self._starts, ends, strict=True)]
         return [mark for mark in marks if mark.end > mark.start]
 
-    def chapter_file_name(self, number: int) -> str:
-        """Return the name of the file of the present chapter, `number` from 1, in a folder."""
+    @property
+    def chapter_file_name(self) -> str:
+        """The name of the file of the chapter that was begun last, in a folder."""
+        number = len(self._titles)
         digits = max(2, len(str(self._num_chapters or 0)))
         title = "".join(" " if c in _INVALID_IN_NAMES else c for c in self._titles[-1])
         title = title.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
