@@ -456,3 +456,16 @@ def test_a_folder_of_chapters(puppet, tmp_path):
         assert [cue["text"] for cue in cues] == list(CHAPTERS[number - 1])
         assert cues[0]["start_sample"] == (0 if number == 1 else 24000), "the pause before"
         assert cues[-1]["end_sample"] + 6000 == soundfile.info(tmp_path / "book" / files[2 * number - 2]).frames
+
+
+def test_a_chapter_alone_replaces_its_file(puppet, tmp_path):
+    """It has the number that it has in the whole book."""
+    import mutagen
+
+    public_render(puppet, document_of(), tmp_path / "book", OPTIONS, folder_format="flac")
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "book").iterdir()}
+    public_render(puppet, document_of(), tmp_path / "book", OPTIONS, chapters=[1], folder_format="flac")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "book").iterdir()}
+    assert set(after) == set(files)
+    assert [name for name in files if files[name] != after[name]] == ["02 Part 2.flac"]
+    assert mutagen.File(tmp_path / "book" / "02 Part 2.flac")["tracknumber"] == ["2/3"]

@@ -75,7 +75,7 @@ class Assembly:
             self._store.sample_rate,
             metadata,
             folder_format=folder_format,
-            num_chapters=len(self._plan.chapters),
+            num_chapters=len(document.chapters),
         ) as writer:
             yield from self._write_parts(writer, cues, is_folder)
         if subtitles is None:
@@ -96,7 +96,7 @@ class Assembly:
             segment = part.segment
             if segment.chapter != chapter:
                 chapter = segment.chapter
-                writer.begin_chapter(chapter_title(self._plan, chapter))
+                writer.begin_chapter(chapter_title(self._plan, chapter), chapter)
                 found = cues[writer.chapter_file_name] = []
                 origin = writer.num_samples if is_folder else 0
             writer.write(silence(segment.pause_before, rate))

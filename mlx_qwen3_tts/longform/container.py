@@ -84,7 +84,7 @@ class BookWriter:
         """target: a file, by its suffix, or a folder (see find_format), in which files of other names stay.
 
         bit_rate: bits per second; None is the format's default. FLAC and WAV ignore it.
-        num_chapters: how many there will be, for the names and track numbers in a folder.
+        num_chapters: of the whole book, for the names and track numbers in a folder.
         Raises BookError.
         """
         check_target(target, folder_format)
@@ -94,6 +94,7 @@ class BookWriter:
         self._metadata = metadata
         self._bit_rate = bit_rate
         self._num_chapters = num_chapters
+        self._number = 0
         self._titles: list[str] = []
         self._starts: list[int] = []
         self._num_samples = 0
@@ -125,9 +126,13 @@ class BookWriter:
         """Samples written, over all chapters."""
         return self._num_samples
 
-    def begin_chapter(self, title: str) -> None:
-        """Begin a chapter with the next sample. A chapter without any audio is left out. Raises BookError."""
-        number = len(self._titles) + 1
+    def begin_chapter(self, title: str, number: int | None = None) -> None:
+        """Begin a chapter with the next sample. A chapter without any audio is left out.
+
+        number: of its file in a folder; None counts on. Raises BookError.
+        """
+        number = len(self._titles) + 1 if number is None else number
+        self._number = number
         self._titles.append(clean(title) or str(number))
         self._starts.append(self._num_samples)
         if self._is_folder:
@@ -209,12 +214,11 @@ class BookWriter:
     @property
     def chapter_file_name(self) -> str:
         """The name of the file of the chapter that was begun last, in a folder."""
-        number = len(self._titles)
         digits = max(2, len(str(self._num_chapters or 0)))
         title = "".join(" " if c in _INVALID_IN_NAMES else c for c in self._titles[-1])
         title = title.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
         title = " ".join(title.split()).strip(". ")
-        return f"{number:0{digits}} {title}".strip() + self._suffix
+        return f"{self._number:0{digits}} {title}".strip() + self._suffix
 
     def _commit(self) -> None:
         """Put the book into its place; a folder that exists gets the files. Raises OSError."""
