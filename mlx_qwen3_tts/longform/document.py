@@ -9,6 +9,7 @@ others ─ plain ─────┘
 """
 
 import re
+import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -61,6 +62,9 @@ def read_document(path: Path | str, chapter_pattern: str | None = None) -> Docum
 
 def _read(path: Path, chapter_pattern: str | None) -> Content:
     """Return what the reader for the file's kind finds in it. Raises OSError, ValueError or DocumentError."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe may never end; opening a folder says that it is one
+        raise DocumentError(f"cannot read {str(path)!r}: it is a pipe or a device, so save its text to a file first")
     suffix = path.suffix.lower()
     if suffix in EPUB_SUFFIXES:
         return read_epub(path, chapter_pattern)
