@@ -1,5 +1,7 @@
 """Damaged and hostile books end in one line, or are read rightly: no traceback, no hang, no gigabytes, no files."""
 
+import os
+import random
 import re
 import struct
 import time
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mlx_qwen3_tts.errors import DocumentError
-from mlx_qwen3_tts.longform import archive, package
+from mlx_qwen3_tts.longform import archive, package, toc
 from mlx_qwen3_tts.longform.document import read_document
 from mlx_qwen3_tts.longform.markup import simplify
 from tests.support import epubs
@@ -96,6 +98,8 @@ def wrong_size():
     return data[: position + 24] + struct.pack("<L", 1) + data[position + 28 :]
 
 
+NAV = epubs.item("nav", "nav.xhtml", properties="nav")
+NOISE = random.Random(0).randbytes(5000)
 WHOLE = epubs.archive(base())
 STORED = epubs.archive(base(), zipfile.ZIP_STORED)
 ERRORS = {
@@ -131,6 +135,13 @@ ERRORS = {
     "an unknown encoding": ({**base(), A: '<?xml encoding="x-rot13"?><p>a'}, "'x-rot13', which is not supported"),
     "nothing to read": (epubs.simple(a="", b="<p><img src='x.png'/></p>"), "has no text to read aloud"),
     "nothing in the linear text": (changed(OPF, "<itemref", '<itemref linear="no"'), "has no text to read aloud"),
+    "20,001 files": (epubs.archive({f"x{n}": "" for n in range(20_001)}, zipfile.ZIP_STORED), "more than 20,000 files"),
+    "a spine of 20,001 files": (changed(OPF, "<spine>", "<spine>" + "<itemref/>" * 20_000), "more than 20,000 files"),
+    "a manifest of 20,001 files": (changed(OPF, "<manifest>", "<manifest>" + "".join(
+        f'<item id="{n}"/>' for n in range(20_001))), "more than 20,000 files"),
+    "a package file of 200,000 elements": (changed(OPF, "</package>", "<x/>" * 200_000), "more than 100,000 tags"),
+    "noise where the encryption would be told": ({**base(), A: NOISE, package.ENCRYPTION: NOISE}, "DRM"),
+    "an encryption of no method": ({**base(), A: NOISE, package.ENCRYPTION: "<EncryptedData/>"}, "a.xhtml .*DRM"),
     "too many tags": ({**base(), A: "<b>" * 400_001}, "has more than 400,000 tags"),
     "a character of 5,000 digits": ({**base(), A: f"<p>&#{'9' * 5000};"}, "cannot be parsed"),
 }  # fmt: skip
@@ -183,6 +194,8 @@ READINGS = {
     "a script that is not closed": (changed(A, "</body>", "<script>"), BOTH, ("script", "")),
     "fonts that are obscured": ({**base(), package.ENCRYPTION: DRM.replace(
         "http://www.w3.org/2001/04/xmlenc#aes256-cbc", "http://ns.adobe.com/pdf/enc#RC")}, BOTH, None),
+    "an encryption file of bytes": ({**base(), package.ENCRYPTION: NOISE}, BOTH, None),
+    "an encryption of nothing": ({**base(), package.ENCRYPTION: "<encryption/>"}, BOTH, None),
     "an encryption file of noise": ({**base(), package.ENCRYPTION: "<" * 1000}, BOTH, None),
     "names that lead out": ({**base(), "../../evil.txt": "x", "/evil.txt": "x", "C:\\evil.txt": "x"}, BOTH, None),
     "a wrong mimetype": ({**base(), "mimetype": "text/plain"}, BOTH, None),
@@ -239,13 +252,41 @@ def test_a_cover_that_is_no_picture(tmp_path, data):
     book = attempt(tmp_path, epubs.archive(parts))
     assert spoken(book) == BOTH
     assert book.cover is None
-    assert [part.text for part in book.dropped if part.kind == "cover"] == ["OEBPS/c.png"] * (data is not None)
+    assert [part.text for part in book.dropped if part.kind == "cover"] == ["OEBPS/c.png"]
 
 
-def test_all_files_together_are_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_TEXT", 2000)
-    parts = epubs.simple(a="<p>a" + " " * 800, b="<p>b" + " " * 800)
+@pytest.mark.parametrize(("limit", "piece"), [("MAX_TEXT", " "), ("MAX_TAGS", "<b>"), ("MAX_ENTITIES", "&amp;")])
+def test_all_files_together_are_limited(tmp_path, monkeypatch, limit, piece):
+    monkeypatch.setattr(archive, limit, 2000)
+    parts = epubs.simple(a="<p>a" + piece * 800, b="<p>b" + piece * 100)
+    parts = {name: text for name, text in parts.items() if name != "mimetype"}
+    if limit != "MAX_TEXT":
+        assert spoken(attempt(tmp_path, epubs.archive(parts)))
+    parts["OEBPS/b.xhtml"] = epubs.xhtml("<p>b" + piece * 1300)
     assert "has more than" in attempt(tmp_path, epubs.archive(parts))
+
+
+def test_contents_are_limited(tmp_path, monkeypatch):
+    parts = {
+        **changed(OPF, "<manifest>", f"<manifest>{NAV}"),
+        "OEBPS/nav.xhtml": epubs.nav("<li><a href='x'/></li>" * 9),
+    }
+    monkeypatch.setattr(toc, "MAX_ENTRIES", 9)
+    assert spoken(attempt(tmp_path, epubs.archive(parts))) == BOTH
+    monkeypatch.setattr(toc, "MAX_ENTRIES", 8)
+    assert "lists more than 8 chapters" in attempt(tmp_path, epubs.archive(parts))
+
+
+@pytest.mark.parametrize("name", ["a.epub", "a.txt", "a.md"])
+def test_a_pipe_is_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DocumentError, match="is a pipe or a device"):
+        read_document(tmp_path / name)
+
+
+def test_a_device_is_refused():
+    with pytest.raises(DocumentError, match="is a pipe or a device"):
+        read_document("/dev/zero")
 
 
 def test_a_name_twice_in_the_archive(tmp_path):

@@ -4,6 +4,7 @@
 <p id="n3"><a href="one.html#r3">[3]</a> Of salt water.</p>   the note: a mark links to it, and it begins with one
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .flow import Flow
@@ -27,8 +28,12 @@ class Note:
 
 @dataclass
 class Footnotes:
-    """The marks and the possible notes of a book. marks: their labels, by the file and the id that they link to."""
+    """The marks and the possible notes of a book.
 
+    locate: returns the file and the id that a link in a file leads to. marks: their labels, by that file and id.
+    """
+
+    locate: Callable[[str, str], tuple[str, str]] = resolve
     marks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     notes: list[tuple[str, int, Note]] = field(default_factory=list)
 
@@ -36,7 +41,7 @@ class Footnotes:
         """Add those of a file. offset: the index of its first block. marks: (link, label)."""
         self.notes += [(name, offset, note) for note in notes]
         for link, label in marks:
-            self.marks.setdefault(resolve(name, link), set()).add(bare(label))
+            self.marks.setdefault(self.locate(name, link), set()).add(bare(label))
 
     def drop(self, flow: Flow) -> None:
         """Drop the footnotes from a book."""

@@ -16,7 +16,7 @@ from ..errors import DocumentError
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
-MAX_TAGS = 400_000  # a tag takes up to 1 KB of memory
+MAX_TAGS = 400_000  # of a file; a tag takes up to 1 KB of memory
 MAX_TAG_CHARACTERS = 2000
 SECTIONS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": ">"}
 SECTION = re.compile(r"<!--|<!\[CDATA\[|<\?", re.IGNORECASE)
@@ -45,7 +45,7 @@ class Visitor(Protocol):
         ...
 
 
-def parse(markup: str, name: str) -> "BeautifulSoup":
+def parse(markup: str, name: str, max_tags: int = MAX_TAGS) -> "BeautifulSoup":
     """Return the tree of a file. name: of the file, for messages. Raises DocumentError."""
     try:
         from bs4 import BeautifulSoup
@@ -54,8 +54,8 @@ def parse(markup: str, name: str) -> "BeautifulSoup":
             "books need BeautifulSoup: install this package with its extra [book], or `pip install beautifulsoup4`"
         ) from None
     markup = simplify(markup, name)
-    if markup.count("<") > MAX_TAGS:
-        raise DocumentError(f"{name} has more than {MAX_TAGS:,} tags: split the file")
+    if markup.count("<") > max_tags:
+        raise DocumentError(f"{name} has more than {max_tags:,} tags: split the file")
     try:
         return BeautifulSoup(markup, "html.parser")
     except (ValueError, OverflowError, AssertionError) as error:  # such as a character number of 5,000 digits
@@ -124,6 +124,11 @@ def attribute(tag: "Tag", name: str) -> str:
 def local_name(tag: "Tag") -> str:
     """Return a tag's name in lower case without a prefix: "title" for <dc:title>."""
     return tag.name.rpartition(":")[2].lower()
+
+
+def elements(tree: "Tag", name: str) -> Iterator["Tag"]:
+    """Yield the elements of a name, without regard to its prefix."""
+    return (tag for tag in tree.find_all(True) if local_name(tag) == name)
 
 
 def short_text(tag: "Tag", limit: int) -> str | None:

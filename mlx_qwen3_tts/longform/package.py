@@ -1,19 +1,18 @@
 """The package file of an EPUB: what the book is called, which files it has, and their order.
 
 META-INF/container.xml ─ name of the package file ─ metadata, manifest (files), spine (their order), guide
-META-INF/encryption.xml ─ refused, but for fonts
+META-INF/encryption.xml ─ refused, but for fonts; if it is damaged, what it would say shows in the files of the spine
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import DocumentError
 from .archive import Archive
 from .decode import decode
-from .lines import one_line
-from .links import resolve
-from .markup import attribute, local_name, parse
+from .markup import MAX_TAGS, attribute, elements, local_name, parse
+from .metadata import Metadata, read_metadata
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -21,31 +20,44 @@ if TYPE_CHECKING:
 CONTAINER = "META-INF/container.xml"
 ENCRYPTION = "META-INF/encryption.xml"
 FONTS_ONLY = {"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC"}
+PAGE_TYPES = {"application/xhtml+xml", "text/html", "application/html", "text/x-oeb1-document", ""}
+PAGE_SUFFIXES = (".xhtml", ".html", ".htm", ".xht")
 MAX_MARKUP = 8 << 20  # bytes of a file
+MAX_PACKAGE_TAGS = 100_000  # of the package file: one for each entry, and few more
+MAX_ENTRIES = (
+    20_000  # of the manifest, of the spine, and of the table of contents: as many as an archive may have files
+)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file of the book. name: in the archive, or "" if it is outside."""
+    """A file of the book. name: in the archive (if it is there), or "" if it is outside."""
 
     name: str
     href: str
     media_type: str
     properties: tuple[str, ...] = ()
 
+    @property
+    def is_page(self) -> bool:
+        """Whether it is HTML: by its type, or by its name if the type is wrong."""
+        return self.media_type in PAGE_TYPES or self.name.lower().endswith(PAGE_SUFFIXES)
+
 
 @dataclass
 class Package:
-    """What the package file says. spine: (item, whether it belongs to the linear text); None is an unknown id."""
+    """What the package file says.
+
+    spine: (item, whether it belongs to the linear text); an item may be unknown. guide: file and fragment by type.
+    cover: what <meta name="cover"> says, an item or a file.
+    """
 
     name: str
-    title: str = ""
-    authors: list[str] = field(default_factory=list)
-    language: str = ""
+    metadata: Metadata
     manifest: dict[str, Item] = field(default_factory=dict)
     spine: list[tuple[str, bool]] = field(default_factory=list)
     ncx: str = ""
-    guide: dict[str, str] = field(default_factory=dict)
+    guide: dict[str, tuple[str, str]] = field(default_factory=dict)
     cover: str = ""
 
     def by_property(self, name: str) -> Item | None:
@@ -53,87 +65,101 @@ class Package:
         return next((item for item in self.manifest.values() if name in item.properties), None)
 
 
-def read_markup(archive: Archive, name: str) -> "BeautifulSoup":
+def read_markup(archive: Archive, name: str, max_tags: int = MAX_TAGS) -> "BeautifulSoup":
     """Return the tree of a file in the archive. Raises DocumentError."""
-    return parse(read_text(archive, name), f"{name} in {str(archive.path)!r}")
+    return parse(read_text(archive, name), f"{name} in {str(archive.path)!r}", max_tags)
 
 
 def read_text(archive: Archive, name: str) -> str:
-    """Return the text of a file in the archive. Raises DocumentError."""
-    return decode(archive.read(name, MAX_MARKUP), f"{name} in {str(archive.path)!r}", declared=True)
-
-
-def tags(tree: "BeautifulSoup", name: str = "") -> Iterator["Tag"]:
-    """Yield the elements of a name, without regard to its prefix."""
-    for tag in tree.find_all(True):
-        if not name or local_name(tag) == name:
-            yield tag
+    """Return the text of a file in the archive, whose tags count for the whole book. Raises DocumentError."""
+    text = decode(archive.read(name, MAX_MARKUP), f"{name} in {str(archive.path)!r}", declared=True)
+    archive.count_markup(text, name)
+    return text
 
 
 def read_package(archive: Archive) -> Package:
     """Return what the package file of a book says. Raises DocumentError."""
-    _refuse_encrypted(archive)
-    if CONTAINER not in archive:
-        raise DocumentError(f"{str(archive.path)!r} is not an EPUB, or is incomplete: {CONTAINER} is missing")
-    names = [attribute(tag, "full-path") for tag in tags(read_markup(archive, CONTAINER), "rootfile")]
-    if not any(names):
-        raise DocumentError(f"{str(archive.path)!r} is damaged: {CONTAINER} names no package file")
-    package = Package(next(filter(None, names)))
-    tree = read_markup(archive, package.name)
-    _read_metadata(tree, package)
-    for tag in tags(tree):
-        _read_entry(tag, package)
+    sure = _refuse_encrypted(archive)
+    name = _package_name(archive)
+    tags = read_markup(archive, name, MAX_PACKAGE_TAGS).find_all(True)
+    package = Package(name, read_metadata(tags))
+    _read_entries(archive, tags, package)
     if not package.spine:
-        raise DocumentError(f"{str(archive.path)!r} is damaged: the spine in {package.name} lists no files")
+        raise DocumentError(f"{str(archive.path)!r} is damaged: the spine in {name} lists no files")
+    if not sure:
+        _refuse_noise(archive, package)
     return package
 
 
-def _refuse_encrypted(archive: Archive) -> None:
-    """Raise DocumentError for a book under DRM."""
-    if ENCRYPTION not in archive:
-        return
-    for tag in tags(read_markup(archive, ENCRYPTION), "encryptionmethod"):
-        algorithm = attribute(tag, "algorithm")
+def _package_name(archive: Archive) -> str:
+    """Return the name of the first package file that is there. Raises DocumentError."""
+    container = archive.find(CONTAINER)
+    if not container:
+        raise DocumentError(f"{str(archive.path)!r} is not an EPUB, or is incomplete: {CONTAINER} is missing")
+    paths = [attribute(tag, "full-path") for tag in elements(read_markup(archive, container), "rootfile")]
+    names = [archive.locate("", path)[0] or path for path in paths if path]
+    if not names:
+        raise DocumentError(f"{str(archive.path)!r} is damaged: {CONTAINER} names no package file")
+    return next((name for name in names if name in archive), names[0])
+
+
+def _refuse_encrypted(archive: Archive) -> bool:
+    """Raise DocumentError for a book under DRM; return False if the file that would say so is damaged."""
+    name = archive.find(ENCRYPTION)
+    if not name:
+        return True
+    try:
+        tree = read_markup(archive, name)
+    except DocumentError:
+        return False
+    algorithms = [attribute(tag, "algorithm") for tag in elements(tree, "encryptionmethod")]
+    for algorithm in algorithms:
         if algorithm not in FONTS_ONLY:
             raise DocumentError(
                 f"{str(archive.path)!r} is encrypted (DRM, {algorithm!r}): only books without it can be read"
             )
+    return 0 < len(algorithms) >= sum(1 for _ in elements(tree, "encrypteddata"))
 
 
-def _read_entry(tag: "Tag", package: Package) -> None:
-    """Read an entry of the manifest, the spine or the guide."""
-    name = local_name(tag)
-    if name == "item":
-        href = attribute(tag, "href")
-        file, _ = resolve(package.name, href)
-        properties = tuple(attribute(tag, "properties").split())
-        item = Item(file, href, attribute(tag, "media-type").lower(), properties)
-        package.manifest.setdefault(attribute(tag, "id"), item)
-    elif name == "spine":
-        package.ncx = attribute(tag, "toc")
-    elif name == "itemref":
-        package.spine.append((attribute(tag, "idref"), attribute(tag, "linear").lower() != "no"))
-    elif name == "reference":
-        package.guide.setdefault(attribute(tag, "type").lower(), attribute(tag, "href"))
-    elif name == "meta" and attribute(tag, "name").lower() == "cover":
-        package.cover = package.cover or attribute(tag, "content")
-
-
-def _read_metadata(tree: "BeautifulSoup", package: Package) -> None:
-    """Read the title, the authors (without illustrators and translators) and the language."""
-    roles = {}
-    for tag in tags(tree, "meta"):
-        if attribute(tag, "property") == "role":
-            # <meta> has no content in HTML, so that html.parser leaves its text behind it
-            roles[attribute(tag, "refines")] = str(tag.next_sibling or "").strip()
-    for tag in tags(tree):
-        name = local_name(tag)
-        if name not in ("title", "creator", "language"):
+def _refuse_noise(archive: Archive, package: Package) -> None:
+    """Raise DocumentError if a file of the spine is no text, as if it were encrypted."""
+    for identifier, _ in package.spine:
+        item = package.manifest.get(identifier)
+        if item is None or item.name not in archive or not item.is_page:
             continue
-        text = one_line(tag.get_text())
-        if name == "title":
-            package.title = package.title or text
-        elif name == "language":
-            package.language = package.language or text
-        elif (attribute(tag, "opf:role") or roles.get(f"#{attribute(tag, 'id')}") or "aut") == "aut" and text:
-            package.authors.append(text)
+        data = archive.read(item.name, MAX_MARKUP, text=False)
+        try:
+            decode(data, item.name, declared=True)
+        except DocumentError:
+            raise DocumentError(
+                f"{item.name} in {str(archive.path)!r} is no text, and {ENCRYPTION} is damaged: the book seems to be "
+                "encrypted (DRM), and only books without it can be read"
+            ) from None
+
+
+def _read_entries(archive: Archive, tags: Sequence["Tag"], package: Package) -> None:
+    """Read the manifest, the spine and the guide. Raises DocumentError for too many entries."""
+    for tag in tags:
+        name = local_name(tag)
+        if name == "item":
+            package.manifest.setdefault(attribute(tag, "id"), _item(archive, tag, package.name))
+        elif name == "spine":
+            package.ncx = attribute(tag, "toc")
+        elif name == "itemref":
+            package.spine.append((attribute(tag, "idref"), attribute(tag, "linear").lower() != "no"))
+        elif name == "reference" and attribute(tag, "href"):
+            place = archive.locate(package.name, attribute(tag, "href"))
+            package.guide.setdefault(attribute(tag, "type").lower(), place)
+        elif name == "meta" and attribute(tag, "name").lower() == "cover":
+            package.cover = package.cover or attribute(tag, "content")
+    if max(len(package.manifest), len(package.spine)) > MAX_ENTRIES:
+        raise DocumentError(
+            f"{package.name} in {str(archive.path)!r} lists more than {MAX_ENTRIES:,} files: it is not read as a book"
+        )
+
+
+def _item(archive: Archive, tag: "Tag", base: str) -> Item:
+    """Return an entry of the manifest."""
+    href = attribute(tag, "href")
+    name, _ = archive.locate(base, href)
+    return Item(name, href, attribute(tag, "media-type").lower(), tuple(attribute(tag, "properties").split()))
