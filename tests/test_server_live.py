@@ -2,6 +2,7 @@
 
 import json
 import threading
+from socket import SHUT_RDWR
 
 import pytest
 import websockets.exceptions
@@ -207,6 +208,6 @@ def test_a_client_that_leaves(server, pieces):
         for piece in pieces:
             talk.send("input.text", text=piece)
         assert eventually(waits_for_text)
-        socket.socket.close()  # without a goodbye
+        socket.socket.shutdown(SHUT_RDWR)  # without a goodbye
     assert eventually(server.is_idle, 5)
     assert not waits_for_text()
