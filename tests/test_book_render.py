@@ -381,6 +381,18 @@ def test_an_interrupted_launch_counts_what_others_made(puppet, tmp_path):
     assert all(entry["made"] for entry in entries)
 
 
+def test_once_more_takes_a_seed_that_was_not_tried(clock, tmp_path):
+    """A segment that failed three times had three seeds."""
+    planned = plan_of([["One two three."]])
+    puppet = Puppet(clock, lambda request: tone(0.05))
+    for redo in ((), ["1:1"]):
+        renderer = Renderer(puppet, planned, tmp_path / "b.book", replace(OPTIONS, attempts=3), redo=redo)
+        for _ in renderer.make():
+            pass
+    seeds = [request.seed for request in puppet.requests]
+    assert len(seeds) == len(set(seeds)) == 4
+
+
 # --- voices and models ---
 
 
