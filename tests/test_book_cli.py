@@ -135,6 +135,7 @@ def test_errors_are_one_line(read, argv, message, monkeypatch, tmp_path):
     errors = [line for line in err.splitlines() if "error:" in line]
     assert len(errors) == 1
     assert message in errors[0]
+    assert "Traceback" not in err
 
 
 def test_a_missing_book_is_named_once(run_cli, tmp_path):

@@ -499,3 +499,14 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, module, name):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DocumentError, match=r"pip install"):
         read(tmp_path, name, "text")
+
+
+@pytest.mark.parametrize("suffix, text", [
+    (".md", "# One\n\nText.\n\n```\ncode\n```\n\n# Two\n\n    more code\n\nText.\n"),
+    (".html", "<h1>One</h1><p>Text.</p><pre>code</pre><h1>Two</h1><pre>more code</pre><p>Text.</p>"),
+])  # fmt: skip
+def test_what_ends_a_chapter_is_dropped_from_that_chapter(tmp_path, suffix, text):
+    path = tmp_path / f"a{suffix}"
+    path.write_text(text)
+    dropped = [(one.chapter, one.text) for one in read_document(path).dropped]
+    assert dropped == [("One", "code"), ("Two", "more code")]

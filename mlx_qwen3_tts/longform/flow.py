@@ -22,6 +22,7 @@ class Start:
 
     index: int
     title: str
+    is_block: bool = False  # with the block itself: what was dropped right before it belongs to the chapter before
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def heading_starts(flow: Flow, first_is_title: bool) -> tuple[str, list[Start]]:
         title = top[0][1].text
         if len(levels) > 1:
             top += [(index, block) for index, block in headings if block.level == levels[1]]
-    return title, [Start(index, block.text) for index, block in top]
+    return title, [Start(index, block.text, is_block=True) for index, block in top]
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -101,7 +102,7 @@ def pattern_starts(flow: Flow, pattern: str) -> list[Start]:
             continue
         if block.kind == "paragraph":
             flow.blocks[index] = Block("heading", block.text, level=1)
-        starts.append(Start(index, block.text))
+        starts.append(Start(index, block.text, is_block=True))
     if not starts:
         raise DocumentError(f"chapter_pattern {pattern!r} matches no heading or line as a whole", "chapter_pattern")
     return starts
@@ -116,18 +117,19 @@ def cut(flow: Flow, starts: Sequence[Start], title: str) -> tuple[tuple[Chapter,
     bounds = sorted(starts, key=lambda start: start.index)
     if not bounds or bounds[0].index > 0:
         bounds.insert(0, Start(0, ""))
-    ends = [start.index for start in bounds[1:]] + [len(flow.blocks) + 1]
+    next_starts = [*bounds[1:], Start(len(flow.blocks) + 1, "")]
     marks = sorted(flow.dropped, key=lambda mark: mark.index)
     position = 0
     chapters: list[Chapter] = []
     dropped = []
-    for start, end in zip(bounds, ends, strict=True):
-        blocks = flow.between(start.index, end)
+    for start, following in zip(bounds, next_starts, strict=True):
+        blocks = flow.between(start.index, following.index)
+        last_mark = following.index if following.is_block else following.index - 1
         heading = next((block.text for block in blocks if block.kind == "heading"), "")
         name = start.title or heading or (str(len(chapters) + 1) if chapters else title)
         if blocks:
             chapters.append(Chapter(name, blocks))
-        while position < len(marks) and marks[position].index < end:
+        while position < len(marks) and marks[position].index <= last_mark:
             dropped.append(Dropped(marks[position].kind, marks[position].text, name))
             position += 1
     return tuple(chapters), tuple(dropped)
