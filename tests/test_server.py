@@ -177,7 +177,7 @@ ERRORS = [
     ({"ref_audio": "https://example.com/x.wav"}, 400, "ref_audio", "data URL"),
     ({"ref_audio": "file:///etc/passwd"}, 400, "ref_audio", "data URL"),
     ({"ref_audio": "data:audio/wav;base64,!!"}, 400, "ref_audio", "base64"),
-    ({"ref_audio": "data:audio/wav;base64,AAAA"}, 400, None, "cannot be read as audio"),
+    ({"ref_audio": "data:audio/wav;base64,AAAA"}, 400, None, "cannot be read as audio (Format not recognised.);"),
 ]
 
 

@@ -92,7 +92,9 @@ def _open_file(source: str | os.PathLike | BinaryIO, name: str, max_seconds: flo
             check_length(name, file.frames / max(1, file.samplerate), max_seconds)
             yield file
     except (OSError, TypeError, ValueError, soundfile.SoundFileError) as error:
-        reason = " ".join(str(error).split())[:120]
+        # soundfile's own words begin with the source, whose repr has an address in memory if it is a file object
+        reason = getattr(error, "error_string", None) or str(error)
+        reason = " ".join(reason.split())[:120]
         raise AudioError(f"{name} cannot be read as audio ({reason}); use WAV, FLAC, OGG or MP3") from None
 
 
