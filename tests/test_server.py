@@ -401,9 +401,17 @@ def test_a_failure_in_the_middle_is_heard_of(server, monkeypatch):
         list(response.iter_raw())
     assert "RuntimeError" in server.logged() or len(server.log) > 1
     assert f"{secret} text" not in "".join(server.log)
+    server.wait_until_idle()
+    server.log.clear()
     with server.client.stream("POST", SPEECH, json={**LONG, "stream_format": "sse"}) as response:
         last = [line for line in response.iter_lines() if line.startswith("data: ")][-1]
     assert json.loads(last[6:])["type"] == "speech.audio.error"
+    assert any("RuntimeError, raised at:" in entry for entry in server.log)
+    calls[:] = [1] * 4
+    server.log.clear()
+    batch = server.client.post(f"{SPEECH}/batch", json={"items": [LONG]}).json()
+    assert batch["results"][0]["error"] == "the server has failed: see its log"
+    assert any("/batch: RuntimeError, raised at:" in entry for entry in server.log)
     calls[:] = [1] * 4
     response = server.client.post(SPEECH, json=LONG)
     assert response.status_code == 500

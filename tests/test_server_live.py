@@ -158,6 +158,20 @@ def test_an_utterance_that_fails(talk):
     assert len(talk.until("session.done")[1]) == 2 * 3840
 
 
+def test_a_fault_is_logged(server, talk, monkeypatch):
+    """Of ours, but not what the client has written."""
+
+    async def fail(encoder, chunk):
+        raise RuntimeError(TEXT)
+
+    monkeypatch.setattr(live.SpeechEncoder, "write", fail)
+    talk.send("session.config", **CONFIG)
+    talk.write(TEXT)
+    assert talk.until("session.done")[0][0]["message"] == "the server has failed: see its log"
+    assert any(": RuntimeError, raised at:" in entry for entry in server.log)
+    assert not any(TEXT in entry for entry in server.log)
+
+
 def test_settings_do_not_change_within_an_utterance(talk):
     talk.send("session.config", **CONFIG)
     talk.send("input.text", text="It is ")

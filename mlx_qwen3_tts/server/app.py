@@ -28,8 +28,8 @@ INDEX = "index.html"
 
 # Path, method, handler, and whether it is work that is refused while the server shuts down.
 ENDPOINTS: tuple[tuple[str, str, Handler, bool], ...] = (
-    ("/v1/audio/speech", "POST", routes.speech, True),
-    ("/v1/audio/speech/batch", "POST", routes.batch, True),
+    (routes.SPEECH, "POST", routes.speech, True),
+    (routes.BATCH, "POST", routes.batch, True),
     ("/v1/audio/voices", "GET", routes.list_voices, False),
     ("/v1/audio/voices", "POST", routes.upload_voice, True),
     ("/v1/audio/voices/{name}", "DELETE", routes.delete_voice, True),

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .problem import Problem, fault, problem_of
+from .problem import Problem
 from .reply import Cut, Hangup, Patience
 from .service import Service
 
@@ -143,9 +143,7 @@ class Endpoint:
         except Cut:
             problem = Problem(503, SHUTTING_DOWN, code="shutting_down")
         except Exception as error:  # noqa: BLE001  (a client gets an answer whatever happens)
-            problem = problem_of(error)
-            if problem.status == 500 and not isinstance(error, Problem):
-                self._service.log(fault(error, self._service.settings.log_text))
+            problem = self._service.problem(error, self._name)
         if problem is not None:
             await self._refuse(problem, exchange, scope, receive)
         self._finish(exchange, scope["method"], problem)

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..result import AudioChunk
-from .problem import Problem, fault, problem_of
+from .problem import Problem, fault
 from .protocol import check_length, parse_call, read_json
 from .reply import Cut, Patience, SpeechEncoder, whole_file
 from .security import deny
@@ -211,7 +211,7 @@ class Session:
                 status, details = 499, "cut"
                 raise
             except Exception as error:  # noqa: BLE001  (of this utterance: the session goes on)
-                problem = problem_of(error)
+                problem = service.problem(error, f"WS {NAME}")
                 status, details = problem.status, problem.code or problem.param or "failed"
                 await self._error(problem, utterance_index=utterance.index)
                 await self._send_done(utterance, 0, error=True)

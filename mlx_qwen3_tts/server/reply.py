@@ -7,7 +7,7 @@ SpeechStream ─ [Stretch] ─ StreamEncoder ─┬─ audio: the bytes of one f
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from ..audio.encode import StreamEncoder
 from ..audio.formats import WAV_HEADER_SIZE, wav_header
 from ..audio.stretch import Stretch
 from ..result import AudioChunk
-from .problem import Problem, problem_of
+from .problem import Problem
 from .protocol import SpeechCall
 from .speech import SpeechStream
 from .workers import Workers
@@ -80,8 +80,13 @@ async def whole_file(call: SpeechCall, chunks: list[AudioChunk], workers: Worker
     return wav_header(last.sample_rate, len(samples) // 2) + samples
 
 
-async def events(data: AsyncIterator[bytes], stream: SpeechStream, response_format: str) -> AsyncIterator[bytes]:
-    """Yield the same as server-sent events."""
+async def events(
+    data: AsyncIterator[bytes],
+    stream: SpeechStream,
+    response_format: str,
+    problem_of: Callable[[Exception], Problem],
+) -> AsyncIterator[bytes]:
+    """Yield the same as server-sent events. problem_of: what an error means to the client."""
     try:
         async for part in data:
             audio = base64.b64encode(part).decode()

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -20,13 +21,15 @@ from ..capabilities import MODEL_KINDS, instructions, languages
 from .endpoint import Exchange
 from .metrics import MEDIA_TYPE
 from .models import ALIASES, ServedModel
-from .problem import Problem, problem_of
+from .problem import Problem
 from .protocol import SpeechCall, parse_batch, parse_call, read_json
 from .reply import SpeechEncoder, audio_bytes, events, send_all, whole_file, with_first
 from .service import Service
 from .speech import SpeechStream, whole_speech
 from .voices import Upload
 
+SPEECH = "/v1/audio/speech"
+BATCH = f"{SPEECH}/batch"
 STARTED = int(time.time())
 FORM_OVERHEAD = 2**16  # bytes of a form beyond the clip
 MAX_NAMES = 10  # of unknown fields in a header
@@ -48,7 +51,7 @@ async def speech(exchange: Exchange) -> None:
     first = await patience.during(anext(data))  # an error before it has a status of its own
     body = with_first(first, data)
     if call.sse:
-        body = events(body, stream, call.response_format)
+        body = events(body, stream, call.response_format, partial(service.problem, name=SPEECH))
     await patience.during(send_all(exchange.note, _start(call, served, stream, tts.sample_rate), body))
     exchange.details = service.count_speech(call.text, stream, exchange.seconds)
 
@@ -101,7 +104,7 @@ async def _item(service: Service, turns: asyncio.Semaphore, index: int, call: Sp
         async with turns:
             return {"index": index, "status": "success", **await _speak_item(service, call)}
     except Exception as error:  # noqa: BLE001  (of this text: the others go on)
-        return {"index": index, "status": "error", "error": problem_of(error).message}
+        return {"index": index, "status": "error", "error": service.problem(error, BATCH).message}
 
 
 async def _speak_item(service: Service, call: SpeechCall) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .gate import Gate
 from .metrics import Metrics
 from .models import Models
+from .problem import Problem, fault, problem_of
 from .settings import Settings
 from .speech import SpeechStream
 from .voices import Voices
@@ -35,6 +36,13 @@ class Service:
         self.stopping = False  # no new requests
         self.ending = asyncio.Event()  # requests under way are cut
         self.active = 0  # requests under way, and sessions
+
+    def problem(self, error: Exception, name: str) -> Problem:
+        """Return what an error means to a client; log it if it is a fault of ours. name: of the route."""
+        problem = problem_of(error)
+        if problem.status == 500 and not isinstance(error, Problem):
+            self.log(f"{name}: {fault(error, self.settings.log_text)}")
+        return problem
 
     def count_speech(self, text: str, stream: SpeechStream, seconds: float) -> str:
         """Count what was spoken; return what is logged of it: sizes and times, and the text only if that was asked for.

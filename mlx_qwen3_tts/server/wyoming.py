@@ -29,7 +29,7 @@ from wyoming.ping import Ping, Pong
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeStopped
 
 from .live import IDLE_SECONDS, MAX_SESSIONS, MAX_UTTERANCES
-from .problem import Problem, fault, problem_of
+from .problem import Problem, problem_of
 from .protocol import SpeechCall, check_length, parse_call
 from .reply import Cut, Patience, SpeechEncoder
 from .service import Service
@@ -221,10 +221,8 @@ class Session:
             except (OSError, Cut):
                 raise
             except Exception as error:
-                problem = problem_of(error)
+                problem = service.problem(error, NAME)
                 status, details = problem.status, problem.code or problem.param or "failed"
-                if problem.status == 500 and not isinstance(error, Problem):
-                    service.log(f"{NAME}: {fault(error, service.settings.log_text)}")
                 raise
             finally:
                 patience.close()
