@@ -4,14 +4,16 @@ import base64
 import io
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import Request, VoiceClonePrompt
+from mlx_qwen3_tts import Qwen3TTS, Request, VoiceClonePrompt
 from mlx_qwen3_tts.audio.formats import pcm16
 from tests.support import sounds
-from tests.support.server import TEXT, running
+from tests.support.server import TEXT, eventually, running
 
 VOICES = "/v1/audio/voices"
 
@@ -165,6 +167,36 @@ def test_a_clip_in_the_request(server, spy):
     batch = {"items": [{"input": "One."}, {"input": "Two."}], **fields}
     results = server.client.post("/v1/audio/speech/batch", json=batch).json()["results"]
     assert [result["status"] for result in results] == ["success", "success"]
+
+
+def test_clips_wait_in_a_bounded_queue(server_voices, monkeypatch):
+    """Voices are made before their requests queue for a place."""
+    go_on = threading.Event()
+    clone = Qwen3TTS.clone_voice
+
+    def clone_slowly(*args, **options):
+        assert go_on.wait(30)
+        return clone(*args, **options)
+
+    monkeypatch.setattr(Qwen3TTS, "clone_voice", clone_slowly)
+    audio = "data:audio/wav;base64," + base64.b64encode(clip()).decode()
+
+    def speak(number: int):
+        return server.speak(ref_audio=audio, ref_text=f"{number}", max_frames=2, response_format="pcm")
+
+    with (
+        running(models=("demo-base",), batch_size=1, queue_size=1) as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        try:
+            waiting = [pool.submit(speak, number) for number in range(2)]
+            assert eventually(lambda: server.service.active == 2)
+            assert eventually(lambda: speak(2).status_code == 429)
+            assert upload(server).json()["error"]["code"] == "queue_full"
+        finally:
+            go_on.set()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert speak(2).status_code == 200
 
 
 def test_nothing_is_fetched(server, monkeypatch):

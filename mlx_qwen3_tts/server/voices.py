@@ -18,6 +18,7 @@ from ..errors import VoiceError
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 from ..voice_library import library_names, library_path
+from .gate import QueueFull
 from .models import Models, ServedModel
 from .problem import Problem
 from .protocol import SpeechCall, too_large
@@ -54,6 +55,7 @@ class Voices:
         self._settings = settings
         self._workers = workers
         self._clips: OrderedDict[tuple[str, str], VoiceClonePrompt] = OrderedDict()  # by clip, text and model
+        self._cloning = 0  # clips whose voice is made, or waits for it
 
     # For a request
 
@@ -122,8 +124,15 @@ class Voices:
         return voice
 
     async def _clone(self, tts: Qwen3TTS, clip: bytes, text: str | None) -> VoiceClonePrompt:
+        """Make a voice. Raises QueueFull if as many clips as there are places and a queue for speech wait already."""
+        if self._cloning >= self._settings.batch_size + self._settings.queue_size:
+            raise QueueFull
         seconds = self._settings.max_ref_seconds
-        return await self._workers.slow(partial(tts.clone_voice, io.BytesIO(clip), text, max_seconds=seconds))
+        self._cloning += 1
+        try:
+            return await self._workers.slow(partial(tts.clone_voice, io.BytesIO(clip), text, max_seconds=seconds))
+        finally:
+            self._cloning -= 1
 
     # The library
 
