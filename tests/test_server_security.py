@@ -1,12 +1,16 @@
 """Who may talk to a server: keys, Host headers, web pages."""
 
+import socket
+from functools import partial
+
 import httpx
 import pytest
 import websockets.exceptions
 from websockets.sync.client import connect
 
+from mlx_qwen3_tts.server import connection
 from mlx_qwen3_tts.server.security import host_name, is_same_origin
-from tests.support.server import SPEECH, TEXT, running
+from tests.support.server import LONG, SPEECH, TEXT, eventually, running
 
 KEY = "a long and secret key"
 PATHS = [
@@ -114,8 +118,6 @@ def test_the_comparison_takes_its_time(locked, monkeypatch):
 
 
 def test_garbage_instead_of_http(server):
-    import socket
-
     for garbage in (b"\0" * 100, b"GET / HTTP/9.9\r\n\r\n", b"G" * 100_000, b"GET /" + b"a" * 100_000, b"\r\n" * 9):
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.settimeout(1)
@@ -125,3 +127,38 @@ def test_garbage_instead_of_http(server):
             except (TimeoutError, ConnectionError):
                 pass
     assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_connections_without_a_request_end(server, monkeypatch):
+    """Even those that send a header byte by byte; a stream and a session that last longer do not."""
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.4)
+    address = ("127.0.0.1", server.port)
+    dripping = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nX: "
+    refused = b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+    with (
+        connect(server.socket_url) as session,
+        server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 60}) as response,
+    ):
+        parts = response.iter_raw()
+        size = len(next(parts))
+        for beginning in (b"", dripping, refused):
+            with socket.create_connection(address) as raw:
+                raw.sendall(beginning)
+                assert eventually(partial(is_closed, raw, beginning[:1]), 3)
+        assert size + sum(map(len, parts)) == 60 * 3840
+        session.send("no JSON")
+        assert "JSON" in session.recv(timeout=10)
+
+
+def is_closed(raw: socket.socket, more: bytes) -> bool:
+    """Send something more; return whether the other side has closed the connection."""
+    raw.settimeout(0.05)
+    try:
+        raw.sendall(more)
+        while raw.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True

@@ -15,6 +15,7 @@ import uvicorn
 
 from ..errors import RequestError
 from .app import build_app
+from .connection import Connection
 from .service import Service
 
 GRACE = 10.0  # seconds that requests under way have at the end
@@ -88,7 +89,7 @@ def _config(service: Service) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the endpoints log by themselves
     return uvicorn.Config(
         build_app(service),
-        http="h11",
+        http=Connection,
         ws="websockets-sansio",
         ws_max_size=service.settings.max_body,
         lifespan="off",
