@@ -97,7 +97,7 @@ def test_a_name_is_not_overwritten_unasked(server):
     assert upload(server, name="Me", replace="true").json()["id"] == "me"
 
 
-@pytest.mark.parametrize("consent", ["", "false", "No", "0", "off", " null "])
+@pytest.mark.parametrize("consent", ["", "false", "No", "0", "off", " null ", "refused", "nein"])
 def test_no_voice_without_consent(server, server_voices, consent):
     refused = upload(server, consent=consent)
     assert refused.status_code == 400

@@ -8,6 +8,7 @@ A name of a voice is looked up; no part of a request becomes a path.
 
 import hashlib
 import io
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
 )  # fmt: skip
 KEPT_CLIPS = 32  # voices of reference clips in requests
-REFUSALS = ("", "0", "false", "n", "no", "none", "null", "off")  # of consent
+CONSENT = re.compile(r"true|1|yes|on|cons_\w+", re.IGNORECASE)  # the last one: OpenAI's id of a recorded consent
 MAX_CONSENT = 128  # characters
 
 Voice = str | VoiceClonePrompt | None
@@ -157,7 +158,7 @@ class Voices:
 
     async def save(self, upload: Upload) -> dict[str, Any]:
         """Make a voice of the library from a clip. Raises Problem, and what Qwen3TTS.clone_voice raises."""
-        if upload.consent.strip().lower() in REFUSALS:
+        if not CONSENT.fullmatch(upload.consent.strip()):
             message = "consent is missing: send consent=true if the speaker has agreed that this voice is made"
             raise Problem(400, message, "consent", "consent_required")
         if len(upload.clip) > self._settings.max_upload:
