@@ -101,6 +101,7 @@ def test_launches_of_a_frame(tiny):
     assert frame_launches(random_model("tiny", "bfloat16", bits=8).engine)[1] <= 1501
 
 
+@pytest.mark.slow
 def test_quantized_random_weights():
     tts = random_model("tiny", bits=8)
     layer = tts.talker.model.layers[0]

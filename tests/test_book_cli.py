@@ -72,6 +72,7 @@ def test_a_book(read, tmp_path):
     assert (tmp_path / "times.m4b").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_redo_edits_and_formats(read, tmp_path):
     """One segment once more with a seed, an edit, other formats: all else is kept."""
     assert read("--seed", 3)[0] == 0

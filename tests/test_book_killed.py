@@ -66,6 +66,7 @@ def kill_and_go_on(target: Path, whole: Path, moments: list[float]) -> None:
     assert not list(target.parent.rglob(".*.part*"))
 
 
+@pytest.mark.slow
 def test_killed_twice(tmp_path, whole):
     kill_and_go_on(tmp_path / "book.m4b", whole, [0.4, 0.6])
 
@@ -80,6 +81,7 @@ def test_killed_at_20_random_moments(tmp_path, whole):
 # --- several processes ---
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_folder(tmp_path, whole):
     done = run(tmp_path / "book.m4b", launch=True)
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ def test_lengths(cloning, length):
     assert compare_codes(cloning.tts, sounds.speech(2.0)[5000 : 5000 + length], expected) == 0
 
 
+@pytest.mark.slow
 def test_500_frames(cloning):
     expected = cloning["frames-500.codes"]
     assert expected.shape == (500, 16)
@@ -28,6 +29,7 @@ def test_500_frames(cloning):
     assert compare_codes(cloning.tts, sounds.long(40), expected) <= (1 - CODE_AGREEMENT) * expected.size
 
 
+@pytest.mark.slow
 def test_one_minute(cloning):
     """The clip is far longer than the configured window of 250 positions, which the official code does not apply."""
     expected = cloning["minute.codes"]

@@ -104,6 +104,7 @@ def break_sampler(tts, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [break_prompt, break_codebook, break_sampler])
+@pytest.mark.slow
 def test_the_recognizer_notices_damage(damage, hear, monkeypatch):
     tts = Qwen3TTS.from_pretrained("demo")
     damage(tts, monkeypatch)

@@ -116,6 +116,7 @@ def test_a_state_of_other_adapters_is_refused(run_cli, data, base, tmp_path):
     assert (tmp_path / "out" / "adapters.safetensors").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_signals_save_and_resume_goes_on(data, base, tmp_path, run_cli):
     """The adapter is the one of a run that was not interrupted, to the bit."""
     command = ["finetune", data, "--model", base, "--name", "anna", "--lora", "2", "--epochs", "6", "--out"]

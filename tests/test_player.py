@@ -77,6 +77,7 @@ def test_faster_than_real_time(factor):
         assert first < 0.25
 
 
+@pytest.mark.slow
 def test_slower_than_real_time_waits_just_long_enough():
     audio, sizes = speech(1.6), pieces(1.6)
     delays = [1.5 * size / RATE for size in sizes]

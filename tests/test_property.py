@@ -50,6 +50,7 @@ def has_words(text: str) -> bool:
     return bool(text.strip()) and not any(unicodedata.category(c) == "Cs" for c in text)
 
 
+@pytest.mark.slow
 def test_any_text(tts):
     @short
     @given(TEXTS)

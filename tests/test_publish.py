@@ -47,6 +47,7 @@ def hub(monkeypatch):
     return Hub
 
 
+@pytest.mark.slow
 def test_upload(source, tmp_path, hub, run_cli):
     code, out, err = run_cli(
         "convert", "--model", source, "--recipe", "8bit", "--out", tmp_path / "out", "--upload-repo", "me/tts-8bit"

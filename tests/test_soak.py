@@ -21,6 +21,7 @@ def test_requests_leave_nothing_behind(directory):
     assert len(report["kinds"]) == len(soak.KINDS), "every kind ran"
 
 
+@pytest.mark.slow
 def test_a_leak_is_found(directory, monkeypatch):
     """The model keeps each request's codec state."""
     kept, decode = [], Codec.decode_async

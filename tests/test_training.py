@@ -191,6 +191,7 @@ def test_a_state_of_another_run_is_refused(directory, tmp_path):
         trainer.load_state(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(directory):
     """With half of each batch each, over MLX's ring on the loopback."""
     options = TrainingOptions(epochs=2, batch_size=2, accumulate=2, learning_rate=1e-3)
