@@ -8,10 +8,15 @@ A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as
 
 import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+Writer = TypeVar("Writer", bound="WholeOrNothing")
 
 
 class PartialPath:
@@ -46,6 +51,29 @@ class PartialPath:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
+
+
+class WholeOrNothing(ABC):
+    """Something that is written bit by bit. As a context manager it closes at the end, and aborts if that raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Complete what was written and give it its name."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Leave nothing behind. After `close` it does nothing."""
+
+    def __enter__(self: Writer) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import AudioError, RequestError
 from .formats import pcm16, wav_header
-from .pyav import audio_frame, error_text, load_pyav
+from .pyav import add_mono_stream, audio_frame, error_text, load_pyav
 
 # By format: its media type (RFC 3003, 3533, 7845, 9639; audio/aac is what browsers call ADTS).
 MEDIA_TYPES = {
@@ -138,16 +138,10 @@ class PacketEncoder(Encoder):
         options = {"flush_packets": "1", **self._format.container_options}
         self._container = self._av.open(self._buffer, "w", format=self._format.container, options=options)
         self._container.flags |= self._av.container.Flags.bitexact.value  # no version, no random serial number
-        self._stream = self._container.add_stream(
-            self._format.codec,
-            rate=self._sample_rate,
-            options=self._format.codec_options,
-            layout="mono",
-            format=self._format.sample_format,
-        )
-        self._stream.codec_context.flags |= self._av.codec.context.Flags.bitexact
-        if bit_rate is not None:
-            self._stream.bit_rate = bit_rate
+        self._stream = add_mono_stream(
+            self._av, self._container, self._format.codec, self._format.codec_options, self._format.sample_format,
+            self._sample_rate, bit_rate,
+        )  # fmt: skip
         self._container.start_encoding()
 
     def write(self, audio: np.ndarray) -> bytes:

@@ -35,6 +35,18 @@ def error_text(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def add_mono_stream(
+    av: Any, container: Any, codec: str, options: dict[str, str], sample_format: str, sample_rate: int,
+    bit_rate: int | None,
+) -> Any:  # fmt: skip
+    """Add a mono audio stream to a container that is written, without a version in it; None keeps the codec's rate."""
+    stream = container.add_stream(codec, rate=sample_rate, options=options, layout="mono", format=sample_format)
+    stream.codec_context.flags |= av.codec.context.Flags.bitexact
+    if bit_rate is not None:
+        stream.bit_rate = bit_rate
+    return stream
+
+
 def audio_frame(av: Any, audio: np.ndarray, sample_format: str, sample_rate: int, start: int) -> Any:
     """Return float mono audio [samples] in -1 .. 1 as an av.AudioFrame.
 

@@ -10,14 +10,13 @@ under its name before the book is complete.
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from ..audio.encode import PACKET_FORMATS
 from ..audio.pyav import load_pyav
 from ..errors import BookError
-from ..files import PartialPath
+from ..files import PartialPath, WholeOrNothing
 from .media_file import FORMATS, MediaFile
 from .tags import ChapterMark, Metadata, clean, open_cover
 
@@ -69,7 +68,7 @@ def check_target(target: str | os.PathLike, folder_format: str | None = None) ->
         raise BookError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-class BookWriter:
+class BookWriter(WholeOrNothing):
     """Writes a book. As a context manager it closes at the end of the block, and aborts if that raises."""
 
     def __init__(
@@ -177,17 +176,6 @@ class BookWriter:
             if self._file is not None:
                 self._file.abort()
             self._partial.discard()
-
-    def __enter__(self) -> "BookWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
 
     def _open(self, path: Path, chapter_title: str | None = None, track: str = "") -> MediaFile:
         return MediaFile(path, self._suffix, self._sample_rate, self._metadata, self._bit_rate, chapter_title, track)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.pyav import audio_frame, error_text, load_pyav
+from ..audio.pyav import add_mono_stream, audio_frame, error_text, load_pyav
 from ..errors import AudioError, BookError
 from .tags import ChapterMark, Metadata, open_cover, picture_block, plain_tags, vorbis_comments
 
@@ -95,16 +95,10 @@ class MediaFile:
         if self._format.muxer == "mp4":
             options["movie_timescale"] = str(self._sample_rate)  # what chapters are counted in
         self._container = self._create(self._bare, options)
-        self._stream = self._container.add_stream(
-            self._format.codec,
-            rate=self._sample_rate,
-            options=self._format.codec_options,
-            layout="mono",
-            format=self._format.sample_format,
-        )
-        self._stream.codec_context.flags |= self._av.codec.context.Flags.bitexact
-        if bit_rate is not None:
-            self._stream.bit_rate = bit_rate
+        self._stream = add_mono_stream(
+            self._av, self._container, self._format.codec, self._format.codec_options, self._format.sample_format,
+            self._sample_rate, bit_rate,
+        )  # fmt: skip
         packets = []
         if self._format.tags == "trailer":
             packets = self._add_tags(self._container)

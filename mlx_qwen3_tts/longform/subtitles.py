@@ -12,11 +12,10 @@ import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from ..errors import BookError
-from ..files import PartialPath
+from ..files import PartialPath, WholeOrNothing
 from .cues import Cue, break_cue
 from .tags import clean
 
@@ -116,7 +115,7 @@ def check_subtitles(target: str | os.PathLike) -> None:
         raise BookError(f"cannot write {path}: the folder does not exist or is write-protected")
 
 
-class SubtitleWriter:
+class SubtitleWriter(WholeOrNothing):
     """Writes cues to a file. As a context manager it closes at the end of the block, and aborts if that raises."""
 
     def __init__(
@@ -173,17 +172,6 @@ class SubtitleWriter:
         finally:
             self._file = None
             self._partial.discard()
-
-    def __enter__(self) -> "SubtitleWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
 
     def _put(self, text: str) -> None:
         assert self._file is not None
