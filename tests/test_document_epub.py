@@ -287,3 +287,11 @@ def test_contents_within_the_text_are_not_the_whole_file(tmp_path):
     parts = epubs.simple(a=body + "<h2 id='a'>A</h2><p>Text.</p><h2 id='b'>B</h2><p>Text.</p>")
     book = read(tmp_path, edited(parts, ('properties=""', 'properties="nav"')))
     assert titles(book) == ["A", "B"]
+
+
+def test_what_begins_a_file_is_dropped_from_its_chapter(tmp_path):
+    parts = epubs.simple(a="<p>Text of a.</p><pre>end of a</pre>", b="<pre>top of b</pre><p>Text of b.</p>")
+    code = [(part.chapter, part.text) for part in read(tmp_path, parts).dropped if part.kind == "code"]
+    first, second = (name for name, _ in code)
+    assert first != second
+    assert [text for _, text in code] == ["end of a", "top of b"]

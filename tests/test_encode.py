@@ -110,6 +110,12 @@ def test_streams_do_not_depend_on_chunks_and_repeat(name):
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
+def test_no_version_is_written(name):
+    """A stream has the same bytes with another FFmpeg whose codec does the same."""
+    assert b"Lav" not in b"".join(encode(name, chirp()))
+
+
+@pytest.mark.parametrize("name", MEDIA_TYPES)
 def test_empty_and_short_streams(name):
     encoder = StreamEncoder(name, RATE)
     assert len(encoder.write(np.zeros(0, np.float32))) in (0, 44) or name in ENCODED

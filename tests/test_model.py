@@ -178,11 +178,12 @@ def test_prefill_time_is_that_of_the_prompt(demo):
 
 
 def test_the_consumer_s_time_is_not_counted(demo):
+    """More chunks than are made ahead: otherwise all are made before the consumer's first pause ends."""
     import time
 
-    for chunk in demo.stream("Hello", seed=5, max_frames=3):
+    for chunk in demo.stream("Hello", seed=5, max_frames=6, chunk_frames=1):
         if not chunk.is_final:
-            time.sleep(1)
+            time.sleep(0.4)
     assert chunk.timing.total < 1, "of two seconds that the consumer took"
 
 
