@@ -13,9 +13,10 @@ from ..text.feed import EMPTY_TEXT
 from ..tts import Qwen3TTS
 from .console import warnings_as_notes
 from .output import SpeechOutput, open_output
+from .parser import Container
 
 
-def add_batch(parser: argparse._ActionsContainer) -> None:
+def add_batch(parser: Container) -> None:
     """Add the options for several texts."""
     parser.add_argument(
         "--batch",

@@ -11,6 +11,7 @@ from ..generation.listen import check_batch_size
 from ..tts import Qwen3TTS
 from .console import emit, note
 from .options import add_adapter, add_model
+from .parser import Commands
 
 DEFAULT_FRAMES = 100
 
@@ -21,7 +22,7 @@ SHARE_COLUMNS = (
 )  # fmt: skip
 
 
-def add_bench(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_bench(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "bench",
         help="measure speed and memory",

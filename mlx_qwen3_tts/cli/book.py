@@ -35,6 +35,7 @@ from .options import (
     sampling_from,
     warm_up,
 )
+from .parser import Commands
 from .speaker import (
     configured_language,
     configured_voice,
@@ -49,7 +50,7 @@ SHOWN = 5  # notes and flaws that are printed; --list and the manifest have all
 TEXT_SHOWN = 60  # characters of a segment
 
 
-def add_book(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_book(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "book",
         help="read a book aloud",

@@ -10,10 +10,11 @@ from ..tts import Qwen3TTS
 from ..voice_library import library_names, library_path
 from .console import note
 from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
+from .parser import Commands
 from .speaker import base_model
 
 
-def add_clone(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_clone(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "clone", help="make a voice from a clip", description="Make a voice from a clip, with a Base model."
     )

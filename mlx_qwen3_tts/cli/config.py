@@ -16,13 +16,14 @@ from ..text.unicode import check_text
 from ..voice_library import library_names
 from .console import emit, note
 from .options import DEFAULT_MODEL
+from .parser import Commands
 from .settings import NAMES, read_settings, setting, settings_path, write_settings
 
 ACTIONS = ("set", "unset")
 DEFAULTS = {"model": DEFAULT_MODEL, "voice": "the model's first", "language": "auto"}
 
 
-def add_config(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_config(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "config",
         help="keep a model, a voice and a language as your defaults",

@@ -14,12 +14,13 @@ from ..errors import ConversionError
 from .console import emit, note
 from .evaluate import add_speech, read_texts
 from .options import add_adapter
+from .parser import Commands
 from .speaker import find_voice
 
 LIST = "list"  # as --recipe
 
 
-def add_convert(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_convert(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "convert",
         help="write a smaller or differently typed copy of a model",

@@ -12,10 +12,11 @@ from ..request import Request
 from ..tts import Qwen3TTS
 from .console import note
 from .options import warm_up
+from .parser import Commands
 from .say import Target, open_target, speak
 
 
-def add_demo(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_demo(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "demo", help="hear the time, offline and with no download", description=f"Says the time; {NOTES['demo']}."
     )

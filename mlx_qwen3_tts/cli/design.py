@@ -17,11 +17,12 @@ from ..voice_design import DesignedReference
 from .clone import path_to_save
 from .console import note
 from .options import DEFAULT_BASE, add_model
+from .parser import Commands
 
 DEFAULT_DESIGN = "Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign"
 
 
-def add_design(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_design(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "design",
         help="make a voice from a description",

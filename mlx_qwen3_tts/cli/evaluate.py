@@ -8,10 +8,11 @@ from ..checkpoint.load import DTYPES
 from ..errors import RequestError
 from ..evaluation.evaluate import MAX_FRAMES, TEXTS, CheckpointStats, Evaluation, evaluate
 from .console import emit
+from .parser import Commands
 from .speaker import find_voice
 
 
-def add_evaluate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "evaluate",
         help="compare a converted model with its source",

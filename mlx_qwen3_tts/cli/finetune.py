@@ -16,13 +16,14 @@ from ..training.lora import PARTS, LoraOptions
 from ..training.trainer import Progress, TrainingOptions
 from .console import emit, note
 from .options import DEFAULT_BASE, add_model
+from .parser import Commands
 
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 MB = 1e6
 GB = 1e9
 
 
-def add_finetune(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_finetune(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "finetune",
         help="train a voice on recordings",

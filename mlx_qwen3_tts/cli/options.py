@@ -18,6 +18,7 @@ from ..tts import Qwen3TTS
 from ..voice import MAX_SECONDS, VoiceClonePrompt
 from .console import announced_if_slow, note
 from .flags import SHORT_FLAGS, flag_of
+from .parser import Container
 
 COMPILING = "MLX compiles its kernels (on a Mac in each process; on Linux once, which may take a minute) ..."
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
@@ -25,10 +26,10 @@ DEFAULT_BASE = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
 
 
 def add_model(
-    parser: argparse._ActionsContainer,
+    parser: Container,
     default: str,
     dtype: bool = True,
-    details: argparse._ActionsContainer | None = None,
+    details: Container | None = None,
 ) -> None:
     """Add the options of a model; `details` takes those that matter less."""
     parser.add_argument(
@@ -42,11 +43,11 @@ def add_model(
         )
 
 
-def add_adapter(parser: argparse._ActionsContainer) -> None:
+def add_adapter(parser: Container) -> None:
     parser.add_argument("--adapter", metavar="DIR", help="an adapter from `finetune`, to merge into its Base model")
 
 
-def add_clip(parser: argparse._ActionsContainer) -> None:
+def add_clip(parser: Container) -> None:
     """Add the options of a reference clip; see Qwen3TTS.clone_voice."""
     parser.add_argument("--trim-silence", action="store_true", help="cut silence off both ends of the clip")
     parser.add_argument(
@@ -107,9 +108,7 @@ def warm_up(tts: Qwen3TTS, batch_size: int = 1) -> None:
         tts.warm_up(batch_size)
 
 
-def add_options(
-    parser: argparse._ActionsContainer, kind: type, skip: Sequence[str] = (), only: Sequence[str] | None = None
-) -> None:
+def add_options(parser: Container, kind: type, skip: Sequence[str] = (), only: Sequence[str] | None = None) -> None:
     """Add a flag for each option that the dataclass `kind` declares, under its name; `only`: for these."""
     defaults = {entry.name: entry.default for entry in fields(kind)}
     for name, option in options_of(kind):

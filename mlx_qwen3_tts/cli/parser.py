@@ -12,6 +12,10 @@ from typing import Any
 
 from ..suggest import unknown
 
+# argparse has no public names for what add_subparsers returns, and for what takes arguments: a parser or a group.
+Commands = argparse._SubParsersAction  # noqa: SLF001
+Container = argparse._ActionsContainer  # noqa: SLF001
+
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that shows its help last, and of many options the important ones only."""

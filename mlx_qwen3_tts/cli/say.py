@@ -45,7 +45,7 @@ from .options import (
     warm_up,
 )
 from .output import SpeechOutput, open_output
-from .parser import CommandParser
+from .parser import CommandParser, Commands
 from .speaker import (
     configured_language,
     configured_voice,
@@ -67,7 +67,7 @@ FIRST = (
 )  # fmt: skip
 
 
-def add_say(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_say(commands: Commands) -> argparse.ArgumentParser:
     parser: CommandParser = commands.add_parser(
         "say",
         help="speak a text",

@@ -16,13 +16,14 @@ from ..option import invalid
 from ..server.settings import DEFAULT_PORT, MEGABYTE, Settings
 from .console import emit, note, warnings_as_notes
 from .options import DEFAULT_MODEL, add_adapter
+from .parser import Commands
 
 KEY_VARIABLE = "MLX_QWEN3_TTS_API_KEY"
 GIGABYTE = 10**9
 DEFAULTS = Settings()
 
 
-def add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_serve(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "serve",
         help="speak for other programs, over HTTP",

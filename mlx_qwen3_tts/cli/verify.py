@@ -9,11 +9,12 @@ from ..evaluation.verify import verify as checks
 from ..hub import resolve
 from .console import emit, note
 from .options import check_reference
+from .parser import Commands
 
 DEMO_FRAMES = 12
 
 
-def add_verify(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_verify(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "verify",
         help="check a downloaded or converted checkpoint",

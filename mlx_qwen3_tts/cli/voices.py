@@ -16,10 +16,11 @@ from ..voice_library import library_names, library_path
 from .console import emit, note
 from .flags import error_message
 from .options import DEFAULT_MODEL, add_model
+from .parser import Commands
 from .settings import setting_value
 
 
-def add_voices(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_voices(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "voices",
         help="list voices and languages",
