@@ -26,12 +26,13 @@ CHUNK = 4  # frames that the codec decodes at a time
 TEXT, VOICE = "Hello world", "ada"
 
 
-def write_checkpoint(directory: Path, size: str) -> None:
-    """Write random float32 weights: the released depths, with the widths of the miniature or of a released model.
+def write_checkpoint(directory: Path, size: str, dtype: str) -> None:
+    """Write random weights: the released depths, with the widths of the miniature or of a released model.
 
-    The codec has the released size, except for `tiny`. The text vocabulary is small, because no frame reads all of it.
+    The codec has the released size, except for `tiny`, and is float32. The text vocabulary is small, because no frame
+    reads all of it.
     """
-    from safetensors.numpy import load_file, save_file
+    import mlx.core as mx
 
     from mlx_qwen3_tts.demo.random_checkpoint import CODEC, MODEL, write_checkpoint
     from tests.support import released
@@ -47,9 +48,11 @@ def write_checkpoint(directory: Path, size: str) -> None:
         model["talker_config"] |= {"text_vocab_size": 512, "spk_id": {VOICE: 3000}, "spk_is_dialect": {VOICE: False}}
     write_checkpoint(directory, model, codec, seed=1)
     path = directory / "model.safetensors"
-    tensors = load_file(path)
+    tensors = mx.load(str(path))
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0  # it never ends
-    save_file(tensors, path, {"format": "pt"})
+    tensors = {name: value.astype(getattr(mx, dtype)) for name, value in tensors.items()}
+    mx.eval(tensors)  # before its source is overwritten
+    mx.save_safetensors(str(path), tensors, {"format": "pt"})
 
 
 def milliseconds(run, frames: int) -> float:  # noqa: ANN001
@@ -145,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer", help="Python of an environment with mlx-audio")
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--codec-frames", type=int, default=24)
     parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="compare batches of N requests")
@@ -157,7 +161,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = str(Path(directory) / "c")
-        write_checkpoint(Path(checkpoint), args.size)
+        write_checkpoint(Path(checkpoint), args.size, args.dtype)
         parts = [("frames", args.frames)]
         if args.batch:
             parts = [(f"batch-{rows}", args.frames) for rows in args.batch]
@@ -172,7 +176,8 @@ def main() -> None:
                     times[side].append(json.loads(done.stdout.splitlines()[-1]))
             row = {side: round(median(values), 2) for side, values in times.items()}
             ratio = round(row["ours"] / row["peer"], 3)
-            print(json.dumps({"size": args.size, "part": part, "ms_per_frame": times, **row, "ratio": ratio}))
+            what = {"size": args.size, "dtype": args.dtype, "part": part}
+            print(json.dumps(what | {"ms_per_frame": times, **row, "ratio": ratio}))
 
 
 if __name__ == "__main__":
