@@ -12,9 +12,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts import GenerationError, Qwen3TTS, Request
 from mlx_qwen3_tts.cli.bench import SHARE_COLUMNS, share_row
 from mlx_qwen3_tts.codec.codec import Codec
+from mlx_qwen3_tts.evaluation.batch_benchmark import first_audio_in_batch, measure_batch
 from mlx_qwen3_tts.evaluation.benchmark import frame_launches, measure
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
 from mlx_qwen3_tts.evaluation.machine import describe
@@ -232,6 +233,29 @@ def test_a_run_without_a_gpu_says_so(run_cli, monkeypatch):
     assert len(err.splitlines()) == 1
     assert "MLX finds no GPU in this session" in err
     assert "smaller" not in err, "the advice for a lack of memory"
+
+
+def test_a_batch_that_memory_does_not_hold(monkeypatch):
+    """First audio is measured beside the rows that fit: the others begin when these end."""
+    monkeypatch.setattr("mlx_qwen3_tts.evaluation.batch_benchmark.BUSY_FRAMES", 20)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.scheduler.MEMORY_SHARE", 1e-9)
+    tts = Qwen3TTS.from_pretrained("demo-random")
+    with pytest.warns(RuntimeWarning, match=r"batch_size 4: .* hold 1 at a time"):
+        row = measure_batch(tts, Request("Hello", max_frames=3), 4)
+    assert row["first_audio_ms"] > 0
+
+
+def test_an_error_beside_the_measured_request(monkeypatch):
+    """It ends the measurement instead of leaving it waiting for rows that never begin."""
+    tts = Qwen3TTS.from_pretrained("demo-random")
+
+    def fail(_listener):
+        raise GenerationError("no memory")
+        yield
+
+    monkeypatch.setattr("mlx_qwen3_tts.evaluation.batch_benchmark.BatchListener.chunks", fail)
+    with pytest.raises(GenerationError, match="no memory"):
+        first_audio_in_batch(tts, Request("Hello", max_frames=3), 3)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from .benchmark import Figures, first_audio, frame_launches
 from .samples import sample_request
 
 REPEATS = 3
+BUSY_FRAMES = 500  # of the requests that run beside a measured one: they outlive it, and 16 of them fit into memory
 
 
 def measure_batches(tts: Qwen3TTS, sizes: Sequence[int], frames: int) -> list[Figures]:
@@ -60,26 +61,36 @@ def first_audio_in_batch(tts: Qwen3TTS, request: Request, size: int) -> float:
     """Return the milliseconds to the first samples of a request that joins `size` - 1 busy rows."""
     if size == 1:
         return median(first_audio(tts, request) for _ in range(REPEATS))
-    long = replace(request, max_frames=10_000)
+    long = replace(request, max_frames=BUSY_FRAMES)
     busy = threading.Event()
     stop = threading.Event()
+    errors: list[Exception] = []
 
     def keep_busy() -> None:
         listener = BatchListener(tts.scheduler, [replace(long, seed=seed) for seed in range(size - 1)], size)
         begun = set()
         chunks = listener.chunks()
-        for index, _, _ in chunks:
-            begun.add(index)
-            if len(begun) == size - 1:
-                busy.set()
-            if stop.is_set():
-                chunks.close()
+        try:
+            for index, _, _ in chunks:
+                begun.add(index)
+                if len(begun) == size - 1:
+                    busy.set()
+                if stop.is_set():
+                    chunks.close()
+        except Exception as error:  # noqa: BLE001  (raised by the thread that waits)
+            errors.append(error)
+        finally:
+            busy.set()
 
-    others = threading.Thread(target=keep_busy)
+    others = threading.Thread(target=keep_busy, daemon=True)
     others.start()
-    busy.wait()
-    found = median(first_audio(tts, request) for _ in range(REPEATS))
-    stop.set()
+    try:
+        busy.wait()
+        found = median(first_audio(tts, request) for _ in range(REPEATS))
+    finally:
+        stop.set()
     others.join()
+    if errors:
+        raise errors[0]
     tts.engine.worker.run(mx.synchronize)
     return found
