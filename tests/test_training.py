@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_qwen3_tts import Qwen3TTS, Sampling, TrainingError, VoiceClonePrompt
+from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.models.qwen3 import call_layer
 from mlx_qwen3_tts.training.lora import LoraOptions, add_lora, lora_keys, lora_weights
@@ -356,3 +357,13 @@ def test_memory_is_estimated(directory):
     assert lora.training < 0.5 * full.training
     low = estimate_memory(engine.network, sequences, replace(SHORT, low_memory=True))
     assert low.activations <= lora.activations
+
+
+def test_adapters_of_16_bit_weights_keep_float32_activations(directory):
+    """MLX promotes what an adapter multiplies, so that a step takes as much for it as with float32 weights."""
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        engine = Engine.load(directory, dtype, fused=False)
+        engine.worker.run(add_lora, engine.network, LoraOptions(rank=4))
+        found.append(estimate_memory(engine.network, training.sequences(engine, 4), SHORT).activations)
+    assert found[0] == found[1]

@@ -32,7 +32,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate the peak memory of a training."""
     weights = _bytes(network.parameters())
-    trained = sum(array.size for array in _arrays(network.trainable_parameters()))
+    trainable = _arrays(network.trainable_parameters())
+    trained = sum(array.size for array in trainable)
     longest = sorted(sequences, key=len)[-options.batch_size :]
     time = padded(max(map(len, longest)))
     frames = sum(len(one) - one.start for one in longest)
@@ -49,7 +50,9 @@ def estimate_memory(
         inner = min(inner, inputs + 3 * max(layers))
     heads = time * len(longest) * talker.vocab_size
     heads += padded(frames) * talker.num_code_groups * predictor.vocab_size
-    activations = inner * network.talker.dtype.size + 3 * heads * FLOAT32
+    # An adapter is float32 whatever the weights are, and keeps its layer's input in that type.
+    kept = max([network.talker.dtype.size, *(array.dtype.size for array in trainable)])
+    activations = inner * kept + 3 * heads * FLOAT32
     return MemoryEstimate(weights, trained * 3 * FLOAT32, activations)
 
 
