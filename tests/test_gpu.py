@@ -7,18 +7,20 @@ A model computes on the device that was the default when it was loaded. For the 
 so these tests load their own models. conftest.py switches TF32 off and reports the float32 precision of these tests.
 """
 
+import threading
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts import Qwen3TTS, Sampling
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.generation.scoring import score
 from mlx_qwen3_tts.request import Request
-from tests.support import checkpoints, sounds
+from mlx_qwen3_tts.training.trainer import Trainer, TrainingOptions
+from tests.support import checkpoints, sounds, training
 from tests.support.engine import HAS_GPU, embeddings_of, forced_logits
 from tests.support.golden import arguments
 from tests.support.tolerances import GPU_AGREEMENT, GPU_CODEC, GPU_LOGITS, relative, relative_l2
@@ -84,8 +86,12 @@ def test_whole_run(dtype):
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
 @pytest.mark.parametrize("recipe", ["mixed-4", "8bit", "6bit"])
 def test_quantized(tmp_path, kind, recipe):
-    """The kernels for a recipe's bits agree with the CPU in every mode, teacher-forced."""
-    convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16"), tmp_path / "out", recipe=recipe)
+    """The kernels for a recipe's bits agree with the CPU in every mode, teacher-forced.
+
+    Layers are wider than a group, as in all released models: MLX's kernel for narrower ones on Hopper is wrong (see
+    RELIABILITY.md).
+    """
+    convert(checkpoints.write_wide(tmp_path / "source", kind, "bfloat16", width=128), tmp_path / "out", recipe=recipe)
     cpu, gpu = load(tmp_path / "out", mx.cpu), load(tmp_path / "out", mx.gpu)
     for transcript in (None, "hello this voice") if kind == "base" else (None,):
         voice = gpu.clone_voice(sounds.SOUNDS["speech"], transcript) if kind == "base" else None
@@ -94,3 +100,80 @@ def test_quantized(tmp_path, kind, recipe):
         for expected, found in zip(score(cpu.engine, request, codes), score(gpu.engine, request, codes), strict=True):
             assert np.abs(np.exp(expected) - np.exp(found)).max() < GPU_LOGITS
             assert (expected.argmax(-1) == found.argmax(-1)).mean() >= GPU_AGREEMENT
+
+
+@pytest.fixture(scope="module")
+def speaker() -> Qwen3TTS:
+    """The demo, which was trained: its choices are clear, so that rounding changes few of them."""
+    return load("demo")
+
+
+TEXTS = ["It is twenty past seven.", "It is ten to nine.", "One two three four.", "It is half past two."]
+
+
+def test_rows(speaker):
+    """Greedy codes of requests side by side are those of each alone: a GPU's rounding depends on the number of rows."""
+    greedy = Sampling(do_sample=False, subtalker_dosample=False)
+    requests = [Request(text, sampling=greedy, seed=1) for text in TEXTS]
+    alone = [speaker.run(request) for request in requests]
+    together = speaker.synthesize_batch(requests)
+    for one, row in zip(alone, together, strict=True):
+        assert one.finish_reason == row.finish_reason == "stop"
+        np.testing.assert_array_equal(row.codes, one.codes)
+        assert relative_l2(row.audio, one.audio) < GPU_CODEC
+
+
+def test_threads(speaker):
+    """Any thread may speak, one after the other and all at once, and none stops."""
+    expected = speaker.synthesize(TEXTS[0], seed=1)
+    found = {}
+
+    def speak(number: int) -> None:
+        found[number] = speaker.synthesize(TEXTS[0], seed=1)
+
+    thread = threading.Thread(target=speak, args=(0,))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0].codes, expected.codes)
+    np.testing.assert_array_equal(found[0].audio, expected.audio)
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number].finish_reason for number in range(1, 5)] == ["stop"] * 4
+
+
+def test_many_lengths(speaker):
+    """MLX keeps what it prepares for each shape, and on CUDA fails if there were too many: prompts and chunks vary."""
+    for length in range(1, 60):
+        result = speaker.synthesize("one two " * (length % 23 + 1), seed=length, max_frames=length)
+        assert np.isfinite(result.audio).all()
+
+
+def test_unload():
+    before = mx.get_active_memory()
+    tts = load("demo")
+    tts.synthesize(TEXTS[0], seed=1)
+    loaded = mx.get_active_memory() - before
+    assert loaded > 0
+    tts.unload()
+    assert mx.get_active_memory() - before < 0.01 * loaded
+
+
+def test_training(tmp_path):
+    """The losses of the first steps on the GPU are those of the CPU."""
+    directory = training.write_base(tmp_path / "base")
+    options = TrainingOptions(epochs=3, batch_size=2, accumulate=1, learning_rate=1e-3)
+    curves = []
+    for device in (mx.cpu, mx.gpu):
+        mx.set_default_device(device)
+        try:
+            engine = training.load(directory)
+        finally:
+            mx.set_default_device(mx.cpu)
+        assert engine.worker.device.type == device
+        sequences = training.sequences(engine, 4)
+        curves.append([step.talker_loss for step in Trainer(engine, sequences, [], options).run()])
+    assert curves[1][-1] < curves[1][0]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=GPU_LOGITS)

@@ -55,8 +55,11 @@ def full_size_configs(hidden: int) -> tuple[dict, dict]:
     return model, codec
 
 
-def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
-    """Return the configs of a quantizable checkpoint: every width is a multiple of 64, with 4 codebooks of 64 codes."""
+def wide_configs(model_type: str = "custom_voice", width: int = 64) -> tuple[dict, dict]:
+    """Return the configs of a quantizable checkpoint with 4 codebooks of 64 codes.
+
+    width: of the narrowest layer, a multiple of 64, of which every width is a multiple.
+    """
     model, codec = copy.deepcopy(MODEL), copy.deepcopy(CODEC)
     model["tts_model_type"] = model_type
     talker, predictor, codes = model["talker_config"], model["talker_config"]["code_predictor_config"], 64
@@ -66,23 +69,32 @@ def wide_configs(model_type: str = "custom_voice") -> tuple[dict, dict]:
     for names in ("codec_language_id", "spk_id"):
         talker[names] = {name: id_ - CODES + codes for name, id_ in talker[names].items()}
     sizes = {"num_code_groups": 4, "num_hidden_layers": 2}
-    talker |= sizes | {"text_hidden_size": 64, "vocab_size": codes + 1024}
-    predictor |= sizes | {"hidden_size": 128, "intermediate_size": 64, "vocab_size": codes}
+    head_dim = width // talker["num_attention_heads"]
+    talker |= sizes | {
+        "text_hidden_size": width, "hidden_size": width, "head_dim": head_dim, "vocab_size": codes + 1024,
+    }  # fmt: skip
+    talker["rope_scaling"] = talker["rope_scaling"] | {"mrope_section": [head_dim // 4, head_dim // 8, head_dim // 8]}
+    predictor |= sizes | {
+        "hidden_size": 128, "intermediate_size": width, "head_dim": head_dim, "vocab_size": codes,
+    }  # fmt: skip
     codec["encoder_valid_num_quantizers"] = 4
     codec["decoder_config"] |= {"num_quantizers": 4, "codebook_size": codes, "decoder_dim": 32, "latent_dim": 32}
     codec["encoder_config"] |= {"num_quantizers": 8, "codebook_size": codes}
     if model_type == "base":
         talker |= {"spk_id": {}, "spk_is_dialect": {}}
         model["speaker_encoder_config"] = {  # channels above 64: mlx-audio guesses the layout from the shapes
-            "enc_dim": 64, "sample_rate": 24000, "enc_channels": [68, 68, 68, 68, 204], "enc_attention_channels": 66,
+            "enc_dim": width, "sample_rate": 24000, "enc_channels": [68, 68, 68, 68, 204], "enc_attention_channels": 66,
             "enc_res2net_scale": 4, "enc_se_channels": 66,
         }  # fmt: skip
     return model, codec
 
 
-def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32") -> Path:
-    """Write a quantizable checkpoint whose greedy speech never ends. dtype: the type of its model.safetensors."""
-    model, codec = wide_configs(model_type)
+def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32", width: int = 64) -> Path:
+    """Write a quantizable checkpoint whose greedy speech never ends.
+
+    dtype: the type of its model.safetensors. width: see `wide_configs`.
+    """
+    model, codec = wide_configs(model_type, width)
     write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
     tensors = load_file(path)
