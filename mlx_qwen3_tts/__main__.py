@@ -21,6 +21,7 @@ def main() -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         from . import cli
 
+        cli.import_commands(cli.asked_commands(sys.argv[1:]))
         signal.signal(signal.SIGINT, handler)
         for number in (signal.SIGTERM, signal.SIGHUP):  # clean up, as after Ctrl-C
             if signal.getsignal(number) is signal.SIG_DFL:

@@ -2,12 +2,15 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mlx_qwen3_tts
+from tests.support.process import ROOT
 
 PACKAGE = Path(mlx_qwen3_tts.__file__).parent
 # From the top down: a district (a folder, or a file at the top level) imports from those below it only.
@@ -100,3 +103,15 @@ def test_public_names_are_those_of_the_stub():
         assert getattr(mlx_qwen3_tts, name) is getattr(home, name)
     with pytest.raises(AttributeError, match="nonsense"):
         mlx_qwen3_tts.nonsense  # noqa: B018
+
+
+def test_a_command_imports_its_own_district_alone():
+    """`say` is heard sooner without the modules of books, training, conversion and the server."""
+    code = (
+        "import sys; from mlx_qwen3_tts import cli; cli.import_commands(cli.asked_commands(['say', 'Hello']));"
+        "print(*sorted({name.split('.')[1] for name in sys.modules if name.startswith('mlx_qwen3_tts.')}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    loaded = set(out.split())
+    assert {"cli", "generation", "models", "audio"} <= loaded
+    assert not {"longform", "training", "evaluation", "server"} & loaded

@@ -7,7 +7,7 @@ name, or that of the settings ─┬─ a voice file, or the library ─ VoiceCl
 import argparse
 import os
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..capabilities import check_request, match, speakers
 from ..checkpoint.adapter import adapter_path, read_adapter
@@ -15,7 +15,6 @@ from ..checkpoint.load import read_config
 from ..config.model import ModelConfig
 from ..errors import RequestError, VoiceError
 from ..hub import CONFIG_FILES, resolve
-from ..longform.options import BookOptions
 from ..program import program_name
 from ..released import VOICES
 from ..request import Request
@@ -27,7 +26,22 @@ from .console import note
 from .options import DEFAULT_BASE, DEFAULT_MODEL
 from .settings import setting_value
 
-Spoken = TypeVar("Spoken", Request, BookOptions)
+
+class HasVoice(Protocol):
+    """Options of speech, as a frozen dataclass: a Request or a book's."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def voice(self) -> str | VoiceClonePrompt | None:
+        """Who speaks."""
+
+    @property
+    def language(self) -> str | None:
+        """What is spoken."""
+
+
+Spoken = TypeVar("Spoken", bound=HasVoice)
 
 
 def find_voice(name: str | None, model: str | None) -> str | VoiceClonePrompt | None:
