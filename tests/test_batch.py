@@ -1,6 +1,6 @@
 """A request in a batch gives the codes that it gives alone, whatever the other rows do.
 
-COMPOSITIONS=N runs N random batches of each model in place of 6. On this package's CPU back end equality is exact:
+COMPOSITIONS=N runs N random batches of each model in place of 3. On this package's CPU back end equality is exact:
 matrix products give each row the same bits, however many rows there are.
 """
 
@@ -20,7 +20,7 @@ from tests.support.batches import RandomBatch, first_difference, requests_of, so
 from tests.support.engine import on_mlx_thread
 
 KINDS = ("custom_voice", "voice_design", "base", "ending")  # the last one is a CustomVoice model whose speech ends
-COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "6"))  # of each of the four models
+COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "3"))  # of each of the four models
 
 
 @pytest.fixture(scope="module")

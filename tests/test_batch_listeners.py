@@ -61,9 +61,7 @@ def rows_in_use(monkeypatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize(
-    "kind, batch_size", [("custom_voice", 1), ("custom_voice", 3), ("voice_design", 16), ("base", 16)]
-)
+@pytest.mark.parametrize("kind, batch_size", [("custom_voice", 3), ("voice_design", 16), ("base", 16)])
 def test_results_are_those_of_each_request_alone(models, monkeypatch, kind, batch_size):
     """Codes and samples are equal and in order."""
     tts = models[kind]

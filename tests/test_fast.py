@@ -81,15 +81,21 @@ def plain_models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     return result
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), GREEDY, Sampling(top_k=0, top_p=0.7), Sampling(do_sample=False)])
+MODES = [
+    ("custom_voice", {"voice": "ben"}),
+    ("custom_voice", {"voice": "chuan", "instruct": "Slowly.", "non_streaming_mode": False}),
+    ("voice_design", {"instruct": "A calm voice."}),
+    ("base", {"text": None}),
+    ("base", {"text": "hello this voice"}),
+]
+SAMPLINGS = [Sampling(top_k=0, top_p=0.7), Sampling(do_sample=False)]
+
+
 @pytest.mark.parametrize(
-    "kind, options",
+    "kind, options, sampling",
     [
-        ("custom_voice", {"voice": "ben"}),
-        ("custom_voice", {"voice": "chuan", "instruct": "Slowly.", "non_streaming_mode": False}),
-        ("voice_design", {"instruct": "A calm voice."}),
-        ("base", {"text": None}),
-        ("base", {"text": "hello this voice"}),
+        *[(*mode, sampling) for mode in MODES for sampling in (Sampling(), GREEDY)],
+        *[(*MODES[0], sampling) for sampling in SAMPLINGS],
     ],
 )
 def test_all_fast_paths_together(models, plain_models, kind, options, sampling):

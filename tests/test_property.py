@@ -23,7 +23,7 @@ TEXTS = st.one_of(
     st.text(st.characters(codec=None), max_size=20),  # lone surrogates too
 )
 short = settings(
-    max_examples=CASES or 40, deadline=None, derandomize=not CASES, database=None,
+    max_examples=CASES or 20, deadline=None, derandomize=not CASES, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
