@@ -6,17 +6,22 @@
 A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as it was.
 """
 
+import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EEXIST
 from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 Writer = TypeVar("Writer", bound="WholeOrNothing")
+
+MAX_NAME = 255  # bytes of a file's name, on all common file systems
+MAX_STEM = MAX_NAME - len("..01234567.part")  # bytes of a target's name that its hidden sibling has
 
 
 class PartialPath:
@@ -25,13 +30,35 @@ class PartialPath:
     def __init__(self, target: Path) -> None:
         """target: links in it must be resolved, or the link itself is replaced."""
         self.target = target
-        self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        self.path = target.with_name(f".{_stem(target.name)}.{secrets.token_hex(4)}.part")
 
-    def commit(self) -> None:
-        """Give the sibling the target's name, replacing what has it. Raises OSError."""
-        if self.path.is_dir() and self.target.exists():
+    def check(self) -> None:
+        """Raise OSError or ValueError if the target's name is too long or contains a zero."""
+        for path in (self.target, self.path):
+            with suppress(FileNotFoundError):
+                os.lstat(path)
+
+    def commit(self, replace: bool = True) -> None:
+        """Give the sibling the target's name, replacing what has it. Raises OSError.
+
+        replace: False raises FileExistsError if a file has the name, even if it appeared at this moment.
+        """
+        if not replace:
+            self._claim()
+        elif self.path.is_dir() and self.target.exists():
             self._swap()
         else:
+            self.path.replace(self.target)
+
+    def _claim(self) -> None:
+        """Take a name that is free. A link, unlike a renaming, fails if it is not."""
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if os.path.lexists(self.target):
+                raise FileExistsError(EEXIST, os.strerror(EEXIST), str(self.target)) from None
             self.path.replace(self.target)
 
     def _swap(self) -> None:
@@ -51,6 +78,12 @@ class PartialPath:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """Return the part of a target's name that its hidden sibling has: all of it, unless it is very long."""
+    data = os.fsencode(name)
+    return name if len(data) <= MAX_STEM else data[:MAX_STEM].decode(errors="ignore")
 
 
 class WholeOrNothing(ABC):
@@ -77,15 +110,16 @@ class WholeOrNothing(ABC):
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, replace: bool = True) -> Iterator[Path]:
     """Yield a path to write a file or directory to; it is renamed to `target` on success, removed on failure.
 
+    replace: False raises FileExistsError at the end if a file has that name.
     Raises OSError.
     """
     partial = PartialPath(target)
     try:
         yield partial.path
-        partial.commit()
+        partial.commit(replace)
     finally:
         partial.discard()
 
@@ -95,7 +129,7 @@ def remove_partial(folder: Path, name: str = "*") -> None:
 
     name: of the target; by default of any target in the folder. No other process may be writing there.
     """
-    pattern = name if name == "*" else escape(name)
+    pattern = name if name == "*" else escape(_stem(name))
     for path in folder.glob(f".{pattern}.{'[0-9a-f]' * 8}.part*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -108,10 +142,25 @@ def is_regular(path: Path) -> bool:
     return path.is_file() or not path.exists()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to a file that is complete at any time; a pipe or a device is written in place. Raises OSError."""
+def write_file(path: Path, data: bytes, replace: bool = True) -> None:
+    """Write `data` to a file that is complete at any time; a pipe or a device is written in place. Raises OSError.
+
+    replace: False raises FileExistsError if there is a file already.
+    """
     if not is_regular(path):
         path.write_bytes(data)
         return
-    with atomic_path(path.resolve()) as partial:
+    with atomic_path(path.resolve(), replace) as partial:
         partial.write_bytes(data)
+
+
+def user_folder(find: Callable[..., Path]) -> Path | None:
+    """Return this package's folder among the user's own; None for a user without a home directory, as in a container.
+
+    find: a function of platformdirs.
+    """
+    try:
+        path = find("mlx-qwen3-tts", appauthor=False)
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None  # older versions of platformdirs leave a ~ as it is

@@ -40,7 +40,7 @@ def check_writable(path: str | os.PathLike) -> None:
             resolved = path.resolve()
             with tempfile.TemporaryFile(dir=resolved.parent):
                 pass
-            PartialPath(resolved).path.exists()  # raises if the name is too long, or contains a zero
+            PartialPath(resolved).check()
     except (OSError, ValueError) as error:
         raise write_error(path, error) from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoint.load import SPEECH_TOKENIZER
 from ..errors import ConversionError
-from ..files import atomic_path
+from ..files import PartialPath, atomic_path
 from ..hub import FILES
 
 COPIED_FILES = (
@@ -35,6 +35,10 @@ def check_target(out: str | Path, force: bool) -> Path:
     path = Path(os.path.realpath(os.path.expanduser(out)))
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ConversionError(f"cannot write {out}: {path.parent} is not a writable directory")
+    try:
+        PartialPath(path).check()
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
     if not path.exists():
         return path
     if not force:

@@ -32,13 +32,13 @@ def find_format(target: Path, folder_format: str | None = None) -> tuple[str, bo
     Raises BookError, also for a new folder with the suffix of a file.
     """
     formats = ", ".join(suffix[1:] for suffix in FORMATS)
-    if folder_format is not None or target.is_dir() or not target.suffix:
+    if folder_format is not None or os.path.isdir(target) or not target.suffix:
         suffix = f".{folder_format or DEFAULT_FOLDER_FORMAT}".lower()
         if suffix not in FORMATS:
             raise BookError(f"folder_format must be one of {formats}, not {folder_format!r}", "folder_format")
-        if target.exists() and not target.is_dir():
+        if os.path.exists(target) and not os.path.isdir(target):
             raise BookError(f"cannot write {target}: it is a file, and a file for each chapter needs a folder")
-        if target.suffix.lower() in FORMATS and not target.is_dir():
+        if target.suffix.lower() in FORMATS and not os.path.isdir(target):
             raise BookError(
                 f"cannot write {target}: its name is that of a file; leave the suffix out, or folder_format",
                 "folder_format",
@@ -63,7 +63,7 @@ def check_target(target: str | os.PathLike, folder_format: str | None = None) ->
             raise BookError(f"cannot write {path}: it is write-protected")
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
-        PartialPath(path.resolve()).path.exists()  # raises if the name is too long, or contains a zero
+        PartialPath(path.resolve()).check()
     except (OSError, ValueError) as error:
         raise BookError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BookError
-from ..files import remove_partial
+from ..files import PartialPath, remove_partial
 from ..tts import Qwen3TTS
 from .assemble import Assembly, check_output
 from .check import ERROR_LIMIT, Recognizer
@@ -57,11 +57,16 @@ class RenderedBook:
 def folder_beside(target: str | Path, folder_format: str | None = None) -> Path:
     """Return the folder that keeps the segments of a book: NAME.book for NAME.m4b, and for a folder NAME.
 
-    Raises BookError for a target that is neither.
+    Raises BookError for a target that is neither, and for a name that is too long for a folder's.
     """
     path = Path(target)
     _, is_folder = find_format(path, folder_format)
-    return path.with_name((path.name if is_folder else path.stem) + FOLDER_SUFFIX)
+    folder = path.with_name((path.name if is_folder else path.stem) + FOLDER_SUFFIX)
+    try:
+        PartialPath(folder).check()
+    except (OSError, ValueError) as error:
+        raise BookError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from None
+    return folder
 
 
 class Renderer:
