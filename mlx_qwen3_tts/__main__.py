@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from io import TextIOWrapper
 
 from .program import program_name
 
@@ -14,6 +15,8 @@ def main() -> int:
             os.fstat(descriptor)
         except OSError:  # closed by the caller: the next file opened must not take its number
             os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a name is shown in any locale
     try:
         # An import may swallow KeyboardInterrupt; until there is something to clean up, the signal just ends us.
         handler = signal.getsignal(signal.SIGINT)

@@ -7,7 +7,7 @@ from .errors import RequestError
 from .option import is_number
 from .request import Request
 from .suggest import unknown
-from .text.unicode import check_text
+from .text.unicode import check_text, composed
 from .voice import VoiceClonePrompt
 
 MODEL_NAMES = {
@@ -44,10 +44,11 @@ def default_speaker(config: ModelConfig) -> str | None:
 
 
 def match(name: str, names: list[str]) -> str | None:
-    """Return the one of `names` that equals `name`, or else the one that differs in case only."""
+    """Return the one of `names` that equals `name`, or else the one that differs in case or in spelling of accents."""
     if name in names:
         return name
-    return next((known for known in names if known.lower() == name.lower()), None)
+    folded = composed(name).lower()
+    return next((known for known in names if composed(known).lower() == folded), None)
 
 
 def language_name(language: str | None, config: ModelConfig) -> str:

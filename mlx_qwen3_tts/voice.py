@@ -54,8 +54,11 @@ class VoiceClonePrompt:
         if self.ref_text is not None and not (isinstance(self.ref_text, str) and is_unicode(self.ref_text)):
             raise VoiceError("ref_text must be the transcript of the clip, a string of valid Unicode")
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the voice to a safetensors file. Raises VoiceError."""
+    def save(self, path: str | os.PathLike, replace: bool = True) -> None:
+        """Write the voice to a safetensors file. Raises VoiceError.
+
+        replace: False raises VoiceError if there is a file of that name already.
+        """
         tensors = {"speaker_embedding": np.ascontiguousarray(self.speaker_embedding, np.float32)}
         if self.ref_codes is not None:
             tensors["ref_codes"] = np.ascontiguousarray(self.ref_codes, np.int32)
@@ -68,7 +71,9 @@ class VoiceClonePrompt:
             metadata["ref_text"] = self.ref_text
         metadata["sha256"] = checksum(tensors, metadata)
         try:
-            write_file(Path(path), save(tensors, metadata))
+            write_file(Path(path), save(tensors, metadata), replace)
+        except FileExistsError:
+            raise VoiceError(f"there is a voice {path} already; replace=True replaces it", "replace") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VoiceError(f"cannot write the voice {path}: {reason}") from None

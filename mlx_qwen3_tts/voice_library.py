@@ -1,30 +1,57 @@
-"""The user's named voices."""
+"""The user's named voices.
+
+A name is the same in both of Unicode's spellings of an accent: macOS hands over file names with a letter and its accent
+apart (NFD), keyboards write them as one (NFC). A voice is saved as NFC, and its file is found in both.
+"""
 
 import os
-import re
+import unicodedata
 from pathlib import Path
 
 from platformdirs import user_data_path
 
 from .errors import VoiceError
+from .files import user_folder
+from .text.unicode import composed
 
-NAME = re.compile(r"\w[\w -]{0,63}")  # of a voice
+MAX_NAME = 64  # characters of a voice's name
+MAX_BYTES = 240  # of it as a file's name, without the suffix
 
 
 def library() -> Path:
-    """Return the directory of saved voices: $MLX_QWEN3_TTS_VOICES, or a directory among the user's data."""
+    """Return the directory of saved voices: $MLX_QWEN3_TTS_VOICES, or a directory among the user's data.
+
+    Raises VoiceError if there is none.
+    """
     if override := os.environ.get("MLX_QWEN3_TTS_VOICES"):
         return Path(os.path.expanduser(override))
-    return user_data_path("mlx-qwen3-tts", appauthor=False) / "voices"
+    folder = user_folder(user_data_path)
+    if folder is None:
+        raise VoiceError("you have no home directory: set HOME, or MLX_QWEN3_TTS_VOICES to a directory for voices")
+    return folder / "voices"
 
 
 def library_path(name: str) -> Path:
     """Return the file of the voice `name`. Raises VoiceError for a name that a file may not have."""
-    if not NAME.fullmatch(name):
-        raise VoiceError(f"invalid name {name!r} of a voice: use at most 64 letters, digits, spaces, - and _")
-    return library() / f"{name}.safetensors"
+    name = composed(name)
+    if not is_name(name):
+        raise VoiceError(f"invalid name {name!r} of a voice: use at most {MAX_NAME} letters, digits, spaces, - and _")
+    path = library() / f"{name}.safetensors"
+    apart = path.with_name(unicodedata.normalize("NFD", path.name))
+    return apart if os.path.exists(apart) and not os.path.exists(path) else path  # which take names of any length
 
 
 def library_names() -> list[str]:
     """Return the names of all saved voices; files with other names are ignored."""
-    return sorted(path.stem for path in library().glob("*.safetensors") if NAME.fullmatch(path.stem))
+    try:
+        files = library().glob("*.safetensors")
+    except VoiceError:
+        return []
+    return sorted({name for name in (composed(path.stem) for path in files) if is_name(name)})
+
+
+def is_name(name: str) -> bool:
+    """Return whether a voice may have this name. Letters of some scripts have vowels and accents of their own."""
+    is_plain = all(c.isalnum() or c in "_ -" or unicodedata.category(c)[0] == "M" for c in name)
+    is_short = is_plain and len(name) <= MAX_NAME and len(name.encode()) <= MAX_BYTES
+    return is_short and name[:1] not in ("", " ", "-")

@@ -97,6 +97,20 @@ def test_a_name_is_not_overwritten_unasked(server):
     assert upload(server, name="Me", replace="true").json()["id"] == "me"
 
 
+def test_of_two_uploads_at_once_one_is_kept(server, server_voices, monkeypatch):
+    save = VoiceClonePrompt.save
+
+    def saved_by_another_first(voice, path, replace=True):
+        path.write_bytes(b"another")
+        save(voice, path, replace)
+
+    monkeypatch.setattr(VoiceClonePrompt, "save", saved_by_another_first)
+    refused = upload(server)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "voice_exists")
+    assert (server_voices / "me.safetensors").read_bytes() == b"another"
+    assert upload(server, replace="true").status_code == 200
+
+
 @pytest.mark.parametrize("consent", ["", "false", "No", "0", "off", " null ", "refused", "nein"])
 def test_no_voice_without_consent(server, server_voices, consent):
     refused = upload(server, consent=consent)

@@ -7,11 +7,13 @@ from pathlib import Path
 from ..capabilities import match
 from ..errors import RequestError, VoiceError
 from ..tts import Qwen3TTS
-from ..voice_library import library_names, library_path
+from ..voice_library import library, library_names, library_path
 from .console import note
 from .options import DEFAULT_BASE, add_clip, add_model, check_reference, clip_options, make_voice
 from .parser import Commands
 from .speaker import base_model
+
+ELSEWHERE = "MLX_QWEN3_TTS_VOICES names another directory for your voices"
 
 
 def add_clone(commands: Commands) -> argparse.ArgumentParser:
@@ -37,7 +39,7 @@ def clone(args: argparse.Namespace) -> None:
     model = base_model() if args.model is None else args.model
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision)
     voice = make_voice(tts, args.audio, args.text, args)
-    voice.save(path)
+    voice.save(path, replace=args.force or args.output is not None)
     frames = 0 if voice.ref_codes is None else len(voice.ref_codes)
     note(f"{path}: a voice from {voice.provenance['seconds']} s of audio, {frames} frames of reference codes")
 
@@ -61,7 +63,10 @@ def path_to_save(name: str, force: bool) -> Path:
     if existing is not None and not force:
         raise VoiceError(f"there is a voice {existing!r} already; --force replaces it")
     path = library_path(existing or name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VoiceError(f"cannot make {path.parent}: {error.strerror}; {ELSEWHERE}") from None
     check_directory(path)
     return path
 
@@ -69,4 +74,5 @@ def path_to_save(name: str, force: bool) -> Path:
 def check_directory(path: Path) -> None:
     """Raise VoiceError if a file cannot be written in its directory."""
     if not os.access(path.parent, os.W_OK):
-        raise VoiceError(f"cannot write {path}: {path.parent} is not a writable directory")
+        hint = f"; {ELSEWHERE}" if path.parent == library() else ""
+        raise VoiceError(f"cannot write {path}: {path.parent} is not a writable directory{hint}")

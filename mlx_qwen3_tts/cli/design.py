@@ -59,7 +59,7 @@ def design(args: argparse.Namespace) -> None:
     voice = base.clone_reference(reference)
     for warning in voice.warnings:
         note(f"warning: {warning}")
-    voice.save(path)
+    voice.save(path, replace=args.force)
     note(f"{path}: a voice for {base.name}; say --voice {path.stem!r} speaks in it")
 
 

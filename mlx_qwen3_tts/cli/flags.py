@@ -10,6 +10,7 @@ FLAGS = {
     "batch_size": "--batch",
     "folder_format": "--out-format",
     "max_seconds": "--max-ref-seconds",
+    "replace": "--force",
     "tail": "--ref-tail",
     "text": "text",
     "trim": "--trim-silence",

@@ -11,7 +11,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from ..errors import RequestError
-from ..files import write_file
+from ..files import user_folder, write_file
 from ..suggest import unknown
 
 if sys.version_info >= (3, 11):
@@ -33,10 +33,16 @@ class Setting:
 
 
 def settings_path() -> Path:
-    """Return the file of the settings: $MLX_QWEN3_TTS_CONFIG, or config.toml in the user's configuration directory."""
+    """Return the file of the settings: $MLX_QWEN3_TTS_CONFIG, or config.toml in the user's configuration directory.
+
+    Raises RequestError if there is none.
+    """
     if override := os.environ.get("MLX_QWEN3_TTS_CONFIG"):
         return Path(os.path.expanduser(override))
-    return user_config_path("mlx-qwen3-tts", appauthor=False) / "config.toml"
+    folder = user_folder(user_config_path)
+    if folder is None:
+        raise RequestError("you have no home directory: set HOME, or MLX_QWEN3_TTS_CONFIG to the file of your settings")
+    return folder / "config.toml"
 
 
 def setting(name: str) -> Setting | None:
@@ -56,7 +62,10 @@ def setting_value(name: str) -> str | None:
 
 def read_settings() -> dict[str, str]:
     """Return what the file holds; nothing if there is none. Raises RequestError if it is damaged."""
-    path = settings_path()
+    try:
+        path = settings_path()
+    except RequestError:  # there is no place for settings
+        return {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -70,7 +70,10 @@ def remove(args: argparse.Namespace) -> None:
     if not path.exists():
         message = f"there is no voice {args.remove!r} in {path.parent}"
         raise VoiceError(suggest(message, args.remove, library_names(), "`voices` lists what there is"))
-    path.unlink()
+    try:
+        path.unlink()
+    except OSError as error:
+        raise VoiceError(f"cannot delete {path}: {error.strerror}") from None
     note(f"removed {path}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..capabilities import MODEL_NAMES, default_speaker, match
 from ..errors import VoiceError
+from ..text.unicode import composed
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 from ..voice_library import library_names, library_path
@@ -168,8 +169,8 @@ class Voices:
         async with self._models.use(served) as tts:
             made = await self._clone(tts, upload.clip, upload.text)
         made.provenance.update(clip="upload", consent=upload.consent.strip()[:MAX_CONSENT])
-        name = existing or upload.name
-        await self._workers.fast(partial(_save, made, name))
+        name = existing or composed(upload.name)
+        await self._workers.fast(partial(_save, made, name, upload.replace))
         voice = _uploaded(name)
         entry = _entry(name, "library", [one.name for one in self._models.of_kind("base")])
         return entry | {"created_at": voice["created_at"], "success": True, "voice": voice, "warnings": made.warnings}
@@ -195,8 +196,7 @@ class Voices:
             raise Problem(400, f"{upload.name!r} is a preset voice: choose another name", "name")
         existing = match(upload.name, library_names())
         if existing is not None and not upload.replace:
-            message = f"there is a voice {existing!r} already: send replace=true, or choose another name"
-            raise Problem(409, message, "name", "voice_exists")
+            raise _exists(existing)
         return existing
 
     def _base(self, name: str | None) -> ServedModel:
@@ -217,12 +217,19 @@ def read_voice(name: str) -> VoiceClonePrompt:
         raise Problem(500, f"the voice {name!r} cannot be read: `mlx-qwen3-tts voices` says why", "voice") from None
 
 
-def _save(voice: VoiceClonePrompt, name: str) -> None:
+def _exists(name: str) -> Problem:
+    message = f"there is a voice {name!r} already: send replace=true, or choose another name"
+    return Problem(409, message, "name", "voice_exists")
+
+
+def _save(voice: VoiceClonePrompt, name: str, replace: bool) -> None:
     path = library_path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        voice.save(path)
+        voice.save(path, replace)
     except (OSError, VoiceError):
+        if not replace and path.exists():  # made meanwhile
+            raise _exists(name) from None
         raise Problem(500, f"the voice {name!r} cannot be saved: check the server's disk") from None
 
 

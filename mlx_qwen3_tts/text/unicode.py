@@ -1,5 +1,7 @@
 """Strings that are Unicode text: Python and JSON also allow lone surrogates, which UTF-8 does not."""
 
+import unicodedata
+
 from ..errors import RequestError
 
 
@@ -22,3 +24,8 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def composed(name: str) -> str:
+    """Return a name with each letter and its accent as one character (NFC), if there is one."""
+    return unicodedata.normalize("NFC", name)
