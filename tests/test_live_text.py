@@ -1,12 +1,15 @@
 """Text in pieces gives the ids and codes of the whole text, wherever a pipe cuts it."""
 
+import os
 import random
+import signal
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import RequestError
+from mlx_qwen3_tts import Request, RequestError
 from mlx_qwen3_tts.text.feed import TextFeed
 from mlx_qwen3_tts.text.incremental import IncrementalEncoder, encode_live
 from mlx_qwen3_tts.text.segment import ParagraphSplitter, decode_pieces
@@ -247,3 +250,81 @@ def test_a_word_without_end_is_not_split_at_each_letter(demo, spy):
     ids = [id_ for letter in text for id_ in encoder.feed(letter)] + encoder.finish()
     assert ids == tokenizer.encode(text)
     assert sum(len(searched) for _, (_, searched) in calls) < 20 * len(text)
+
+
+# --- a text that never comes ---
+
+
+@pytest.fixture
+def silence():
+    """A source of a few words, which is then silent until the test ends."""
+    ended = threading.Event()
+
+    def source(words: int):
+        for _ in range(words):
+            yield "Hello "
+        ended.wait(60)
+
+    yield source
+    ended.set()
+
+
+@pytest.fixture
+def interrupt():
+    """Heed SIGINT, which a shell's background job ignores; the value sends it when the test waits."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def soon() -> None:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+
+    yield soon
+    signal.signal(signal.SIGINT, previous)
+
+
+def no_rows_are_left(demo) -> None:
+    deadline = time.monotonic() + 20
+    while demo.scheduler.count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert demo.scheduler.count == 0
+
+
+@pytest.mark.parametrize("words", [0, 4])
+@pytest.mark.parametrize("kind", ["one", "batch"])
+def test_interrupt_while_the_source_is_silent(demo, silence, interrupt, kind, words):
+    before = threading.active_count()
+    began = time.monotonic()
+    interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        if kind == "one":
+            demo.synthesize(silence(words), seed=1, stop_runaway=False)
+        else:
+            demo.synthesize_batch([Request(silence(words), seed=1), Request("Hello", seed=1, max_frames=2)])
+    assert time.monotonic() - began < 5
+    no_rows_are_left(demo)
+    assert threading.active_count() <= before + 2, "the thread that waits for a batch's text, and the timer"
+
+
+def test_closing_a_batch_while_a_source_is_silent(demo, silence):
+    began = time.monotonic()
+    chunks = demo.stream_batch([Request(silence(4), seed=1), Request("Hello", seed=1, stop_runaway=False)])
+    for _ in range(9):  # the last of them after the text of the first request has run dry
+        while next(chunks)[0] != 1:
+            pass
+    chunks.close()
+    assert time.monotonic() - began < 5
+    no_rows_are_left(demo)
+
+
+def test_a_stream_that_is_dropped_in_another_thread(demo):
+    expected = demo.synthesize("Hello world", seed=1, max_frames=4).codes
+    for _ in range(3):
+        stream = demo.stream("Hello world", seed=1, chunk_frames=(1,), stop_runaway=False)
+        held = [stream]
+        thread = threading.Thread(target=lambda held=held: (next(held[0]), held.clear()))
+        next(stream)
+        del stream
+        thread.start()
+        thread.join()
+    no_rows_are_left(demo)
+    np.testing.assert_array_equal(demo.synthesize("Hello world", seed=1, max_frames=4).codes, expected)
