@@ -150,6 +150,40 @@ def test_connections_without_a_request_end(server, monkeypatch):
         assert "JSON" in session.recv(timeout=10)
 
 
+def test_too_many_connections(server, monkeypatch):
+    """New ones are refused; those that were first are served on, and their places are taken again."""
+    address = ("127.0.0.1", server.port)
+    assert server.client.get("/health").status_code == 200
+    with server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 60}) as response:
+        parts = response.iter_raw()
+        size = len(next(parts))
+        monkeypatch.setattr(connection, "connection_limit", lambda: 0)
+        refused = httpx.post(f"{server.url}{SPEECH}", json={"input": TEXT})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert refused.headers["connection"] == "close"
+        assert refused.json()["error"]["code"] == "too_many_connections"
+        with pytest.raises(websockets.exceptions.InvalidStatus, match="503"):
+            connect(server.socket_url)
+        monkeypatch.setattr(connection, "REFUSED_SECONDS", 0.2)
+        with socket.create_connection(address) as silent:
+            assert eventually(partial(is_closed, silent, b""), 3)
+        monkeypatch.setattr(connection, "MAX_REFUSED", 0)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{server.url}/health")
+        assert size + sum(map(len, parts)) == 60 * 3840
+    assert server.client.get("/health").status_code == 200, "a connection that is kept"
+    monkeypatch.setattr(connection, "connection_limit", lambda: 100)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "files, expected", [(256, 160), (10, 1), (2**20, 1024), (connection.resource.RLIM_INFINITY, 1024)]
+)
+def test_as_many_connections_as_files(monkeypatch, files, expected):
+    monkeypatch.setattr(connection.resource, "getrlimit", lambda _: (files, files))
+    assert connection.connection_limit() == expected
+
+
 def is_closed(raw: socket.socket, more: bytes) -> bool:
     """Send something more; return whether the other side has closed the connection."""
     raw.settimeout(0.05)
