@@ -6,17 +6,20 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from websockets.sync.client import connect
 
 from mlx_qwen3_tts import Request
 from mlx_qwen3_tts.audio.formats import pcm16
 from mlx_qwen3_tts.generation.push import PushedSpeech
-from mlx_qwen3_tts.server import speech as server_speech
+from mlx_qwen3_tts.server import protocol, speech as server_speech
+from mlx_qwen3_tts.server.workers import SMALL
 from tests.support.server import LONG, SPEECH, TEXT, decoded, eventually, exact, running
 
 FORMATS = ("mp3", "wav", "flac", "opus", "aac", "pcm")
@@ -207,6 +210,40 @@ def test_invalid_json(server, body):
     response = server.client.post(SPEECH, content=body)
     assert response.status_code in (400, 422)
     assert response.json()["error"]["message"].startswith("the body")
+
+
+@pytest.mark.parametrize("fields", ['"input": [' + "1," * 2**20 + "1]", ",".join(f'"k{i}":1' for i in range(2**20))])
+def test_a_body_of_many_values(server, fields):
+    """Its parsing would hold up all others, in whichever thread: the interpreter's lock is held meanwhile."""
+    began = time.perf_counter()
+    response = server.client.post(SPEECH, content="{" + fields + "}")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "too_large")
+    assert time.perf_counter() - began < 2
+
+
+def test_many_unknown_fields(server):
+    fields = {f"k{i}": None if i % 2 else 1 for i in range(2**15)}
+    assert server.speak(**fields, response_format="pcm", max_frames=2).headers["x-ignored-fields"].startswith("k0, k2")
+
+
+def test_large_bodies_are_parsed_on_a_thread(server, monkeypatch):
+    names = []
+    parse = protocol.json.loads
+
+    def noted(*args, **options):
+        names.append(threading.current_thread().name.rpartition("_")[0])
+        return parse(*args, **options)
+
+    monkeypatch.setattr(protocol.json, "loads", noted)
+    padding = " " * SMALL
+    for path, body in ((SPEECH, {"input": 1}), (f"{SPEECH}/batch", {"items": []})):
+        for text in (json.dumps(body), json.dumps(body) + padding):
+            assert server.client.post(path, content=text).status_code == 422
+    with connect(server.socket_url) as socket:
+        socket.send(json.dumps({"type": "input.text", "text": 1}) + padding)
+        assert "text must be a string" in socket.recv(timeout=10)
+    on_threads = [name == "server" for name in names]
+    assert on_threads == [False, True, False, True, True]
 
 
 def test_other_paths_and_methods(server):

@@ -116,7 +116,7 @@ class Session:
             if message["type"] == "websocket.disconnect":
                 return False
             try:
-                fields = self._fields(message)
+                fields = await self._fields(message)
                 if fields["type"] == "session.close":
                     if self._written is not None:
                         await self._complete()
@@ -126,11 +126,12 @@ class Session:
             except Problem as problem:
                 await self._error(problem)
 
-    def _fields(self, message: Any) -> dict[str, Any]:
+    async def _fields(self, message: Any) -> dict[str, Any]:
         text = message.get("text")
         if text is None:
             raise Problem(400, "messages must be text frames with JSON", code="invalid_json")
-        fields = read_json(text.encode("utf-8", "surrogatepass"))
+        data = text.encode("utf-8", "surrogatepass")
+        fields = await self._service.workers.parse(lambda: read_json(data), len(data))
         kinds = ("session.config", "input.text", "input.done", "session.close")
         if fields.get("type") not in kinds:
             raise Problem(422, f"type must be one of {', '.join(kinds)}", "type")
@@ -138,20 +139,24 @@ class Session:
 
     async def _heed(self, fields: dict[str, Any]) -> None:
         if fields["type"] == "session.config":
-            self._configure(fields)
+            await self._configure(fields)
         elif fields["type"] == "input.text":
             await self._add_text(fields)
         else:
             await self._complete()
 
-    def _configure(self, fields: dict[str, Any]) -> None:
+    async def _configure(self, fields: dict[str, Any]) -> None:
         if self._written is not None:
             raise Problem(400, "a text is being written: send input.done before another session.config", "type")
         streams_audio = fields.get("stream_audio") or False
         if not isinstance(streams_audio, bool):
             raise Problem(422, "stream_audio must be true or false", "stream_audio")
         default_format = "pcm" if streams_audio else "wav"
-        self._call = parse_call(fields, self._service.settings, default_format, needs_text=False)
+        clip = fields.get("ref_audio")
+        size = len(clip) if isinstance(clip, str) else 0
+        self._call = await self._service.workers.parse(
+            lambda: parse_call(fields, self._service.settings, default_format, needs_text=False), size
+        )
         self._streams_audio = streams_audio
 
     async def _add_text(self, fields: dict[str, Any]) -> None:

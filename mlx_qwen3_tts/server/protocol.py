@@ -31,6 +31,9 @@ STRINGS = ("model", "instructions", "response_format", "stream_format", "ref_aud
 KNOWN = {"input", "voice", "speed", "x_vector_only_mode", "max_new_tokens", *STRINGS, *OPTIONS, *SAMPLING}
 # Fields without effect: audio is always streamed.
 WITHOUT_EFFECT = {"stream", "stream_audio", "type"}
+NOT_IGNORED = KNOWN | WITHOUT_EFFECT
+# Commas in a body: of fields, items, and texts. The parsing of a body of millions of values would hold up everybody.
+MAX_COMMAS = 2**16
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class SpeechCall:
 
 def read_json(body: bytes) -> dict[str, Any]:
     """Return the object in a body. Raises Problem."""
+    if body.count(b",") > MAX_COMMAS:
+        raise Problem(400, "the body has too many values: send a smaller one", code="too_large")
     try:
         value = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -108,7 +113,7 @@ def parse_call(
         clip_text=clip_text,
         options=options,
         sampling={name: given[name] for name in SAMPLING if name in given},
-        ignored=tuple(name for name in given if name not in KNOWN | WITHOUT_EFFECT),
+        ignored=tuple(name for name in given if name not in NOT_IGNORED),
     )
 
 

@@ -38,7 +38,8 @@ MAX_NAMES = 10  # of unknown fields in a header
 async def speech(exchange: Exchange) -> None:
     """Speak a text and send the audio while it is made."""
     service = exchange.service
-    call = parse_call(read_json(await exchange.body(service.settings.max_body)), service.settings)
+    body = await exchange.body(service.settings.max_body)
+    call = await service.workers.parse(lambda: parse_call(read_json(body), service.settings), len(body))
     served, name = service.voices.choose(call)
     patience = exchange.patience()
     tts = await patience.during(exchange.stack.enter_async_context(service.models.use(served)))
@@ -49,10 +50,10 @@ async def speech(exchange: Exchange) -> None:
     data = audio_bytes(stream, encoder)
     exchange.stack.push_async_callback(data.aclose)  # type: ignore[attr-defined]
     first = await patience.during(anext(data))  # an error before it has a status of its own
-    body = with_first(first, data)
+    audio = with_first(first, data)
     if call.sse:
-        body = events(body, stream, call.response_format, partial(service.problem, name=SPEECH))
-    await patience.during(send_all(exchange.note, _start(call, served, stream, tts.sample_rate), body))
+        audio = events(audio, stream, call.response_format, partial(service.problem, name=SPEECH))
+    await patience.during(send_all(exchange.note, _start(call, served, stream, tts.sample_rate), audio))
     exchange.details = service.count_speech(call.text, stream, exchange.seconds)
 
 
@@ -77,7 +78,8 @@ def _start(call: SpeechCall, served: ServedModel, stream: SpeechStream, sample_r
 async def batch(exchange: Exchange) -> Response:
     """Speak several texts side by side and return all of their audio."""
     service = exchange.service
-    calls = parse_batch(read_json(await exchange.body(service.settings.max_body)), service.settings)
+    body = await exchange.body(service.settings.max_body)
+    calls = await service.workers.parse(lambda: parse_batch(read_json(body), service.settings), len(body))
     service.gate.check_room()
     patience = exchange.patience()
     turns = asyncio.Semaphore(service.settings.batch_size)
@@ -86,14 +88,14 @@ async def batch(exchange: Exchange) -> Response:
     )
     succeeded = sum(result["status"] == "success" for result in results)
     exchange.details = f"{succeeded} of {len(results)} texts in {exchange.seconds:.2f} s"
-    body = {
+    answer = {
         "id": f"speech-batch-{secrets.token_hex(8)}",
         "results": results,
         "total": len(results),
         "succeeded": succeeded,
         "failed": len(results) - succeeded,
     }
-    return JSONResponse(body)
+    return JSONResponse(answer)
 
 
 async def _item(service: Service, turns: asyncio.Semaphore, index: int, call: SpeechCall | Problem) -> dict[str, Any]:

@@ -9,6 +9,7 @@ R = TypeVar("R")
 
 FAST_THREADS = 4  # encoding, reading voices
 SLOW_THREADS = 2  # loading models, cloning voices
+SMALL = 2**18  # bytes that are parsed in less than a millisecond
 
 
 class Workers:
@@ -21,6 +22,12 @@ class Workers:
     async def fast(self, function: Callable[[], R]) -> R:
         """Run a function that takes some milliseconds; return what it returns, or raise what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._fast, function)
+
+    async def parse(self, function: Callable[[], R], size: int) -> R:
+        """Run a function that reads `size` bytes: at once if they are few, or else as `fast`, so that others go on."""
+        if size <= SMALL:
+            return function()
+        return await self.fast(function)
 
     async def slow(self, function: Callable[[], R]) -> R:
         """Run a function that may take seconds."""
