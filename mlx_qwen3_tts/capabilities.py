@@ -57,7 +57,7 @@ def language_name(language: str | None, config: ModelConfig) -> str:
         return "auto"
     name = match(language, languages(config))
     if name is None:
-        raise RequestError(unknown("language", language, languages(config), _has(languages(config))))
+        raise RequestError(unknown("language", language, languages(config), _has(languages(config))), about="language")
     return name
 
 
@@ -65,7 +65,7 @@ def speaker_name(voice: str, config: ModelConfig) -> str:
     """Return the name of a preset voice as the checkpoint spells it. Raises RequestError."""
     name = match(voice, speakers(config))
     if name is None:
-        raise RequestError(unknown("voice", voice, speakers(config), _has(speakers(config))))
+        raise RequestError(unknown("voice", voice, speakers(config), _has(speakers(config))), about="voice")
     return name
 
 
@@ -92,12 +92,14 @@ def _check_voice(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
     if kind == "base":
         _check_clone(voice, config)
     elif isinstance(voice, VoiceClonePrompt):
-        raise RequestError(f"a {MODEL_KINDS[kind]} model cannot speak in a cloned voice; use {MODEL_NAMES['base']}")
+        message = f"a {MODEL_KINDS[kind]} model cannot speak in a cloned voice; use {MODEL_NAMES['base']}"
+        raise RequestError(message, about="voice")
     elif voice is not None and kind == "voice_design":
         raise RequestError(
             f"this VoiceDesign model has no preset voices: describe one with instruct, or use "
             f"{MODEL_NAMES['custom_voice']}",
             "instruct",
+            about="voice",
         )
     elif voice is not None:
         speaker_name(voice, config)
@@ -121,36 +123,41 @@ def _check_clone(voice: str | VoiceClonePrompt | None, config: ModelConfig) -> N
     """Raise RequestError unless the voice was made for a Base model of this width and these codebooks."""
     if not isinstance(voice, VoiceClonePrompt):
         raise RequestError(
-            f"a Base model speaks in cloned voices only: clone one from a clip, or use {MODEL_NAMES['custom_voice']}"
+            f"a Base model speaks in cloned voices only: clone one from a clip, or use {MODEL_NAMES['custom_voice']}",
+            about="voice",
         )
     width = len(voice.speaker_embedding)
     talker = config.talker_config
     if width != talker.hidden_size:
         raise RequestError(
             f"this voice was made for a model of width {width} ({SIZES.get(width, 'another size')}), this one has "
-            f"{talker.hidden_size} ({SIZES.get(talker.hidden_size, 'another size')}): clone it again with this model"
+            f"{talker.hidden_size} ({SIZES.get(talker.hidden_size, 'another size')}): clone it again with this model",
+            about="voice",
         )
     codes = voice.ref_codes
     if codes is None:
         return
     in_range = codes.size == 0 or 0 <= codes.min() <= codes.max() < talker.num_codes
     if codes.shape[1] != talker.num_code_groups or not in_range:
-        raise RequestError("this voice's codes are not of this model's codebooks: clone it again with this model")
+        message = "this voice's codes are not of this model's codebooks: clone it again with this model"
+        raise RequestError(message, about="voice")
 
 
 def check_cloning(config: ModelConfig) -> None:
     """Raise RequestError if the model cannot clone a voice."""
     if config.tts_model_type != "base":
         kind = MODEL_KINDS[config.tts_model_type]
-        raise RequestError(f"a {kind} model cannot clone a voice; use {MODEL_NAMES['base']}")
+        raise RequestError(f"a {kind} model cannot clone a voice; use {MODEL_NAMES['base']}", about="model")
 
 
 def check_reference(text: str | None, trim: bool, tail: float, max_seconds: float) -> None:
     """Raise RequestError for invalid arguments of Qwen3TTS.clone_voice."""
     if text is not None:
         if not isinstance(text, str) or not text.strip():
-            raise RequestError("the reference text is empty: give what the clip says, or leave it out")
-        check_text("the reference text", text)
+            raise RequestError(
+                "the reference text is empty: give what the clip says, or leave it out", about="ref_text"
+            )
+        check_text("the reference text", text, about="ref_text")
     if not isinstance(trim, bool):
         raise RequestError(f"trim must be True or False, not {trim!r}", "trim")
     if not is_number(max_seconds) or not 0 < max_seconds < float("inf"):

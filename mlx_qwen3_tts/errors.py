@@ -25,11 +25,13 @@ class Qwen3TTSError(Exception):
     """Base class of all errors of this package.
 
     arguments: the Python arguments in the message; the command line shows their flags instead (cli/flags.py).
+    about: the argument that is wrong, if the message does not name it; the server names its field.
     """
 
-    def __init__(self, message: str, *arguments: str) -> None:
+    def __init__(self, message: str, *arguments: str, about: str | None = None) -> None:
         super().__init__(message)
         self.arguments = arguments
+        self.about = about or (arguments[0] if arguments else None)
 
     def __str__(self) -> str:
         """Return the message as one printable line of limited length, whatever it quotes."""

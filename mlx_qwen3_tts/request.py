@@ -100,7 +100,7 @@ def _check_spoken_text(name: str, value: Any) -> None:
     if isinstance(value, str):
         check_string(name, value)
         if not value.strip():
-            raise RequestError(EMPTY_TEXT)
+            raise RequestError(EMPTY_TEXT, about="text")
     elif not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
         raise invalid(name, "a string or an iterable of strings", value)
 

@@ -142,10 +142,16 @@ def test_uploads_that_are_refused(server, server_voices):
     big = upload(server, b"\0" * (server.service.settings.max_upload + 1))
     assert big.status_code == 413
     for data in (b"", b"not audio", clip("speech")[:40]):
-        assert upload(server, data).status_code in (400, 422)
+        refused = upload(server, data)
+        assert refused.status_code in (400, 422)
+        assert refused.json()["error"]["param"] == "audio_sample"
     seconds = io.BytesIO()
     soundfile.write(seconds, sounds.SOUNDS["speech"][0].repeat(40), 8000, format="FLAC")
-    assert "limit is 30 s" in upload(server, seconds.getvalue()).json()["error"]["message"]
+    error = upload(server, seconds.getvalue()).json()["error"]
+    assert "limit is 30 s" in error["message"]
+    assert error["param"] == "audio_sample"
+    error = upload(server, text="x", ref_text=" ").json()["error"]
+    assert (error["param"], "reference text is empty" in error["message"]) == ("ref_text", True)
     assert upload(server, field="other").status_code == 422
     assert upload(server, model="demo").status_code == 400
     assert server.client.post(VOICES, json={"name": "me"}).status_code == 422

@@ -146,7 +146,7 @@ class PromptBuilder:
         """Return the transcript's ids and the frames of an in-context clone; both are empty otherwise."""
         if voice is None or voice.ref_codes is None or voice.ref_text is None:
             return [], []
-        self._check_positions("the reference clip", len(voice.ref_codes))
+        self._check_positions("the reference clip", len(voice.ref_codes), "voice")
         return self.assistant_ids(voice.ref_text)[2:], voice.ref_codes.tolist()
 
     def _add_text(
@@ -190,12 +190,13 @@ class PromptBuilder:
 
     def _check_length(self, prompt: Prompt) -> None:
         """Raise RequestError unless the prompt and the known rest of its text fit into the context."""
-        self._check_positions("the text", len(prompt) + prompt.feed.known)
+        self._check_positions("the text", len(prompt) + prompt.feed.known, "text")
 
-    def _check_positions(self, subject: str, positions: int) -> None:
+    def _check_positions(self, subject: str, positions: int, about: str) -> None:
         context = self.config.talker_config.max_position_embeddings
         if positions >= context:
-            raise RequestError(f"{subject} takes {positions} of the model's {context} positions; split it into parts")
+            message = f"{subject} takes {positions} of the model's {context} positions; split it into parts"
+            raise RequestError(message, about=about)
 
 
 def is_text_first(request: Request) -> bool:

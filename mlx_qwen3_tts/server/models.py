@@ -21,6 +21,7 @@ from ..config.model import ModelConfig
 from ..demo import registry as demo
 from ..errors import RequestError
 from ..hub import resolve
+from ..suggest import unknown
 from ..tts import Qwen3TTS
 from .problem import Problem
 from .workers import Workers
@@ -133,8 +134,9 @@ class Models:
         """Return a model by its name. Raises Problem."""
         found = match(name, [served.name for served in self.all])
         if found is None:
-            names = ", ".join(served.name for served in self.all)
-            raise Problem(404, f"unknown model {name!r}; this server has: {names}", "model", "model_not_found")
+            names = [served.name for served in self.all]
+            message = unknown("model", name, names, f"this server has: {', '.join(names)}")
+            raise Problem(404, message, "model", "model_not_found")
         return next(served for served in self.all if served.name == found)
 
     def choose(

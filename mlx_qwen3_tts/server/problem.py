@@ -57,8 +57,7 @@ def problem_of(error: Exception) -> Problem:
         message = "the queue is full: try again later"
         return Problem(429, message, code="queue_full", headers={"Retry-After": str(RETRY_SECONDS)})
     if isinstance(error, RequestError | AudioError | VoiceError):
-        arguments = error.arguments
-        param = NAMES.get(arguments[0], arguments[0]) if arguments else None
+        param = None if error.about is None else NAMES.get(error.about, error.about)
         return Problem(400, in_http_words(error), param)
     if isinstance(error, Qwen3TTSError):
         return Problem(500, str(error))

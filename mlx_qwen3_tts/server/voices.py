@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any
 
 from ..capabilities import MODEL_NAMES, default_speaker, match
-from ..errors import VoiceError
+from ..errors import AudioError, VoiceError
+from ..suggest import suggest, unknown
 from ..text.unicode import composed
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 from ..voice_library import library_names, library_path
 from .gate import QueueFull
 from .models import Models, ServedModel
-from .problem import Problem
+from .problem import Problem, in_http_words
 from .protocol import SpeechCall, too_large
 from .settings import Settings
 from .workers import Workers
@@ -108,7 +109,7 @@ class Voices:
             return Problem(400, message, "voice", "voice_not_found")
         known = [*served.speakers, *library_names()]
         listed = f"this server has: {', '.join(known)}" if known else "upload one, or describe one with instructions"
-        message = f"unknown voice {name!r}; {listed}"
+        message = unknown("voice", name, known, listed)
         if name.lower() in OPENAI_VOICES:
             message += f"; to let {name!r} stand for one of them, start the server with --voice-alias {name}=NAME"
         return Problem(400, message, "voice", "voice_not_found")
@@ -118,21 +119,27 @@ class Voices:
         key = (hashlib.sha256(clip).hexdigest() + (text or ""), served.name)
         voice = self._clips.get(key)
         if voice is None:
-            voice = await self._clone(tts, clip, text)
+            voice = await self._clone(tts, clip, text, "ref_audio")
             self._clips[key] = voice
             while len(self._clips) > KEPT_CLIPS:
                 self._clips.popitem(last=False)
         self._clips.move_to_end(key)
         return voice
 
-    async def _clone(self, tts: Qwen3TTS, clip: bytes, text: str | None) -> VoiceClonePrompt:
-        """Make a voice. Raises QueueFull if as many clips as there are places and a queue for speech wait already."""
+    async def _clone(self, tts: Qwen3TTS, clip: bytes, text: str | None, param: str) -> VoiceClonePrompt:
+        """Make a voice. param: the field of the clip.
+
+        Raises QueueFull if as many clips as there are places and a queue for speech wait already, Problem for a clip
+        that cannot be used, and RequestError.
+        """
         if self._cloning >= self._settings.batch_size + self._settings.queue_size:
             raise QueueFull
         seconds = self._settings.max_ref_seconds
         self._cloning += 1
         try:
             return await self._workers.slow(partial(tts.clone_voice, io.BytesIO(clip), text, max_seconds=seconds))
+        except AudioError as error:
+            raise Problem(400, in_http_words(error), param) from None
         finally:
             self._cloning -= 1
 
@@ -167,7 +174,7 @@ class Voices:
         existing = self._check_name(upload)
         served = self._base(upload.model)
         async with self._models.use(served) as tts:
-            made = await self._clone(tts, upload.clip, upload.text)
+            made = await self._clone(tts, upload.clip, upload.text, "audio_sample")
         made.provenance.update(clip="upload", consent=upload.consent.strip()[:MAX_CONSENT])
         name = existing or composed(upload.name)
         await self._workers.fast(partial(_save, made, name, upload.replace))
@@ -179,7 +186,10 @@ class Voices:
         """Delete a voice of the library. Raises Problem."""
         known = match(name, library_names())
         if known is None:
-            raise Problem(404, f"there is no voice {name!r} in the library", "name", "voice_not_found")
+            message = suggest(
+                f"there is no voice {name!r} in the library", name, library_names(), "/v1/audio/voices lists it"
+            )
+            raise Problem(404, message, "name", "voice_not_found")
         try:
             library_path(known).unlink()
         except OSError as error:

@@ -28,11 +28,11 @@ def check_pieces(pieces: Iterable[str]) -> Iterator[str]:
             raise RequestError(
                 f"the text iterator yielded {piece!r} of type {type(piece).__name__}; it must yield strings"
             )
-        check_text("the text", piece)
+        check_text("the text", piece, about="text")
         blank = blank and not piece.strip()
         yield piece
     if blank:
-        raise RequestError(EMPTY_TEXT)
+        raise RequestError(EMPTY_TEXT, about="text")
 
 
 def tee(pieces: Iterable[str], copy: list[str]) -> Iterator[str]:

@@ -5,16 +5,16 @@ import unicodedata
 from ..errors import RequestError
 
 
-def check_text(subject: str, text: str, *arguments: str) -> None:
+def check_text(subject: str, text: str, *arguments: str, about: str | None = None) -> None:
     """Raise RequestError for a string with lone surrogates, which Python uses for bytes that it could not decode.
 
-    arguments: those that `subject` names, if any.
+    arguments: those that `subject` names, if any. about: the one that is wrong, if `subject` does not name it.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         message = f"{subject} is not valid Unicode at character {error.start}: write it as UTF-8"
-        raise RequestError(message, *arguments) from None
+        raise RequestError(message, *arguments, about=about) from None
 
 
 def is_unicode(text: str) -> bool:
