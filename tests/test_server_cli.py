@@ -7,12 +7,13 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
 
 from mlx_qwen3_tts.cli.serve import KEY_VARIABLE, add_serve, wyoming_address
+from mlx_qwen3_tts.server.run import GRACE
 from tests.support.process import ROOT, heed_interrupts, spawn
 from tests.support.server import LONG, SPEECH, TEXT
 
@@ -47,13 +48,14 @@ def test_a_request_under_way_ends_and_no_other_begins(number):
         got = []
 
         def read():
-            with httpx.Client(base_url=client.base_url, timeout=60) as other:
+            with httpx.Client(base_url=client.base_url, timeout=60) as other, suppress(httpx.RemoteProtocolError):
                 got.append(other.post(SPEECH, json={**LONG, "max_frames": 100}))
 
         reader = threading.Thread(target=read)
         reader.start()
         while client.get("/health").json()["batch"] == 0:
             time.sleep(0.01)
+        sent = time.monotonic()
         process.send_signal(number)
         while (response := client.get("/health")).status_code == 200:
             time.sleep(0.01)
@@ -62,7 +64,10 @@ def test_a_request_under_way_ends_and_no_other_begins(number):
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "shutting_down"
         reader.join()
-        assert len(got[0].content) == 100 * 3840
+        if got:
+            assert len(got[0].content) == 100 * 3840
+        else:
+            assert time.monotonic() - sent > GRACE, "it was cut; a busy machine may take that long"
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
