@@ -6,6 +6,7 @@
 A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as it was.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -135,6 +136,25 @@ def remove_partial(folder: Path, name: str = "*") -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a directory for this process until the end of the block, or of the process.
+
+    Raises BlockingIOError if another one holds it. Where the file system has no locks, nothing is held.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_regular(path: Path) -> bool:

@@ -481,3 +481,25 @@ def test_a_chapter_alone_replaces_its_file(puppet, tmp_path):
     assert set(after) == set(files)
     assert [name for name in files if files[name] != after[name]] == ["02 Part 2.flac"]
     assert mutagen.File(tmp_path / "book" / "02 Part 2.flac")["tracknumber"] == ["2/3"]
+
+
+def test_one_process_at_a_time_writes_a_book(puppet, tmp_path, monkeypatch):
+    """Another one would remove the half-written files of the first as those of a killed process."""
+    renderer = Renderer(puppet, plan_of(), tmp_path / "book.book", OPTIONS)
+    first = renderer.run(tmp_path / "book.wav")
+    next(first)
+    half = tmp_path / "book.book" / "segments" / ".abc.flac.1234abcd.part"
+    half.touch()
+    with pytest.raises(BookError, match=r"another process writes to .*book.book: wait for its end, or stop it"):
+        render(puppet, tmp_path)
+    assert half.exists()
+    for _ in first:
+        pass
+    render(puppet, tmp_path)
+    assert not half.exists()
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert render(puppet, tmp_path).flaws == (), "on a file system without locks"

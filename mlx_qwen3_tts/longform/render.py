@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BookError
-from ..files import PartialPath, remove_partial
+from ..files import PartialPath, claimed, remove_partial
 from ..tts import Qwen3TTS
 from .assemble import Assembly, check_output
 from .check import ERROR_LIMIT, Recognizer
@@ -138,8 +138,6 @@ class Renderer:
     def _open_folder(self) -> None:
         try:
             self.store.folder.mkdir(parents=True, exist_ok=True)
-            if self.team.is_main:
-                remove_partial(self.store.folder)
         except OSError as error:
             raise write_error(self.store.folder, error) from None
 
@@ -240,9 +238,24 @@ class Renderer:
     def run(
         self, target: str | Path, subtitles: str | None = None, folder_format: str | None = None
     ) -> Iterator[Progress]:
-        """Make what is missing, and write the book in the first process; see make and assemble."""
-        yield from self.make()
-        while self.team.is_main:
+        """Make what is missing, and write the book in the first process; see make and assemble.
+
+        Raises BookError if another process, which is not of this launch, does the same.
+        """
+        if not self.team.is_main:
+            yield from self.make()
+            return
+        try:
+            with claimed(self.folder):
+                remove_partial(self.store.folder)
+                yield from self.make()
+                yield from self._assemble_all(target, subtitles, folder_format)
+        except BlockingIOError:
+            raise BookError(f"another process writes to {self.folder}: wait for its end, or stop it") from None
+
+    def _assemble_all(self, target: str | Path, subtitles: str | None, folder_format: str | None) -> Iterator[Progress]:
+        """Write the book; make takes once more that turn out to be damaged."""
+        while True:
             try:
                 yield from self.assemble(target, subtitles, folder_format)
             except DamagedTake as damaged:
