@@ -1,5 +1,6 @@
 """Books to chapters: EPUB 2 and 3, Markdown, HTML and plain text, and what is not read aloud of them."""
 
+import re
 import sys
 
 import pytest
@@ -308,6 +309,31 @@ def test_marks_in_html(tmp_path, markup, text, kinds):
     shown = [one.replace("\ufffd", "").strip() for one in outline(document)[0][1]]
     assert shown == [text]
     assert [part.kind for part in document.dropped] == kinds
+
+
+@pytest.mark.parametrize("before", [
+    "a note", "He went in", "the pool.", "the “pool”", "(see above)", "the pool)", "the <i>pool</i>", "in 1865.",
+    "10 people", "漢字", "です。", "프랑스", "вода",
+])  # fmt: skip
+@pytest.mark.parametrize("number", ["1", "1–3"])
+def test_a_raised_number_behind_a_word_is_a_footnote_mark(tmp_path, before, number):
+    document = read(tmp_path, "a.html", f"<p>{before}<sup>{number}</sup> b</p>")
+    assert outline(document)[0][1] == [re.sub("</?i>", "", before) + " b"]
+    assert [(part.kind, part.text) for part in document.dropped] == [("footnote mark", number)]
+
+
+@pytest.mark.parametrize("base", [
+    "10", "m", "5 km", "per km", "60 in", "sin", "x", "(a + b)", "mc", "１０", "of ", "H<sub>2</sub>O", "<b>10</b>",
+    "м", "3 µm",
+])  # fmt: skip
+def test_an_exponent_is_read(tmp_path, base):
+    document = read(tmp_path, "a.html", f"<p>{base}<sup>2</sup></p>")
+    assert outline(document)[0][1] == [re.sub("<.*?>", "", base) + "2"]
+    assert document.dropped == ()
+
+
+def test_a_raised_text_that_is_no_number_is_read(tmp_path):
+    assert outline(read(tmp_path, "a.html", "<p>une M<sup>me</sup>, Ca<sup>2+</sup></p>"))[0][1] == ["une Mme, Ca2+"]
 
 
 def test_notes_without_markup_are_known_by_their_marks(tmp_path):

@@ -13,9 +13,9 @@ from .flow import Flow, Mark, cut, heading_starts, pattern_starts
 from .footnotes import Footnotes, Note, bare
 from .lines import excerpt, is_break, one_line, paragraphs
 from .markup import attribute, parse, traverse
-from .notes import BEGINNING, strip_marks
+from .notes import BEGINNING, follows_word, strip_marks
 from .ruby import RubyText
-from .skip import description, kind_of
+from .skip import description, is_raised_number, kind_of
 
 if TYPE_CHECKING:
     from bs4 import Tag
@@ -29,6 +29,7 @@ BLOCKS = {
 NOTES = {"dd", "div", "dt", "li", "p"}  # what may be a footnote, if a mark links to it
 NO_TEXT = {"base", "link", "meta", "title"}
 LINE = "\u2028"  # between the lines of a paragraph
+PIECES_BEFORE, CHARACTERS_BEFORE = 8, 80  # that are looked at before a raised number
 MAX_BEGINNINGS = 3  # nested elements that may be the same footnote
 
 
@@ -88,6 +89,8 @@ class PageReader:
         if self._metadata(tag):
             return False
         kind = kind_of(tag)
+        if kind is None and is_raised_number(tag) and follows_word(self._before()):
+            kind = "footnote mark"
         if kind is not None:
             self._drop(tag, kind)
             return False
@@ -136,6 +139,10 @@ class PageReader:
         """Add to the paragraph or heading."""
         self._text.append(text)
         self._begun = self._begun or bool(text.strip())
+
+    def _before(self) -> str:
+        """Return the end of the paragraph or heading as far as it is read."""
+        return "".join(self._text[-PIECES_BEFORE:])[-CHARACTERS_BEFORE:]
 
     def finish(self) -> Page:
         """Return the page."""

@@ -3,11 +3,12 @@
 "the pool[3] of tears"       ─ a footnote mark
 "[Footnote 3: Of water.]"    ─ a footnote
 "[Pg 17]", "- 17 -"          ─ page numbers
+"the pool" before a raised 3 ─ a footnote mark; "10" or "m" before it: an exponent
 """
 
 import re
 
-from .lines import one_line
+from .lines import WIDE, one_line
 
 # A number in brackets right behind a word or its punctuation, as no script mark and no sum has it.
 MARK = re.compile(r"(?<=[^\W_]|[.,;:!?\"'”’»)\]…。，、；：！？」』）》])[\[［〔](?:注|註)?\d{1,4}[\]］〕]")
@@ -28,6 +29,28 @@ HINT = re.compile(
 )
 # How a footnote begins: with its mark.
 BEGINNING = re.compile(r"([\[［〔【(（]?(?:注|註)?(?:\d{1,4}|[*＊†‡§¶※]{1,4})[\]］〕】)）]?)[.:、\s]")
+
+# A raised text that is a footnote mark right behind a word, if that is no base of an exponent.
+RAISED = re.compile(r"\d{1,3}(?:\s?[,–-]\s?\d{1,3})*")
+AFTER_SENTENCE = re.compile(r"[^\W_][)\]]*[.,;:!?\"'”’»…—–]+[)\]]*$")
+AFTER_WIDE = re.compile(rf"(?![０-９Ａ-Ｚａ-ｚ])[{WIDE}]$")
+LAST_WORD = re.compile(r"(\d\s*)?([^\W\d_]+)[)\]]*$")
+BASES = {
+    "cm", "dm", "ft", "hm", "km", "mi", "mm", "nm", "pm", "yd", "μm", "mol", "rad", "sec", "mc",
+    "cos", "sin", "tan", "log", "см", "мм", "км",
+}  # fmt: skip
+
+
+def follows_word(before: str) -> bool:
+    """Return whether a raised number behind a text is a footnote mark, and no exponent as in 10³, 5 in² and km²."""
+    if AFTER_SENTENCE.search(before) or AFTER_WIDE.search(before):
+        return True
+    found = LAST_WORD.search(before)
+    if found is None:
+        return False
+    word = found[2].casefold()
+    is_unit = found[1] is not None and len(word) <= 2
+    return len(word) > 1 and not is_unit and word not in BASES
 
 
 def strip_marks(text: str) -> tuple[str, list[tuple[str, str]]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .lines import excerpt
 from .markup import attribute, nodes, short_text
-from .notes import HINT, LABEL, RETURN_LABEL, SURE_LABEL
+from .notes import HINT, LABEL, RAISED, RETURN_LABEL, SURE_LABEL
 
 if TYPE_CHECKING:
     from bs4 import Tag
@@ -101,6 +101,11 @@ def is_mark(tag: "Tag") -> bool:
     hints = [href.rpartition("#")[2], attribute(tag, "id"), *attribute(tag, "class").split()]
     raised = tag.find("sup") is not None or (tag.parent is not None and tag.parent.name == "sup")
     return bool(LABEL.fullmatch(label)) and (raised or any(HINT.search(hint) for hint in hints))
+
+
+def is_raised_number(tag: "Tag") -> bool:
+    """Return True for <sup>3</sup>, which is a footnote mark or an exponent."""
+    return tag.name == "sup" and RAISED.fullmatch(short_text(tag, MAX_MARK) or "") is not None
 
 
 def description(tag: "Tag") -> str:
