@@ -222,7 +222,7 @@ def test_markdown(tmp_path):
     ]
     assert [(kind, text) for kind, text, _ in dropped(talk)] == [
         ("footnote mark", "[1]"), ("code", "print(1)"), ("table", "a b 1 2"), ("image", "A rabbit"),
-        ("footnote", "The note. ↩︎"),
+        ("footnote", "The note."),
     ]  # fmt: skip
 
 
@@ -330,6 +330,11 @@ def test_an_exponent_is_read(tmp_path, base):
     document = read(tmp_path, "a.html", f"<p>{base}<sup>2</sup></p>")
     assert outline(document)[0][1] == [re.sub("<.*?>", "", base) + "2"]
     assert document.dropped == ()
+
+
+def test_a_footnote_is_listed_without_the_way_back_and_that_alone_as_it_is(tmp_path):
+    markup = '<p>A</p><p class="footnote">Of salt. <a href="#r">↩</a></p><p>B<a href="#r">↩</a></p>'
+    assert [part.text for part in read(tmp_path, "a.html", markup).dropped] == ["Of salt.", "↩"]
 
 
 def test_a_raised_text_that_is_no_number_is_read(tmp_path):

@@ -110,7 +110,7 @@ def is_raised_number(tag: "Tag") -> bool:
 
 def description(tag: "Tag") -> str:
     """Return what an element shows, or says about itself, to list it."""
-    text = excerpt(_beginning(tag))
+    text = excerpt(_beginning(tag)) or short_text(tag, MAX_MARK)
     if text:
         return text
     for name in ("alt", "title", "aria-label", "alttext", "src", "value"):
@@ -123,10 +123,10 @@ def description(tag: "Tag") -> str:
 
 
 def _beginning(tag: "Tag") -> str:
-    """Return the first text in an element, some more than what `excerpt` keeps."""
+    """Return the first text in an element, some more than what `excerpt` keeps, without the ways back of footnotes."""
     text = ""
     for node in nodes(tag):
-        if isinstance(node, str):
+        if isinstance(node, str) and not RETURN_LABEL.fullmatch(node.strip()):
             text += f"{node} "
         if len(text) > 2000:
             break
