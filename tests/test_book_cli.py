@@ -104,6 +104,15 @@ def test_list(read, tmp_path):
     assert not (tmp_path / "times.book").exists()
 
 
+def test_list_tells_each_thing_once(read):
+    code, out, _ = read("--list", text="# One\n\nA word [sic].\n\n```\nx = 0\n```\n")
+    assert code == 0
+    assert out.splitlines()[2:] == [
+        "left out of 'One': code: x = 0",
+        "note: chapter 1: [sic] is read as text: it is no script mark",
+    ]
+
+
 def test_list_at_another_speed(read):
     """The speech becomes shorter, the pauses do not."""
     silent = [flag for name in ("chapter", "heading", "paragraph") for flag in (f"--{name}-pause", 0)]

@@ -7,7 +7,7 @@ from mlx_qwen3_tts import RequestError
 from mlx_qwen3_tts.errors import DocumentError
 from mlx_qwen3_tts.longform.document import Block, Chapter, Document, Dropped
 from mlx_qwen3_tts.longform.options import BookOptions
-from mlx_qwen3_tts.longform.plan import Plan, plan
+from mlx_qwen3_tts.longform.plan import Note, Plan, plan
 from mlx_qwen3_tts.longform.pronounce import Pronunciation
 from mlx_qwen3_tts.request import MAX_SEED
 
@@ -117,7 +117,7 @@ def test_punctuation_without_a_word_is_shown(text):
 def test_a_voice_ends_with_its_chapter_and_is_told():
     made = plan(document(["[voice Serena]" + LONG], [LONG + "[/voice]"]), BookOptions())
     assert [segment.voice for segment in made.segments] == ["Serena", None]
-    assert made.notes == (
+    assert tuple(map(str, made.notes)) == (
         "chapter 1: [voice Serena] has no [/voice]; it ends with the chapter",
         "chapter 2: [/voice] has no [voice NAME] before it in its chapter",
     )
@@ -129,7 +129,7 @@ def test_a_voice_ends_with_its_chapter_and_is_told():
 def test_unknown_marks_are_text_and_told(mark):
     made = planned(f"The clock {mark} struck {mark} twelve.")
     assert made.segments[0].text == f"The clock {mark} struck {mark} twelve."
-    assert made.notes == (f"chapter 1: {mark} is read as text: it is no script mark (2 times)",)
+    assert made.notes == (Note("mark", f"chapter 1: {mark} is read as text: it is no script mark (2 times)"),)
 
 
 def test_dialogues():
@@ -253,8 +253,8 @@ def test_chosen_chapters_are_the_same_segments():
     assert some.chapters == (1, 3)
     assert [s.place for s in some.segments] == ["1:1", "1:2", "3:1", "3:2"]
     assert [s for s in whole.segments if s.chapter != 2] == list(some.segments)
-    assert some.notes == ("chapter 3: [sic] is read as text: it is no script mark",)
-    assert whole.notes[0] == "left out of 'Chapter 2': footnote: '1'"
+    assert some.notes == (Note("mark", "chapter 3: [sic] is read as text: it is no script mark"),)
+    assert whole.notes[0] == Note("left out", "left out of 'Chapter 2': footnote: '1'")
     with pytest.raises(DocumentError, match="chapter 2 is not among those"):
         some.find("2:1")
     for index in (-1, 3):
@@ -267,9 +267,9 @@ def test_what_is_left_out_is_told_by_chapter_and_kind():
         Dropped("image", "", "Chapter 1")
     ]
     made = plan(document([LONG], dropped=dropped), BookOptions())
-    assert made.notes[0].startswith("left out of 'Chapter 1': code (99 times): 'x = 0', 'x = 1', ")
-    assert len(made.notes[0]) < 300
-    assert made.notes[1] == "left out of 'Chapter 1': image"
+    assert made.notes[0].text.startswith("left out of 'Chapter 1': code (99 times): 'x = 0', 'x = 1', ")
+    assert len(made.notes[0].text) < 300
+    assert made.notes[1].text == "left out of 'Chapter 1': image"
 
 
 @pytest.mark.parametrize("paragraphs", [[], ["***"], ["[pause 1]"], ["— …"]])

@@ -173,9 +173,9 @@ def list_book(document: Document, planned: Plan, speed: float) -> None:
         emit(f"{name:>4}  {clock(seconds):>8}  {len(segments):>4} segments  {title}")
     for dropped in document.dropped:
         emit(f"left out of {dropped.chapter!r}: {dropped.kind}: {dropped.text}")
-    for line in planned.notes:
-        if not line.startswith("left out"):  # those are listed above, in full
-            emit(f"note: {line}")
+    for told in planned.notes:
+        if told.kind != "left out":  # those are listed above, in full
+            emit(f"note: {told}")
 
 
 def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions, adapter: str | None) -> None:
@@ -183,8 +183,8 @@ def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions, adapter: str |
     for line in (default_voice_notice(tts, options.voice, adapter), NOTES.get(tts.name)):
         if line:
             note(line)
-    for line in planned.notes[:SHOWN]:
-        note(line)
+    for told in planned.notes[:SHOWN]:
+        note(str(told))
     if len(planned.notes) > SHOWN:
         note(f"... and {len(planned.notes) - SHOWN} more notes; --list shows all")
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..errors import DocumentError
 from ..request import MAX_SEED
@@ -59,17 +60,31 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What the user should know, in one line; `str` returns it.
+
+    kind: "mark" for a script mark that has no effect, "left out" for parts that are not read; `Document.dropped` has
+    those in full.
+    """
+
+    kind: Literal["mark", "left out"]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Plan:
     """The segments of a document, or of some of its chapters, in order.
 
     chapters: the chapters that have segments, by number from 1.
-    notes: what the user should know: marks that are read as text, parts that are left out. One line each.
     """
 
     document: Document
     segments: tuple[Segment, ...]
     chapters: tuple[int, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def seconds(self) -> float:
@@ -112,7 +127,7 @@ def plan(document: Document, options: BookOptions, chapters: Sequence[int] | Non
         _end_chapter(drafts, options)
         segments = _segments(index + 1, before, drafts, pronouncer, options.seed, occurrences)
         if index in chosen:
-            notes += [f"chapter {index + 1}: {note}" for note in found]
+            notes += [Note("mark", f"chapter {index + 1}: {text}") for text in found]
             if segments:
                 planned.append(segments)
                 last = drafts[-1].is_set
@@ -193,8 +208,8 @@ def _sentences(shown: str) -> tuple[str, ...]:
     return tuple(sentence for sentence in found if sentence)
 
 
-def _notes_on_dropped(document: Document, chosen: Sequence[int]) -> list[str]:
-    """Return a note for each kind of thing that is left out of each chapter; `Document.dropped` has them in full."""
+def _notes_on_dropped(document: Document, chosen: Sequence[int]) -> list[Note]:
+    """Return a note for each kind of thing that is left out of each chapter."""
     titles = {document.chapters[index].title for index in chosen}
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
     for dropped in document.dropped:
@@ -206,5 +221,6 @@ def _notes_on_dropped(document: Document, chosen: Sequence[int]) -> list[str]:
         if len(quoted) > MAX_LISTED:
             quoted = f"{quoted[:MAX_LISTED]} ..."
         times = f" ({len(found)} times)" if len(found) > 1 else ""
-        notes.append(f"left out of {title!r}: {kind}{times}" + (f": {quoted}" if quoted else ""))
+        text = f"left out of {title!r}: {kind}{times}" + (f": {quoted}" if quoted else "")
+        notes.append(Note("left out", text))
     return notes
