@@ -12,6 +12,7 @@ import soundfile
 
 from mlx_qwen3_tts import GenerationError, Qwen3TTS, Request, RequestError, Sampling
 from mlx_qwen3_tts.errors import BookError, DocumentError
+from mlx_qwen3_tts.files import PartialPath
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import plan, render as public_render
 from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
@@ -354,6 +355,30 @@ def test_a_full_disk_loses_nothing(puppet, tmp_path, monkeypatch):
     texts(puppet)
     render(puppet, tmp_path)
     assert len(texts(puppet)) == COUNT - 3
+
+
+@pytest.mark.parametrize("name", ["book.wav", "book.srt"])
+def test_a_full_disk_at_the_end_says_what_is_kept(puppet, tmp_path, monkeypatch, name):
+    """The book or its subtitles cannot be written any more; the segments can be used by the next run."""
+    with monkeypatch.context() as patch:
+        commit = PartialPath.commit
+
+        def full(self):
+            if self.target.name == name:
+                raise OSError(28, "No space left on device")
+            commit(self)
+
+        patch.setattr(PartialPath, "commit", full)
+        with pytest.raises(BookError) as raised:
+            render(puppet, tmp_path, subtitles="srt")
+    folder = tmp_path / "book.book"
+    assert str(raised.value) == (
+        f"cannot write {tmp_path / name}: No space left on device; the segments are kept in {folder}: run the same "
+        "again to go on"
+    )
+    texts(puppet)
+    render(puppet, tmp_path, subtitles="srt")
+    assert texts(puppet) == []
 
 
 def test_leftovers_of_a_killed_process_are_removed(puppet, tmp_path):

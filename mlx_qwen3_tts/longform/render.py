@@ -233,7 +233,13 @@ class Renderer:
         path = Path(target)
         remove_partial(path.resolve().parent, path.name)
         assembly = Assembly(self.plan, self.parts, self.takes, self.store, self.options)
-        yield from assembly.write(path, subtitles, folder_format)
+        try:
+            yield from assembly.write(path, subtitles, folder_format)
+        except DamagedTake:
+            raise
+        except BookError as error:
+            kept = f"the segments are kept in {self.folder}: run the same again to go on"
+            raise BookError(f"{error}; {kept}", *error.arguments) from None
 
     def run(
         self, target: str | Path, subtitles: str | None = None, folder_format: str | None = None
