@@ -330,6 +330,17 @@ def test_a_damaged_manifest(puppet, tmp_path, content, message):
         render(puppet, tmp_path)
 
 
+def test_a_manifest_that_cannot_be_read_is_not_called_damaged(puppet, tmp_path, monkeypatch):
+    """Nobody is told to delete it, with the seeds that are in it."""
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", denied)
+    with pytest.raises(BookError, match=r"^cannot read .*manifest.json, which has .*: Permission denied$"):
+        render(puppet, tmp_path)
+
+
 def test_a_full_disk_loses_nothing(puppet, tmp_path, monkeypatch):
     """What was made before stays, the error is one line, and the next run makes the rest."""
     put = TakeStore.put

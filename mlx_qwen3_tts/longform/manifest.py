@@ -50,7 +50,11 @@ class Manifest:
             data = json.loads(manifest.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return manifest
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise BookError(
+                f"cannot read {manifest.path}, which has the book's seeds: {error.strerror or error}"
+            ) from None
+        except (ValueError, RecursionError) as error:
             raise _damaged(manifest.path, error) from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise _damaged(manifest.path, ValueError("it is not that of a book"))
@@ -93,9 +97,8 @@ def _is_seed(value: object) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> BookError:
-    reason = getattr(error, "strerror", None) or error
     return BookError(
-        f"{path} is damaged ({reason}): delete it, and give the book's seed again if it had one; the segments that "
+        f"{path} is damaged ({error}): delete it, and give the book's seed again if it had one; the segments that "
         "were made stay, and only the seeds that were chosen for single ones are lost",
         "seed",
     )
