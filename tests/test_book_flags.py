@@ -59,3 +59,9 @@ def test_every_option_with_a_default_names_it_in_its_help():
         if is_number:
             assert f"(default: {entry.default:g})" in entry.metadata["option"].description
     assert len(list(options_of(BookOptions))) == len(BookOptions.__dataclass_fields__)
+
+
+def test_help_names_no_kind_of_model_that_a_book_refuses(parser):
+    text = parser.format_help()
+    assert "how to speak" in text
+    assert "VoiceDesign" not in text

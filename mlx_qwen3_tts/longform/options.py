@@ -7,7 +7,7 @@ BookOptions ─┬─ plan.py: what shapes the segments and their pauses
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import RequestError
@@ -20,6 +20,8 @@ MAX_PAUSE = 60.0  # seconds
 MIN_LOUDNESS, MAX_LOUDNESS = -40.0, -8.0  # LUFS
 
 OF_REQUEST = dict(options_of(Request))  # a book passes some of these on to each of its requests
+# A book takes no VoiceDesign model, of which the help text of a request speaks.
+INSTRUCT = replace(OF_REQUEST["instruct"], description="how to speak (CustomVoice 1.7B)")
 
 
 def _pause(place: str, default: float) -> Any:
@@ -90,7 +92,7 @@ class BookOptions:
 
     voice: str | VoiceClonePrompt | None = field(default=None, metadata={"option": OF_REQUEST["voice"]})
     language: str | None = field(default=None, metadata={"option": OF_REQUEST["language"]})
-    instruct: str | None = field(default=None, metadata={"option": OF_REQUEST["instruct"]})
+    instruct: str | None = field(default=None, metadata={"option": INSTRUCT})
     sampling: Sampling = field(default=DEFAULTS, metadata={"option": OF_REQUEST["sampling"]})
     seed: int = whole_number("the book's seed; each segment's derives from it (default: 0)", 0, MAX_SEED, default=0)
     plain: bool = switch("read script marks, such as [pause 0.5], as text", default=False)
