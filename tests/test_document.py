@@ -104,6 +104,8 @@ def test_a_chinese_epub_2(tmp_path):
 def test_an_epub_without_contents_has_a_chapter_for_each_heading_or_file(tmp_path):
     parts = epubs.simple(a="<h1>One</h1><p>a</p><h1>Two</h1><p>b</p>", b="<p>c</p>")
     assert titles(read_document(epubs.write(tmp_path, parts))) == ["One", "Two"]
+    parts = epubs.simple(a="<h1>A Book</h1><h2>One</h2><p>a</p>", b="<h2>Two</h2><p>b</p>")
+    assert titles(read_document(epubs.write(tmp_path, parts))) == ["A Book", "One", "Two"]
     parts = epubs.simple(a="<p>a</p>", b="<p>b</p>")
     assert outline(read_document(epubs.write(tmp_path, parts))) == [("A Book", ["a"]), ("2", ["b"])]
     parts["OEBPS/a.xhtml"] = epubs.xhtml("<p>a</p>", "First")
@@ -250,6 +252,15 @@ def test_odd_front_matter(tmp_path, front_matter):
         assert document.title == "name"
 
 
+def test_front_matter_is_limited(tmp_path):
+    """A megabyte of YAML takes a minute."""
+    title = "A Title That Takes Some More Than Fifty-Four Characters of the File"
+    comment = "\n# " + 65_000 * "x"
+    assert read(tmp_path, "a.md", f"---\ntitle: {title}{comment}\n---\n\nText.\n").title == title
+    with pytest.raises(DocumentError, match="has more than 65,536 characters of front matter"):
+        read(tmp_path, "a.md", f"---\ntitle: {title}{comment}{1000 * 'x'}\n---\n\nText.\n")
+
+
 def test_html(tmp_path):
     page = read(
         tmp_path,
@@ -291,6 +302,9 @@ def test_ruby(tmp_path, markup, text):
     ('a<a href="#x"><sup>3</sup></a> b', "a b", ["footnote mark"]),
     ('a<sup><a href="#x">3</a></sup> b', "a b", ["footnote mark"]),
     ('a<a role="doc-noteref" href="#x">3</a> b', "a b", ["footnote mark"]),
+    ('a<a role="Doc-NoteRef" href="#x">3</a> b', "a b", ["footnote mark"]),
+    ('a<a epub:type="NoteRef" href="#x">3</a> b', "a b", ["footnote mark"]),
+    ("a <!-- b <!-- c --> d <!-- <i>e</i> --> f", "a d f", []),
     ("a city.[12] b", "a city. b", ["footnote mark"]),
     ('see <a href="#page3">3</a> and <a href="#c">Chapter 3</a>', "see 3 and Chapter 3", []),
     ("10<sup>2</sup> m<sup>2</sup>, 1<sup>st</sup>", "102 m2, 1st", []),
@@ -332,6 +346,12 @@ def test_an_exponent_is_read(tmp_path, base):
     assert document.dropped == ()
 
 
+def test_a_page_number_is_listed_without_white_space(tmp_path):
+    document = read(tmp_path, "a.html", "<p>a [Pg 17] b</p>")
+    assert outline(document)[0][1] == ["a b"]
+    assert [(part.kind, part.text) for part in document.dropped] == [("page number", "[Pg 17]")]
+
+
 def test_a_footnote_is_listed_without_the_way_back_and_that_alone_as_it_is(tmp_path):
     markup = '<p>A</p><p class="footnote">Of salt. <a href="#r">↩</a></p><p>B<a href="#r">↩</a></p>'
     assert [part.text for part in read(tmp_path, "a.html", markup).dropped] == ["Of salt.", "↩"]
@@ -347,9 +367,12 @@ def test_notes_without_markup_are_known_by_their_marks(tmp_path):
         "a.html",
         """<p id="r1">12 people<a href="#n1">[1]</a> came.</p><p id="v">3 of them left.</p>
         <p><a href="#top">[3]</a> In the beginning.</p><p id="n1"><a href="#r1">[1]</a> Not 13.</p>
-        <p>Two<sup><a href="#n2">2</a></sup>.</p><ol><li id="n2"><p>A list.</p><p>With two.</p></li></ol>""",
+        <p>Two<sup><a href="#n2">2</a></sup>.</p><ol><li id="n2"><p>A list.</p><p>With two.</p></li></ol>
+        <ol><li id="n3">No mark leads here.</li></ol>""",
     )
-    assert outline(document)[0][1] == ["12 people came.", "3 of them left.", "In the beginning.", "Two."]
+    assert outline(document)[0][1] == [
+        "12 people came.", "3 of them left.", "In the beginning.", "Two.", "No mark leads here.",
+    ]  # fmt: skip
     assert [part.text for part in document.dropped if part.kind == "footnote"] == ["Not 13.", "A list.", "With two."]
 
 

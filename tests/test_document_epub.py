@@ -238,10 +238,11 @@ PAGE = '<svg><image xlink:href="good.jpg"/></svg>'
     ("bad.jpg", "", "good.jpg", ["OEBPS/bad.jpg"]),
     ("bad.jpg", "stale", "good.jpg", ["OEBPS/bad.jpg", "stale"]),
     ("bad.jpg", "i", "", ["OEBPS/bad.jpg"]),
+    ("", "t", "good.jpg", []),  # a page of text is no cover, and nothing is wrong with it
 ])  # fmt: skip
 def test_the_first_good_cover_is_taken(tmp_path, property_, meta, guide, unusable):
     parts = {**two(), "OEBPS/good.jpg": epubs.JPEG, "OEBPS/bad.jpg": b"GIF89a", "OEBPS/page.xhtml": epubs.xhtml(PAGE)}
-    items = epubs.item("i", "good.jpg", "image/jpeg") + epubs.item("p", "page.xhtml")
+    items = epubs.item("i", "good.jpg", "image/jpeg") + epubs.item("p", "page.xhtml") + epubs.item("t", "a.xhtml")
     if property_:
         items += epubs.item("c", property_, "image/jpeg", "cover-image")
     parts = edited(parts, ("<manifest>", f"<manifest>{items}"))
