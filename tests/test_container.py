@@ -172,7 +172,7 @@ def test_vorbis_comments_and_chapters(tmp_path, suffix):
         picture = file.pictures[0]
         assert file.info.md5_signature != 0
     assert picture.data == png()
-    assert (picture.mime, picture.width, picture.height) == ("image/png", 8, 6)
+    assert (picture.mime, picture.width, picture.height, picture.depth) == ("image/png", 8, 6, 24)
 
 
 def test_wav_tags(tmp_path):

@@ -252,6 +252,18 @@ def test_odd_front_matter(tmp_path, front_matter):
         assert document.title == "name"
 
 
+def test_markup_has_a_limit_of_its_own(tmp_path, monkeypatch):
+    """A tag takes much more memory than a letter."""
+    text = "Some text that is read.\n"
+    monkeypatch.setattr("mlx_qwen3_tts.longform.document.MAX_MARKUP_BYTES", len(text) - 1)
+    assert outline(read(tmp_path, "a.txt", text))[0][1] == [text.strip()]
+    for name in ("a.md", "a.html", "a.markdown", "a.xhtml"):
+        with pytest.raises(DocumentError, match=f"more than {len(text) - 1} bytes: split the file"):
+            read(tmp_path, name, text)
+    monkeypatch.setattr("mlx_qwen3_tts.longform.document.MAX_MARKUP_BYTES", len(text))
+    assert outline(read(tmp_path, "a.md", text))[0][1] == [text.strip()]
+
+
 def test_front_matter_is_limited(tmp_path):
     """A megabyte of YAML takes a minute."""
     title = "A Title That Takes Some More Than Fifty-Four Characters of the File"
@@ -287,6 +299,7 @@ def test_html(tmp_path):
     ("<ruby>東<rt>とう</rt>京<rt>きょう</rt></ruby>", "とうきょう"),
     ("<ruby><rb>本気</rb><rt>マジ</rt></ruby>", "マジ"),
     ("<ruby>汉<rt>hàn</rt>字<rt>zì</rt></ruby>", "汉字"),
+    ("<ruby>漢字<rt><b>かん</b>じ</rt></ruby>", "かんじ"),
     ("<ruby>強<rt>・</rt></ruby>", "強"),
     ("<ruby>字</ruby>", "字"),
 ])  # fmt: skip
@@ -301,6 +314,7 @@ def test_ruby(tmp_path, markup, text):
     ('a<a href="#fn3">3</a> b', "a b", ["footnote mark"]),
     ('a<a href="#x"><sup>3</sup></a> b', "a b", ["footnote mark"]),
     ('a<sup><a href="#x">3</a></sup> b', "a b", ["footnote mark"]),
+    ('a<sup><a href="#x">3</a>, <a href="#y">4</a></sup> b', "a, b", ["footnote mark", "footnote mark"]),
     ('a<a role="doc-noteref" href="#x">3</a> b', "a b", ["footnote mark"]),
     ('a<a role="Doc-NoteRef" href="#x">3</a> b', "a b", ["footnote mark"]),
     ('a<a epub:type="NoteRef" href="#x">3</a> b', "a b", ["footnote mark"]),

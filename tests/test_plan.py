@@ -236,6 +236,12 @@ def test_a_seed_does_not_depend_on_the_chapter():
     assert [segment.seed for segment in apart.segments] == [segment.seed for segment in together.segments]
 
 
+def test_a_cut_between_words_has_no_pause():
+    made = planned("word " * 60, min_chars=40, max_chars=60)
+    assert len(made.segments) > 3
+    assert {segment.pause_after for segment in made.segments} == {0.0}
+
+
 def test_a_seed_stays_what_it_is():
     """Books that are half made rely on it."""
     assert planned("It is noon, he said.").segments[0].seed == SEED
@@ -328,6 +334,7 @@ def test_plain_text_is_shown_as_it_is(texts):
         ("cast", {"a:": "b"}, "cast must be a mapping"),
         ("cast", {"a": "b", "A": "c"}, "cast must be a mapping that names everybody once"),
         ("cast", "a=b", "cast must be a mapping"),
+        ("cast", {"a": "\ud800"}, "cast"),
         ("pronounce", [("a", "b")], "pronounce must be a TSV file"),
         ("pronounce", 3, "pronounce must be a TSV file"),
         ("any_case", True, "any_case has no effect without pronounce"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mlx_qwen3_tts.longform.cut import End, cut
-from mlx_qwen3_tts.longform.lengths import expected_seconds, letters_in
+from mlx_qwen3_tts.longform.lengths import expected_seconds, letters_in, letters_of
 from mlx_qwen3_tts.longform.sentences import clause_ends, ends_sentence, split_sentences
 from tests.support.sentence_cases import CASES, sentences_of, text_of
 
@@ -180,6 +180,15 @@ def test_expected_seconds():
     assert expected_seconds("five words of six letters " * 30) == pytest.approx(52, abs=3)
     assert expected_seconds("字" * 250) == pytest.approx(58.5, abs=2)
     assert expected_seconds("1984") > expected_seconds("abcd")
+
+
+@pytest.mark.parametrize(
+    ("characters", "letters"),
+    [("aé. я", 1.0), ("5५５", 4.0), ("字㐀豈𠀀", 3.5), ("かカｶㄅー", 2.2), ("한", 2.7), ("ᄒ", 1.3), ("。、，：", 3.0), ("ａ", 1.0)],
+)
+def test_letters_of_each_script(characters, letters):
+    """A book that is half made relies on them: they decide where a text is cut."""
+    assert [letters_of(character) for character in characters] == [letters] * len(characters)
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_too_many_utterances(talk):
 
 
 def test_too_many_sessions(server, talk, monkeypatch):
-    monkeypatch.setattr(live, "MAX_SESSIONS", 1)
-    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+    monkeypatch.setattr(live, "MAX_SESSIONS", 2)
+    with connect(server.socket_url), pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         connect(server.socket_url)
     assert refused.value.response.status_code == 429
 

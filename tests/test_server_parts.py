@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
@@ -13,6 +14,7 @@ from mlx_qwen3_tts.result import AudioChunk, SynthesisResult
 from mlx_qwen3_tts.server.gate import Gate, QueueFull
 from mlx_qwen3_tts.server.models import LoadOptions, Models
 from mlx_qwen3_tts.server.problem import Problem
+from mlx_qwen3_tts.server.speech import AHEAD, SpeechStream
 from mlx_qwen3_tts.server.workers import Workers
 from tests.support import checkpoints
 from tests.support.server import eventually
@@ -129,6 +131,48 @@ def test_a_text_that_breaks_off(demo):
         found.append(messages.get(timeout=30))
     assert str(found[-1]) == "gone"
     assert eventually(lambda: demo.engine.worker.run(lambda: demo.scheduler.count) == 0)
+
+
+def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
+    """No more than AHEAD chunks wait; half of them taken, it queues again, even if the queue is full."""
+    request = Request("hello", seed=3, max_frames=60, stop_runaway=False, chunk_frames=1)
+
+    async def run():
+        gate = Gate(1, 0)
+        async with SpeechStream(demo, request, gate) as stream:
+            chunks = aiter(stream)
+            taken = [await anext(chunks)]
+            await reached(lambda: gate.inside == 0)
+            await gate.enter()
+            other = asyncio.ensure_future(gate.enter(patient=True))
+            for _ in range(AHEAD // 2 - 1):
+                taken.append(await anext(chunks))
+            await asyncio.sleep(0.001)
+            assert gate.waiting == 1, "the other"
+            for _ in range(AHEAD // 2):
+                taken.append(await anext(chunks))
+            await asyncio.sleep(0.001)
+            assert gate.waiting == 2
+            gate.leave()
+            await asyncio.sleep(0.001)
+            assert (gate.inside, other.done()) == (1, False)
+            taken += [chunk async for chunk in chunks]
+            assert stream.frames == 60
+            assert stream.audio_seconds == pytest.approx(4.8)
+        await other
+        assert (gate.inside, gate.waiting) == (1, 0)
+        return taken
+
+    whole = demo.run(replace(request, chunk_frames=None))
+    assert (SynthesisResult.from_chunks(asyncio.run(run())).audio == whole.audio).all()
+
+
+async def reached(condition) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it has not come to that")
 
 
 def run_models(check, sources=("demo", "demo-base", "demo-random"), memory=None) -> list[str]:

@@ -80,6 +80,14 @@ def test_a_voice_is_deleted(server, server_voices):
     assert server.client.delete(f"{VOICES}/slt").status_code == 404
 
 
+def test_no_voice_is_deleted_while_the_server_ends(server, server_voices, monkeypatch):
+    upload(server)
+    monkeypatch.setattr(server.service, "stopping", True)
+    assert server.client.delete(f"{VOICES}/me").status_code == 503
+    assert server.client.get(VOICES).status_code == 200
+    assert len(list(server_voices.iterdir())) == 1
+
+
 def test_a_damaged_voice_is_no_obstacle(server, server_voices):
     (server_voices / "old.safetensors").write_bytes(b"damaged")
     assert voice_named(server, "old") is None

@@ -213,3 +213,5 @@ def test_targets_that_are_refused(tmp_path):
             os.mkdir(tmp_path / name)
         with pytest.raises(BookError, match=message):
             check_subtitles(tmp_path / name)
+        with pytest.raises(BookError, match=message):
+            SubtitleWriter(tmp_path / name, RATE)
