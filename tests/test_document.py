@@ -299,7 +299,7 @@ def test_html(tmp_path):
     ("<ruby>東<rt>とう</rt>京<rt>きょう</rt></ruby>", "とうきょう"),
     ("<ruby><rb>本気</rb><rt>マジ</rt></ruby>", "マジ"),
     ("<ruby>汉<rt>hàn</rt>字<rt>zì</rt></ruby>", "汉字"),
-    ("<ruby>漢字<rt><b>かん</b>じ</rt></ruby>", "かんじ"),
+    ("<ruby>汉字<rt><b>hàn</b>zì</rt></ruby>", "汉字"),
     ("<ruby>強<rt>・</rt></ruby>", "強"),
     ("<ruby>字</ruby>", "字"),
 ])  # fmt: skip

@@ -20,7 +20,6 @@ class RubyText:
         self._read = ""
         self._word = ""
         self._reading: str | None = None
-        self._skipping = False
 
     def enter(self, tag: "Tag") -> bool:
         """Begin an element in it; return whether to go into it."""
