@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from mlx_qwen3_tts.cli.book import clock
+from mlx_qwen3_tts.cli.book import clock, shorten
 from tests.support import sounds
 from tests.support.process import ROOT, heed_interrupts, spawn
 
@@ -227,3 +227,9 @@ def test_several_processes(tmp_path):
     shutil.rmtree(tmp_path / "a.book")
     assert subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=100).returncode == 0
     assert (tmp_path / "a.m4b").read_bytes() == together
+
+
+def test_texts_are_shortened():
+    assert shorten("a\n b") == "a b"
+    assert shorten("x" * 60) == "x" * 60
+    assert shorten("x" * 61) == "x" * 57 + "..."

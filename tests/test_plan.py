@@ -1,5 +1,7 @@
 """A document becomes segments: script marks, pauses, voices, seeds, and the options of a book."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -183,6 +185,11 @@ def test_short_paragraphs_are_read_together():
     assert pauses(made) == [1.5, 0.6, 1.0, 0.6, 0]
 
 
+def test_a_short_last_paragraph_is_read_with_the_one_before():
+    made = planned(LONG, f"Then {LONG}", "“Yes.”")
+    assert [segment.text for segment in made.segments] == [LONG.strip(), f"Then {LONG.strip()}\n“Yes.”"]
+
+
 def test_longer_paragraphs_are_segments_of_their_own():
     made = planned(*["It is noon, he said."] * 3)
     assert pauses(made) == [0.6, 0.6, 0]
@@ -355,6 +362,15 @@ def test_wrong_options(name, value, message):
         BookOptions(**{name: value})
     assert name in caught.value.arguments
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [
+    {"max_chars": 2000}, {"max_chars": 40, "min_chars": 1}, {"max_chars": 300, "min_chars": 300}, {"speed": 0.8},
+    {"speed": 1.5}, {"loudness": -40}, {"loudness": -8}, {"attempts": 1}, {"attempts": 100}, {"batch_size": 1},
+    {"batch_size": 16}, {"chapter_pause": 60}, {"clause_pause": 0},
+])  # fmt: skip
+def test_bounds_are_allowed(values):
+    assert asdict(BookOptions(**values)) == asdict(BookOptions()) | values
 
 
 def test_cast_and_plain_exclude_each_other():
