@@ -153,6 +153,7 @@ def test_fingerprints_of_models():
     """Equal for the same files, another one for any weight of talker or codec, and for another type."""
     tts = Qwen3TTS.from_pretrained("demo")
     first = model_fingerprint(tts)
+    assert len(first) == 32
     assert model_fingerprint(Qwen3TTS.from_pretrained("demo")) == first
     assert model_fingerprint(Qwen3TTS.from_pretrained("demo", dtype="bfloat16")) != first
     found = {first}

@@ -300,6 +300,7 @@ def test_html(tmp_path):
     ("<ruby><rb>本気</rb><rt>マジ</rt></ruby>", "マジ"),
     ("<ruby>汉<rt>hàn</rt>字<rt>zì</rt></ruby>", "汉字"),
     ("<ruby>汉字<rt><b>hàn</b>zì</rt></ruby>", "汉字"),
+    ("<ruby>字<rt>か<rt>な</rt></rt></ruby>", "な"),
     ("<ruby>強<rt>・</rt></ruby>", "強"),
     ("<ruby>字</ruby>", "字"),
 ])  # fmt: skip
@@ -329,6 +330,7 @@ def test_ruby(tmp_path, markup, text):
     ("soft\u00adhyphen zero\u200bwidth &#xD800; &#0;", "softhyphen zerowidth", []),
     ("a <code>name</code> b", "a name b", []),
     ("<![CDATA[a < b]]>", "a < b", []),
+    ("<![cdata[a < b]]>", "a < b", []),
     ("<table role='presentation'><tr><td>a</td></tr></table>", "a", []),
     ("一\n 二 \n three", "一二 three", []),
 ])  # fmt: skip
@@ -336,6 +338,23 @@ def test_marks_in_html(tmp_path, markup, text, kinds):
     document = read(tmp_path, "a.html", f"<p>{markup}</p>")
     shown = [one.replace("\ufffd", "").strip() for one in outline(document)[0][1]]
     assert shown == [text]
+    assert [part.kind for part in document.dropped] == kinds
+
+
+@pytest.mark.parametrize(("markup", "kinds"), [
+    ("<aside>b</aside>", ["aside"]),
+    ('<aside role="doc-footnote">b</aside>', ["footnote"]),
+    ('<p class="footnote">3</p>', ["footnote"]),
+    ('<span class="footnote">12345678</span>', ["footnote mark"]),
+    ('<span class="footnote">123456789</span>', ["footnote"]),
+    ('<div hidden="">b</div>', ["hidden"]),
+    ('<p style="display : none">b</p>', ["hidden"]),
+    ('<p role="doc-toc">b</p>', ["navigation"]),
+    ("<form><button>b</button></form>", ["form"]),
+])  # fmt: skip
+def test_what_is_not_read(tmp_path, markup, kinds):
+    document = read(tmp_path, "a.html", f"<p>a</p>{markup}")
+    assert outline(document)[0][1] == ["a"]
     assert [part.kind for part in document.dropped] == kinds
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mlx_qwen3_tts.longform.document import read_document
+from mlx_qwen3_tts.longform.links import resolve
 from tests.support import epubs
 
 OPF = "OEBPS/book.opf"
@@ -234,6 +235,7 @@ PAGE = '<svg><image xlink:href="good.jpg"/></svg>'
     ("", "good.jpg", "", []),
     ("", "p", "", []),  # the page instead of the picture
     ("", "", "page.xhtml", []),
+    ("", "", "PAGE.HTML", []),
     ("gone.jpg", "", "page.xhtml", ["OEBPS/gone.jpg"]),
     ("bad.jpg", "", "good.jpg", ["OEBPS/bad.jpg"]),
     ("bad.jpg", "stale", "good.jpg", ["OEBPS/bad.jpg", "stale"]),
@@ -242,6 +244,7 @@ PAGE = '<svg><image xlink:href="good.jpg"/></svg>'
 ])  # fmt: skip
 def test_the_first_good_cover_is_taken(tmp_path, property_, meta, guide, unusable):
     parts = {**two(), "OEBPS/good.jpg": epubs.JPEG, "OEBPS/bad.jpg": b"GIF89a", "OEBPS/page.xhtml": epubs.xhtml(PAGE)}
+    parts["OEBPS/PAGE.HTML"] = parts["OEBPS/page.xhtml"]
     items = epubs.item("i", "good.jpg", "image/jpeg") + epubs.item("p", "page.xhtml") + epubs.item("t", "a.xhtml")
     if property_:
         items += epubs.item("c", property_, "image/jpeg", "cover-image")
@@ -296,3 +299,12 @@ def test_what_begins_a_file_is_dropped_from_its_chapter(tmp_path):
     first, second = (name for name, _ in code)
     assert first != second
     assert [text for _, text in code] == ["end of a", "top of b"]
+
+
+@pytest.mark.parametrize(("link", "target"), [
+    ("one.xhtml#n", ("text/one.xhtml", "n")), (" ../a%20b.xhtml ", ("a b.xhtml", "")), ("../../../a", ("a", "")),
+    ("/a", ("a", "")), ("..\\a", ("a", "")), ("#n", ("text/two.xhtml", "n")), ("", ("text/two.xhtml", "")),
+    ("http://x.org/a", ("", "")), ("//x.org/a", ("", "")), ("mailto:a", ("", "")), ("http://[", ("", "")),
+])  # fmt: skip
+def test_links(link, target):
+    assert resolve("text/two.xhtml", link) == target

@@ -90,7 +90,7 @@ def test_a_chapters_last_pause_may_be_the_scripts():
 
 def test_voices_span_paragraphs_and_nest():
     made = planned(
-        "Before. [voice Serena]In the hall the clock", "struck twelve. [voice Uncle Fu]It stopped,[/voice] she",
+        "Before. [voice Serena]In the hall the clock", "struck twelve. [ voice  Uncle Fu ]It stopped,[ / voice ] she",
         "said at once to all.[/voice] After that, silence.",
     )  # fmt: skip
     assert spoken(made) == [
