@@ -111,6 +111,8 @@ def test_an_epub_without_contents_has_a_chapter_for_each_heading_or_file(tmp_pat
     parts["OEBPS/a.xhtml"] = epubs.xhtml("<p>a</p>", "First")
     parts["OEBPS/b.xhtml"] = epubs.xhtml("<p>b</p>", "Second")
     assert titles(read_document(epubs.write(tmp_path, parts))) == ["First", "Second"]
+    parts["OEBPS/b.xhtml"] = epubs.xhtml("<p>b</p>", "First")
+    assert titles(read_document(epubs.write(tmp_path, parts))) == ["A Book", "2"]
 
 
 def with_nav(entries, **chapters):
