@@ -7,6 +7,7 @@ import pytest
 
 from mlx_qwen3_tts.errors import DocumentError
 from mlx_qwen3_tts.longform.document import Block, Document, read_document, select_chapters
+from mlx_qwen3_tts.longform.lines import excerpt
 from tests.support import epubs
 
 
@@ -327,6 +328,7 @@ def test_ruby(tmp_path, markup, text):
     ("10<sup>2</sup> m<sup>2</sup>, 1<sup>st</sup>", "102 m2, 1st", []),
     ("on <a href='http://x.org'>*</a> [pause 0.5] [3]", "on * [pause 0.5] [3]", []),
     ('a<span class="pagenum">[Pg 5]</span> b', "a b", ["page number"]),
+    ('a<span class="noteref">3</span> b', "a b", ["footnote mark"]),
     ('<span class="pagenum">never closed, a long text that is read', "never closed, a long text that is read", []),
     ('a <span role="doc-pagebreak" aria-label="7"></span>b', "a b", ["page number"]),
     ("soft\u00adhyphen zero\u200bwidth &#xD800; &#0;", "softhyphen zerowidth", []),
@@ -341,6 +343,13 @@ def test_marks_in_html(tmp_path, markup, text, kinds):
     shown = [one.replace("\ufffd", "").strip() for one in outline(document)[0][1]]
     assert shown == [text]
     assert [part.kind for part in document.dropped] == kinds
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("x" * 200, "x" * 200), ("x" * 201, "x" * 200 + " ..."), ("a " + " " * 799, "a ..."), ("a\n b" + " " * 796, "a b"),
+])  # fmt: skip
+def test_excerpts(text, shown):
+    assert excerpt(text) == shown
 
 
 @pytest.mark.parametrize(("markup", "kinds"), [
