@@ -13,6 +13,7 @@ from mlx_qwen3_tts.errors import BookError
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import Renderer
 from mlx_qwen3_tts.longform.check import Recognizer, edit_distance, error_rate, find_problem
+from mlx_qwen3_tts.longform.takes import Heard
 from tests.support.books import Puppet, plan_of, tone
 
 SEGMENT = plan_of([["It is twenty past seven."]]).segments[0]  # 1.8 s are expected
@@ -41,6 +42,25 @@ def test_problems(seconds, reason, problem):
     found, score = find_problem(SEGMENT, tone(seconds), seconds, reason)
     assert problem in found
     assert bool(problem) == bool(found) == (score > 0)
+
+
+@pytest.mark.parametrize(("seconds", "is_fine"), [(0.69, False), (0.7, True), (7.5, True), (7.51, False)])
+def test_how_long_a_segment_may_be(seconds, is_fine):
+    """From 0.35 to 3 times what is expected, and 1.5 s more."""
+    problem, _ = find_problem(replace(SEGMENT, seconds=2.0), tone(1), seconds, "stop")
+    assert (problem == "") == is_fine
+
+
+def test_what_is_silent():
+    for peak, problem in ((0.0019, "it is silent"), (0.0021, "")):
+        assert find_problem(SEGMENT, np.full(40000, peak, np.float32), 1.8, "stop")[0] == problem
+
+
+@pytest.mark.parametrize(("error", "is_fine"), [(0.3, True), (0.31, False)])
+def test_how_much_may_be_heard_wrongly(tmp_path, error, is_fine):
+    command = script(tmp_path, "")
+    problem, score = Recognizer(command).judge(Heard(command, 0.3, "It is", error))
+    assert (problem == "") == (score == 0) == is_fine
 
 
 def test_the_least_wrong_comes_first():

@@ -74,6 +74,20 @@ def test_bounds_of_silence_and_of_nothing():
     assert speech_bounds(np.ones(100, np.float32), RATE) == (0, 100)
 
 
+def test_what_is_40_db_softer_is_no_speech():
+    for decibels, start in ((-39, 0), (-41, 2400 - LEAD)):
+        softer = np.full(2400, 0.5 * 10 ** (decibels / 20), np.float32)
+        audio = np.concatenate([softer, np.full(2400, 0.5, np.float32), np.zeros(4800, np.float32)])
+        assert speech_bounds(audio, RATE) == (start, 4800 + TAIL)
+
+
+def test_ends_are_faded_over_5_ms():
+    faded = fade_ends(np.ones(1000, np.float32), RATE)
+    assert faded[0] == faded[-1] == 0
+    assert faded[60] == faded[-61] == pytest.approx(0.5)
+    assert (faded < 1).sum() == 2 * 120
+
+
 def largest_step(audio) -> float:
     return float(np.abs(np.diff(audio)).max())
 
@@ -118,6 +132,9 @@ def test_short_segments_take_the_gain_of_their_voice():
     assert gains.factor("a", take("5", 0.3, None)) == pytest.approx(10 ** (6 / 20))
     assert gains.factor("a", take("6", 1.0, -30)) == pytest.approx(10 ** (6 / 20)), "of the median, -24"
     assert gains.factor("a", takes[0][1]) == pytest.approx(10 ** (2 / 20))
+    assert gains.factor("a", take("10", 1.99, -30)) == pytest.approx(10 ** (6 / 20))
+    assert gains.factor("a", take("11", 2.0, -30)) == pytest.approx(10 ** (12 / 20)), "long enough to be measured"
+    assert Gains([("a", take("1", 1.99, -20))], RATE, -18).factor("a", take("2", 0.3, None)) == 1
     assert gains.factor("b", take("7", 1.0, -30)) == pytest.approx(10 ** (-8 / 20))
     assert gains.factor("c", take("8", 1.0, -20)) == pytest.approx(10 ** (2 / 20)), "no long one: its own"
     assert gains.factor("c", take("9", 0.2, None)) == 1

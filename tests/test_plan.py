@@ -185,6 +185,11 @@ def test_short_paragraphs_are_read_together():
     assert pauses(made) == [1.5, 0.6, 1.0, 0.6, 0]
 
 
+def test_how_short_a_paragraph_is_that_is_read_with_the_next():
+    assert len(planned("A" * 15, LONG).segments) == 1
+    assert len(planned("A" * 16, LONG).segments) == 2
+
+
 def test_a_short_last_paragraph_is_read_with_the_one_before():
     made = planned(LONG, f"Then {LONG}", "“Yes.”")
     assert [segment.text for segment in made.segments] == [LONG.strip(), f"Then {LONG.strip()}\n“Yes.”"]
@@ -281,7 +286,8 @@ def test_what_is_left_out_is_told_by_chapter_and_kind():
     ]
     made = plan(document([LONG], dropped=dropped), BookOptions())
     assert made.notes[0].text.startswith("left out of 'Chapter 1': code (99 times): 'x = 0', 'x = 1', ")
-    assert len(made.notes[0].text) < 300
+    assert made.notes[0].text.endswith(" ...")
+    assert len(made.notes[0].text) == len("left out of 'Chapter 1': code (99 times): ") + 200 + len(" ...")
     assert made.notes[1].text == "left out of 'Chapter 1': image"
 
 

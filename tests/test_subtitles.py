@@ -107,6 +107,13 @@ def test_a_long_pause_wins_over_a_short_one_nearer():
     assert cues[1].start_sample == pytest.approx(3.0 * RATE, abs=0.021 * RATE)
 
 
+@pytest.mark.parametrize(("loud", "is_taken"), [(2.6, True), (2.95, False)])
+def test_a_pause_too_far_away_is_another_ones(loud, is_taken):
+    """Half of the text ends at 2 s; a pause is looked for up to 0.45 of the shorter sentence away."""
+    cues = sentence_cues(speech([(loud, 0.2), (3.8 - loud, 0)]), RATE, 0, ["a" * 50, "b" * 50])
+    assert (cues[0].end_sample == pytest.approx(loud * RATE, abs=0.021 * RATE)) == is_taken
+
+
 def test_without_pauses_the_share_of_characters_counts():
     audio = speech([(10, 0)])
     cues = sentence_cues(audio, RATE, 0, ["x" * 30, "y" * 70])
