@@ -60,12 +60,14 @@ def test_an_utterance(server, talk):
     messages, audio = talk.until("session.done")
     assert [message["type"] for message in messages] == ["audio.start", "audio.done", "session.done"]
     start, done, end = messages
-    assert (start["format"], start["sample_rate"], start["utterance_index"]) == ("pcm", 24000, 0)
+    assert (start["format"], start["sample_rate"]) == ("pcm", 24000)
+    assert (start["utterance_index"], start["sentence_index"], done["sentence_index"]) == (0, 0, 0)
     assert audio == pcm16(live_audio(server, voice="rms", seed=3))
     assert done["total_bytes"] == len(audio)
     assert done["error"] is False
     assert done["usage"]["output_tokens"] * 3840 == len(audio)
     assert end["total_sentences"] == 1
+    assert f"{len(''.join(PIECES))} characters" in server.log[-1]
 
 
 def test_speech_begins_before_the_text_is_known(server, talk):
@@ -201,6 +203,13 @@ def test_too_many_sessions(server, talk, monkeypatch):
     with connect(server.socket_url), pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         connect(server.socket_url)
     assert refused.value.response.status_code == 429
+
+
+def test_no_session_begins_while_the_server_ends(server, monkeypatch):
+    monkeypatch.setattr(server.service, "stopping", True)
+    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+        connect(server.socket_url)
+    assert refused.value.response.status_code == 503
 
 
 def test_an_idle_session_ends(server, monkeypatch):

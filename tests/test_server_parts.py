@@ -1,6 +1,7 @@
 """Parts of the server by themselves: the gate, the pushed speech, models that come and go."""
 
 import asyncio
+import base64
 import threading
 from dataclasses import replace
 from queue import SimpleQueue
@@ -11,10 +12,14 @@ from mlx_qwen3_tts import Request, RequestError
 from mlx_qwen3_tts.errors import CheckpointError
 from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.result import AudioChunk, SynthesisResult
+from mlx_qwen3_tts.server.app import page_files
 from mlx_qwen3_tts.server.gate import Gate, QueueFull
+from mlx_qwen3_tts.server.metrics import Metrics
 from mlx_qwen3_tts.server.models import LoadOptions, Models
 from mlx_qwen3_tts.server.problem import Problem
-from mlx_qwen3_tts.server.speech import AHEAD, SpeechStream
+from mlx_qwen3_tts.server.protocol import parse_call
+from mlx_qwen3_tts.server.settings import Settings
+from mlx_qwen3_tts.server.speech import AHEAD, SpeechStream, whole_speech
 from mlx_qwen3_tts.server.workers import Workers
 from tests.support import checkpoints
 from tests.support.server import eventually
@@ -159,12 +164,55 @@ def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
             taken += [chunk async for chunk in chunks]
             assert stream.frames == 60
             assert stream.audio_seconds == pytest.approx(4.8)
+            assert stream.first_audio > 0
         await other
         assert (gate.inside, gate.waiting) == (1, 0)
         return taken
 
     whole = demo.run(replace(request, chunk_frames=None))
     assert (SynthesisResult.from_chunks(asyncio.run(run())).audio == whole.audio).all()
+
+
+def test_speech_of_one_chunk_is_whole(demo):
+    async def run():
+        return await whole_speech(demo, Request("hello", max_frames=1), Gate(1, 0))
+
+    chunks, stream = asyncio.run(run())
+    assert (len(chunks), stream.frames) == (1, 1)
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(300, True), (303, False)])
+def test_how_large_a_clip_may_be(size, is_taken):
+    fields = {"input": "hello", "ref_audio": f"data:audio/wav;base64,{base64.b64encode(bytes(size)).decode()}"}
+    try:
+        call = parse_call(fields, Settings(max_upload=300), "mp3")
+    except Problem as problem:
+        assert (problem.status, is_taken) == (413, False)
+    else:
+        assert (call.clip, is_taken) == (bytes(size), True)
+
+
+def test_how_large_a_body_may_be():
+    """The clip in base64, the text as escapes of JSON, and some more."""
+    assert Settings(max_upload=3000, max_text=100).max_body == 4000 + 1600 + 65536
+
+
+def test_files_of_the_page_say_what_they_are():
+    types = {path: response.headers["content-type"].partition(";")[0] for path, response in page_files().items()}
+    assert types["/"] == "text/html"
+    assert all(kind.endswith("/javascript") for path, kind in types.items() if path.endswith(".js"))
+    assert {kind for path, kind in types.items() if path.endswith(".css")} == {"text/css"}
+
+
+def test_what_is_counted_of_speech():
+    metrics = Metrics(Gate(1, 0))
+    metrics.count_speech(10, audio_seconds=2.0, seconds=1.0, first_audio=0.25)
+    metrics.count_speech(5, audio_seconds=0.0, seconds=1.0, first_audio=0.0)
+    lines = (line.split() for line in metrics.text().decode().splitlines() if line[0] != "#")
+    counters = {name.removeprefix("mlx_qwen3_tts_"): float(value) for name, value in lines}
+    assert (counters["characters_total"], counters["audio_seconds_total"]) == (15, 2)
+    assert (counters["first_audio_seconds_sum"], counters["first_audio_seconds_count"]) == (0.25, 2)
+    assert (counters["real_time_factor_sum"], counters["real_time_factor_count"]) == (0.5, 1)
 
 
 async def reached(condition) -> None:
