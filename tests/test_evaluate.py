@@ -10,8 +10,8 @@ from mlx.utils import tree_flatten
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.conversion.convert import convert
-from mlx_qwen3_tts.evaluation.evaluate import evaluate, kl_divergence
-from mlx_qwen3_tts.generation.scoring import score
+from mlx_qwen3_tts.evaluation.evaluate import evaluate, kl_divergence, likeliest, mel_distance
+from mlx_qwen3_tts.generation.scoring import LogProbabilities, score
 from tests.support import checkpoints, sounds
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False, repetition_penalty=1.0)
@@ -90,6 +90,20 @@ def test_kl():
     near = rng.standard_normal((200, 50)).astype(np.float32)
     near -= np.log(np.exp(near).sum(-1, keepdims=True))
     assert (kl_divergence(near, near + 1e-7 * rng.standard_normal(near.shape)) >= 0).all()
+
+
+def test_mel_distance_is_in_decibels():
+    """A wave of ten times the amplitude is 20 dB away, in either direction."""
+    noise = np.random.default_rng(0).normal(0, 0.05, 24_000).astype(np.float32)
+    assert mel_distance(10 * noise, noise) == pytest.approx(20, abs=0.01)
+    assert mel_distance(noise, 10 * noise) == pytest.approx(20, abs=0.01)
+
+
+def test_the_end_is_not_a_likeliest_code():
+    """Ids above the codes may be likelier than every code, as the end is in the last frame."""
+    talker = np.array([[-3.0, -1.0, -2.0, -0.5], [-1.0, -2.0, -3.0, -0.1]], np.float32)
+    predictor = np.array([[[-1.0, -2.0, -3.0]], [[-3.0, -2.0, -1.0]]], np.float32)
+    assert likeliest(LogProbabilities(talker, predictor), 3).tolist() == [[1, 0], [0, 2]]
 
 
 def test_pairs_that_cannot_be_compared(pairs, checkpoint):

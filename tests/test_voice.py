@@ -154,6 +154,16 @@ def test_truncated_files(made, tmp_path, keep):
         VoiceClonePrompt.load(path)
 
 
+def test_the_size_of_a_file_is_limited(tmp_path):
+    """64 MiB are read, and more is refused before anything is read."""
+    path = tmp_path / "me.safetensors"
+    for size, message in ((64 * 2**20, "damaged"), (64 * 2**20 + 1, "too large")):
+        with path.open("wb") as file:
+            file.truncate(size)  # takes no room on the disk
+        with pytest.raises(VoiceError, match=message):
+            VoiceClonePrompt.load(path)
+
+
 def test_signed_files_with_invalid_parts(made, tmp_path):
     """A file with a valid checksum is refused if its parts are not those of a voice."""
     for name, value in (

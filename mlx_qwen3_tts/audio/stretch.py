@@ -32,7 +32,6 @@ class Stretch:
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise RequestError(f"speed must be between {MIN_SPEED:g} and {MAX_SPEED:g}, not {speed!r}", "speed")
         self._speed = speed
-        self._sample_rate = sample_rate
         self._num_read = 0
         self._num_written = 0
         self._block = round(_BLOCK_SECONDS * sample_rate)

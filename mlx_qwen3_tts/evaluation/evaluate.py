@@ -111,7 +111,7 @@ def evaluate(
         frames=len(agreement),
         agreement=agreement.mean(axis=0).tolist(),
         kl=kl.mean(axis=0).tolist(),
-        mel_distance=_mel_distance(wave, reference_wave),
+        mel_distance=mel_distance(wave, reference_wave),
         waveform_distance=float(np.sqrt(np.square(wave - reference_wave).sum() / energy)),
     )
 
@@ -204,21 +204,25 @@ class _Comparison(NamedTuple):
 def _compare(model: Qwen3TTS, reference: Qwen3TTS, request: Request, codes: np.ndarray) -> _Comparison:
     scores = score(model.engine, request, codes)
     expected = score(reference.engine, request, codes)
-    likeliest = _likeliest(scores, model)
-    reference_likeliest = _likeliest(expected, reference)
+    num_codes = model.config.talker_config.num_codes
+    chosen = likeliest(scores, num_codes)
+    reference_chosen = likeliest(expected, num_codes)
     first = kl_divergence(expected.talker, scores.talker)
     others = kl_divergence(expected.predictor, scores.predictor)
     return _Comparison(
-        agreement=likeliest == reference_likeliest,
+        agreement=chosen == reference_chosen,
         kl=np.concatenate([first[:, None], others], axis=1),
-        wave=model.codec.decode(likeliest),
-        reference_wave=reference.codec.decode(reference_likeliest),
+        wave=model.codec.decode(chosen),
+        reference_wave=reference.codec.decode(reference_chosen),
     )
 
 
-def _likeliest(scores: LogProbabilities, tts: Qwen3TTS) -> np.ndarray:
-    """Return the likeliest code of each codebook in each frame, int32 [frames, 16]; the end does not count."""
-    first = scores.talker[:, : tts.config.talker_config.num_codes].argmax(axis=-1)
+def likeliest(scores: LogProbabilities, num_codes: int) -> np.ndarray:
+    """Return the likeliest code of each codebook in each frame, int32 [frames, 16]; the end does not count.
+
+    num_codes: of codebook 0; the ids above them are not codes.
+    """
+    first = scores.talker[:, :num_codes].argmax(axis=-1)
     return np.concatenate([first[:, None], scores.predictor.argmax(axis=-1)], axis=1).astype(np.int32)
 
 
@@ -232,6 +236,6 @@ def kl_divergence(reference: np.ndarray, model: np.ndarray) -> np.ndarray:
     return np.maximum((np.exp(reference) * difference).sum(-1), 0)
 
 
-def _mel_distance(wave: np.ndarray, reference: np.ndarray) -> float:
+def mel_distance(wave: np.ndarray, reference: np.ndarray) -> float:
     """Return the mean difference of two log-mel spectrograms in dB."""
     return float(np.abs(mel_spectrogram(wave) - mel_spectrogram(reference)).mean() * DECIBEL)
