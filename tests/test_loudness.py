@@ -129,8 +129,11 @@ def test_limiter_touches_only_the_neighbourhood_of_a_peak():
     audio[RATE : RATE + 20] = 1.6
     result = limit(audio)
     changed = np.flatnonzero(result != audio)
-    assert RATE - 120 <= changed[0] < RATE
-    assert RATE + 19 + 1200 < changed[-1] <= RATE + 19 + 1200 + 120
+    assert RATE - 120 <= changed[0] < RATE - 110
+    assert RATE + 19 + 1200 + 110 < changed[-1] <= RATE + 19 + 1200 + 120
+    # It stays for 50 ms after the peak.
+    held = slice(RATE, RATE + 19 + 1200)
+    np.testing.assert_allclose(result[held], audio[held] * (CEILING / 1.6), rtol=1e-5)
     # The gain has no step: 5 ms from 1 to the lowest.
     gain = result[RATE - 300 : RATE + 1600] / np.where(audio == 0, 1, audio)[RATE - 300 : RATE + 1600]
     gain = gain[np.abs(audio[RATE - 300 : RATE + 1600]) > 0.01]

@@ -109,7 +109,7 @@ class Limiter:
         peaks = np.abs(audio)
         if peaks.max() <= self._ceiling:
             return result
-        allowed = np.minimum(1.0, self._ceiling / np.maximum(peaks, self._ceiling).astype(np.float64))
+        allowed = self._ceiling / np.maximum(peaks, self._ceiling).astype(np.float64)  # at most 1
         # A minimum over what is `hold` before to `ramp` after; the mean of `ramp + 1` of them is a ramp that is nowhere
         # above what is allowed, because each of them covers the sample in the middle.
         lowest = _sliding_minimum(allowed, self._hold + self._ramp + 1)
