@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from mlx_qwen3_tts.files import PartialPath, atomic_path, write_file
+from mlx_qwen3_tts.files import PartialPath, WholeOrNothing, atomic_path, remove_partial, write_file
 
 
 class Interrupted(Exception):
@@ -96,3 +96,42 @@ def test_links_are_followed_and_pipes_written_in_place(tmp_path):
     reader.join()
     assert received == [b"data"]
     assert pipe.is_fifo()
+
+
+def test_a_context_closes_what_succeeds_and_aborts_what_fails():
+    class Noted(WholeOrNothing):
+        def __init__(self):
+            self.calls = []
+
+        def close(self):
+            self.calls.append("close")
+
+        def abort(self):
+            self.calls.append("abort")
+
+    with Noted() as whole:
+        pass
+    with pytest.raises(Interrupted), Noted() as failed:
+        raise Interrupted
+    assert (whole.calls, failed.calls) == (["close"], ["abort"])
+
+
+def test_leftovers_of_one_target_are_removed(tmp_path):
+    """Its name is taken literally, and nothing but its leftovers goes."""
+    name = "[a] *.wav"
+    kept = [name, f".{name}.0123abcd", f".{name}.0123abc.part", f".{name}.nothexa!.part", f"{name}.0123abcd.part"]
+    kept += [".a x.wav.0123abcd.part", ".[a] x.wav.0123abcd.part"]
+    for one in (*kept, f".{name}.0123abcd.part"):
+        (tmp_path / one).touch()
+    remove_partial(tmp_path, name)
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_leftovers_of_all_targets_are_removed(tmp_path):
+    PartialPath(tmp_path / "a.wav").path.touch()
+    folder = PartialPath(tmp_path / "folder").path
+    folder.mkdir()
+    (folder / "inside").touch()
+    (tmp_path / "a.wav").touch()
+    remove_partial(tmp_path)
+    assert names(tmp_path) == ["a.wav"]
