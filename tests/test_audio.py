@@ -42,12 +42,14 @@ def test_result_save(demo, tmp_path):
 
 @pytest.mark.parametrize("name, message", [("x.aac", r"\.wav, \.flac"), ("x", "must end"), ("no/dir/x.wav", "No such")])
 def test_unwritable(tmp_path, name, message):
-    with pytest.raises(AudioError, match=message):
-        check_writable(tmp_path / name)
+    for check in (check_writable, lambda path: open_writer(path, 24000), lambda path: write_audio(path, WAVE, 24000)):
+        with pytest.raises(AudioError, match=message):
+            check(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_invalid_file_names(tmp_path):
-    for name in ("x" * 300 + ".wav", "a\0.wav"):
+    for name in ("x" * 300 + ".wav", "x" * 246 + ".wav", "a\0.wav"):  # the second one leaves no room for ".part"
         with pytest.raises(AudioError, match="cannot write"):
             check_writable(tmp_path / name)
 

@@ -114,6 +114,8 @@ def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AudioError, match=r"the format m4a needs PyAV: pip install"):
         check_writable(tmp_path / "a.m4a")
+    for suffix in set(SUFFIXES) - {".m4a"}:
+        check_writable(tmp_path / f"a{suffix}")
     write_audio(tmp_path / "a.opus", WAVE, RATE)
 
 
