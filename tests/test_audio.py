@@ -34,6 +34,14 @@ def test_formats(tmp_path, suffix, container):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_writer_takes_suffixes_in_any_case(tmp_path):
+    for suffix, container in (("WAV", "WAV"), ("Flac", "FLAC")):
+        writer = open_writer(tmp_path / f"a.{suffix}", 24000)
+        writer.write(WAVE)
+        writer.close()
+        assert soundfile.info(tmp_path / f"a.{suffix}").format == container
+
+
 def test_result_save(demo, tmp_path):
     result = demo.synthesize("Hello", seed=1, max_frames=2)
     result.save(tmp_path / "a.wav")

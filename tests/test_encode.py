@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts.audio.encode import MEDIA_TYPES, StreamEncoder
+from mlx_qwen3_tts.audio.encode import MEDIA_TYPES, PACKET_FORMATS, StreamEncoder
 from mlx_qwen3_tts.errors import AudioError, RequestError
 
 RATE = 24_000
@@ -146,6 +146,13 @@ def test_bit_rate():
         sizes.append(len(encoder.write(chirp()) + encoder.close()))
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.1)
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["mp3", "opus", "aac"])
+def test_sample_rates_are_those_of_the_codec(name):
+    """All that it has from 8 to 48 kHz."""
+    known = av.Codec(PACKET_FORMATS[name].codec, "w").audio_rates
+    assert sorted(PACKET_FORMATS[name].sample_rates) == sorted(rate for rate in known if 8000 <= rate <= 48_000)
 
 
 def test_invalid_arguments():
