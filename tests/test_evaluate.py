@@ -2,6 +2,7 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from mlx.utils import tree_flatten
 from mlx_qwen3_tts import Qwen3TTS, RequestError, Sampling
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.conversion.convert import convert
-from mlx_qwen3_tts.evaluation.evaluate import evaluate, kl_divergence, likeliest, mel_distance
+from mlx_qwen3_tts.evaluation import evaluate as evaluation
+from mlx_qwen3_tts.evaluation.evaluate import evaluate, kl_divergence, likeliest, mel_distance, waveform_distance
 from mlx_qwen3_tts.generation.scoring import LogProbabilities, score
+from mlx_qwen3_tts.result import SynthesisTiming
 from tests.support import checkpoints, sounds
 
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False, repetition_penalty=1.0)
@@ -64,6 +67,40 @@ def test_fewer_bits_differ_more(pairs, tmp_path):
     assert saved == pytest.approx(weights[0] - weights[1], rel=0.1)
 
 
+def test_figures_are_those_of_the_scores_and_times(pairs, monkeypatch):
+    """Both are given here, so that every figure is known. The first request, which compiles, is not measured."""
+    run = Qwen3TTS.run
+    times = iter(2 * [(9.0, 9.0, 3), (0.5, 1.5, 3), (1.0, 2.5, 5)])
+    random = np.random.default_rng(0)
+    given = []
+
+    def run_timed(tts, request):
+        generation, total, frames = next(times)
+        timing = SynthesisTiming(0, generation, 0, 0, total, frames, 0.08 * frames, peak_memory=10**9)
+        return replace(run(tts, request), timing=timing)
+
+    def score_by_chance(engine, request, codes):
+        talker, predictor = random.normal(size=(3, 90)), random.normal(size=(3, 3, 64))
+        parts = (part - np.log(np.exp(part).sum(-1, keepdims=True)) for part in (talker, np.round(predictor)))
+        given.append(LogProbabilities(*parts))
+        return given[-1]
+
+    monkeypatch.setattr(Qwen3TTS, "run", run_timed)
+    monkeypatch.setattr(evaluation, "score", score_by_chance)
+    source, four = pairs["custom_voice"]
+    found = evaluate(four, source, TEXTS, max_frames=3)
+    for side in (found.model, found.reference):
+        assert side.seconds_per_frame == pytest.approx(1.5 / 8)
+        assert side.real_time_factor == pytest.approx(4.0 / 0.64)
+    model, reference = given[0::2], given[1::2]
+    equal = np.array([likeliest(m, 64) == likeliest(r, 64) for m, r in zip(model, reference, strict=True)])
+    assert found.agreement == pytest.approx(equal.reshape(6, 4).mean(0))
+    others = [kl_divergence(r.predictor, m.predictor) for m, r in zip(model, reference, strict=True)]
+    assert found.kl[1:] == pytest.approx(np.concatenate(others).mean(0))
+    first = [kl_divergence(r.talker, m.talker) for m, r in zip(model, reference, strict=True)]
+    assert found.kl[0] == pytest.approx(np.concatenate(first).mean())
+
+
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
 def test_teacher_forcing_equals_the_loop(pairs, kind):
     """The most likely codes of all frames at once equal those that the greedy loop chose one by one."""
@@ -97,6 +134,13 @@ def test_mel_distance_is_in_decibels():
     noise = np.random.default_rng(0).normal(0, 0.05, 24_000).astype(np.float32)
     assert mel_distance(10 * noise, noise) == pytest.approx(20, abs=0.01)
     assert mel_distance(noise, 10 * noise) == pytest.approx(20, abs=0.01)
+
+
+def test_waveform_distance_is_relative():
+    wave = np.random.default_rng(0).normal(0, 0.05, 24_000).astype(np.float32)
+    other = wave + 0.3 * np.roll(wave, 1)
+    assert waveform_distance(other, wave) == pytest.approx(0.3, rel=1e-4)
+    assert waveform_distance(10 * other, 10 * wave) == pytest.approx(0.3, rel=1e-4)
 
 
 def test_the_end_is_not_a_likeliest_code():

@@ -78,6 +78,8 @@ def test_importance_counts(bits):
     assert error(weighted, affine, weight, by) < 0.97 * error(unweighted, affine, weight, by)
     assert error(weighted, affine, weight) > error(unweighted, affine, weight)
     assert claimed < usual
+    small, *_ = search(weight, affine, 2.0**-30 * importance)
+    assert all(mx.array_equal(*parts).item() for parts in zip(small, weighted, strict=True)), "only its ratios count"
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -104,7 +104,6 @@ def evaluate(
     kl = np.concatenate([text.kl for text in compared])
     wave = np.concatenate([text.wave for text in compared])
     reference_wave = np.concatenate([text.reference_wave for text in compared])
-    energy = np.square(reference_wave).sum()
     return Evaluation(
         model=model_stats,
         reference=reference_stats,
@@ -112,7 +111,7 @@ def evaluate(
         agreement=agreement.mean(axis=0).tolist(),
         kl=kl.mean(axis=0).tolist(),
         mel_distance=mel_distance(wave, reference_wave),
-        waveform_distance=float(np.sqrt(np.square(wave - reference_wave).sum() / energy)),
+        waveform_distance=waveform_distance(wave, reference_wave),
     )
 
 
@@ -239,3 +238,8 @@ def kl_divergence(reference: np.ndarray, model: np.ndarray) -> np.ndarray:
 def mel_distance(wave: np.ndarray, reference: np.ndarray) -> float:
     """Return the mean difference of two log-mel spectrograms in dB."""
     return float(np.abs(mel_spectrogram(wave) - mel_spectrogram(reference)).mean() * DECIBEL)
+
+
+def waveform_distance(wave: np.ndarray, reference: np.ndarray) -> float:
+    """Return the L2 norm of the difference of two waves, divided by that of the reference."""
+    return float(np.linalg.norm(wave - reference) / np.linalg.norm(reference))
