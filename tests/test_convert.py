@@ -147,6 +147,7 @@ def test_quantized_parameters(sources, tmp_path, recipe, scales):
     done = convert(source, tmp_path / "out", recipe=recipe, scales=scales)
     found, expected, weights = parameters(tmp_path / "out"), parameters(source), linear_layers(source)
     config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization"]
+    errors = {}
     for path, weight in weights.items():
         affine = RECIPES[recipe].parts.get(part_of(path))
         if affine is None:
@@ -157,11 +158,16 @@ def test_quantized_parameters(sources, tmp_path, recipe, scales):
         if scales == "search":
             _, error, usual = search(weight, affine)
             assert error <= usual * (1 + SCALES_SLACK)
+            errors.setdefault(part_of(path), []).append((error, usual))
     assert_equal(found, expected)
     quantized = {path for path in weights if f"network.{path}.scales" in found}
     assert {part_of(path) for path in weights if path not in quantized} == {"codec embeddings"}
     assert all((part.gain is not None and part.gain < 1) == (scales == "search") for part in done.parts
                if "bits" in part.stored)  # fmt: skip
+    for part in done.parts:
+        if part.name in errors:
+            error, usual = np.sum(errors[part.name], axis=0)
+            assert part.gain == pytest.approx(error / usual)
     on_disk = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
     assert done.after < on_disk < done.after + 100_000  # the headers
     assert done.after < done.before
@@ -179,6 +185,13 @@ def test_every_mode_speaks(sources, tmp_path, kind, options):
         codes = speech(tts, **request)
         assert codes.shape == (10, 4)
         np.testing.assert_array_equal(codes, speech(single, **request))
+
+
+def test_the_summary_of_a_part():
+    """Types are in order, so that a report repeats; the gain is that of all tensors, and there is none without one."""
+    totals = conversion.PartTotals(stored=set("dbace"), before=4, after=2)
+    assert totals.summary("x") == ("x", "a, b, c, d, e", 4, 2, None)
+    assert conversion.PartTotals(error=3.0, plain_error=4.0).summary("x").gain == 0.75
 
 
 def test_shards(sources, tmp_path):

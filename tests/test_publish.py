@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from mlx_qwen3_tts import ConversionError
+from mlx_qwen3_tts.checkpoint.weights import read_headers
 from mlx_qwen3_tts.conversion import publish
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES
@@ -73,6 +74,9 @@ def test_card(source, tmp_path):
     assert {"license: apache-2.0", "base_model: Qwen/Qwen3-TTS-12Hz-1.7B-Base", "library_name: mlx"} <= set(
         front.splitlines()
     )
+    headers, _ = read_headers(source / "speech_tokenizer")
+    size = sum(tensor.nbytes for header in headers.values() for tensor in header.values())
+    assert done.parts[-1] == ("speech tokenizer", "float32", size, size, None)
     for part in done.parts:
         assert f"| {part.name} | {part.stored} |" in text
     for words in ("mixed-4", RECIPES["mixed-4"].description, "--model me/base-mixed-4", "Apache-2.0", "GB before"):

@@ -90,3 +90,12 @@ def test_group_size_of_a_recipe():
     assert {affine.group_size for affine in found.parts.values()} == {32}
     assert found.parts["talker MLP"].bits == 4
     assert find(None, None, None) is None
+
+
+def test_the_entry_of_a_config_is_the_most_frequent_setting_with_its_exceptions():
+    """As mlx-lm writes it, and reads it."""
+    layers = {"a": Affine(8), "b": Affine(4, 32), "c": Affine(4, 32), "d": Affine(8, 32)}
+    assert config_entry(layers) == {
+        "bits": 4, "group_size": 32, "mode": "affine",
+        "a": {"bits": 8, "group_size": 64}, "d": {"bits": 8, "group_size": 32},
+    }  # fmt: skip
