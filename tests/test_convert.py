@@ -337,6 +337,25 @@ def test_quantized_source(sources, tmp_path):
     refused(tmp_path / "small", tmp_path / "out", r"already quantized \(talker.*scales\)", bits=8)
 
 
+@pytest.mark.parametrize("key", ["quantization", "quantization_config"])
+def test_a_source_that_says_it_is_quantized(tmp_path, key):
+    source = checkpoints.write_wide(tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {key: {"bits": 4, "group_size": 64}}))
+    refused(source, tmp_path / "out", "is already quantized; convert the unquantized checkpoint", dtype="bfloat16")
+
+
+def test_a_source_without_a_tensor(tmp_path):
+    source = checkpoints.write_wide(tmp_path / "source")
+    tensors = mx.load(str(source / "model.safetensors"))
+    del tensors["talker.codec_head.weight"]
+    mx.eval(tensors)
+    mx.save_safetensors(str(source / "model.safetensors"), tensors, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"the tensor talker\.codec_head\.weight is missing"):
+        convert(source, tmp_path / "out", bits=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_non_finite_values(tmp_path):
     name = "talker.model.layers.1.mlp.up_proj.weight"
     for number, options in (
