@@ -30,6 +30,7 @@ from mlx_qwen3_tts.conversion.affine import plain, search
 from mlx_qwen3_tts.conversion.calibrate import mean_squares
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES, part_of
+from mlx_qwen3_tts.conversion.target import is_checkpoint_file
 from mlx_qwen3_tts.generation.engine import Engine
 from mlx_qwen3_tts.generation.scoring import score
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
@@ -407,6 +408,19 @@ def test_existing_target(sources, tmp_path):
     convert(source, tmp_path / "link", dtype="bfloat16", force=True)
     assert (tmp_path / "link").is_symlink()
     assert_equal(parameters(out), before)
+
+
+def test_what_may_be_replaced():
+    """The names of a checkpoint's own files; `force` refuses a directory that has any other."""
+    own = [
+        "config.json", "README.md", "merges.txt", "speech_tokenizer/config.json", "model.safetensors",
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json", "speech_tokenizer/model.safetensors",
+    ]  # fmt: skip
+    others = [
+        "notes.txt", "model.bin", "model", "other.safetensors", "speech_tokenizer/notes.txt",
+        "speech_tokenizer/other.safetensors", "work/model.safetensors", "speech_tokenizer/work/model.safetensors",
+    ]  # fmt: skip
+    assert [name for name in own + others if is_checkpoint_file(name)] == own
 
 
 def test_source_is_target(tmp_path, monkeypatch):

@@ -351,6 +351,40 @@ def test_warnings(demo_base, message):
     assert message in warning
 
 
+def quiet_noise(seconds: float, peak: float = 0.5, full: int = 0) -> np.ndarray:
+    """Noise at 1000 Hz with a peak; its first `full` samples are all at the peak."""
+    samples = 0.5 * peak * np.random.default_rng(0).uniform(-1, 1, round(1000 * seconds))
+    samples[: max(1, full)] = -peak
+    return samples.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "clip, text, message",
+    [
+        (quiet_noise(0.999), None, "s long; 3"),
+        (quiet_noise(1), None, None),
+        (quiet_noise(30), None, None),
+        (quiet_noise(30.001), None, "slows every request"),
+        (quiet_noise(3, 0.99e-3), None, "silent"),
+        (quiet_noise(3, 1.01e-3), None, None),
+        (quiet_noise(2, 1, full=3), None, "clipped"),
+        (quiet_noise(2, 1, full=2), None, None),  # one in a thousand
+        (quiet_noise(2, 0.9995, full=3), None, "clipped"),
+        (quiet_noise(2, 0.9985, full=3), None, None),
+        (quiet_noise(2, 3, full=3), None, "clipped"),
+        (quiet_noise(2), "a " * 71, "too long for the clip"),
+        (quiet_noise(2), "a " * 70, None),  # without spaces
+        (quiet_noise(2.001), "a b", "too short for the clip"),
+        (quiet_noise(2), "a", None),
+        (quiet_noise(3), "a b c", None),
+    ],
+)
+def test_the_bounds_of_the_warnings(clip, text, message):
+    found = voice.check_clip(clip, 1000, text)
+    assert len(found) == (message is not None)
+    assert message is None or message in found[0]
+
+
 def test_good_clips_cause_no_warnings(demo_base):
     assert demo_base.clone_voice(CLIP, "hello this is a voice").warnings == ()
 
