@@ -18,6 +18,7 @@ from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers, sanitize, stored
 from mlx_qwen3_tts.config.model import ModelConfig
 from mlx_qwen3_tts.config.schema import from_dict
+from mlx_qwen3_tts.conversion.calibrate import mean_squares
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.errors import TrainingError
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
@@ -281,6 +282,19 @@ def test_convert_casts_once(wide, tmp_path):
             assert mx.array_equal(value, expected[name]).item(), name
 
     MLX_THREAD.run(check)
+
+
+def test_calibration_with_adapter(wide, tmp_path):
+    """The inputs are those of the adapted model, which are those of the converted one."""
+    adapter = write(tmp_path / "adapter", wide)
+    convert(wide, tmp_path / "out", dtype="float32", adapter=adapter)
+    found = mean_squares(wide, ["Hello"], "anna", max_frames=2, adapter=adapter)
+    expected = mean_squares(tmp_path / "out", ["Hello"], "anna", max_frames=2)
+    assert found.keys() == expected.keys()
+    for path, squares in found.items():
+        assert mx.array_equal(squares, expected[path]).item(), path
+    with pytest.raises(RequestError, match="cloned voices only"):
+        mean_squares(wide, ["Hello"], "anna", max_frames=2)
 
 
 def test_evaluate_with_adapter(wide, tmp_path):

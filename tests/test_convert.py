@@ -27,7 +27,7 @@ from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
 from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers
 from mlx_qwen3_tts.conversion import convert as conversion
 from mlx_qwen3_tts.conversion.affine import plain, search
-from mlx_qwen3_tts.conversion.calibrate import mean_squares
+from mlx_qwen3_tts.conversion.calibrate import collect, mean_squares, observe
 from mlx_qwen3_tts.conversion.convert import convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES, part_of
 from mlx_qwen3_tts.conversion.target import is_checkpoint_file
@@ -289,6 +289,17 @@ def test_observed_inputs_are_the_layers_inputs(sources):
         type(tts.talker).embed_text = embed
     rows = on_mlx_thread(tts, lambda: np.array(tts.talker.model.text_embedding(mx.array(seen))))
     np.testing.assert_allclose(np.array(importance), np.square(rows).mean(0), rtol=1e-5)
+
+
+def test_statistics_of_inputs():
+    """The mean is over all rows of all calls; of a layer that was never called it is 0."""
+    layer = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    observed = observe(layer)
+    for rows in ([[[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]], [[[0.0, 0.0, 4.0]]]):
+        layer.layers[0](mx.array(rows))
+    squares = collect(observed)
+    np.testing.assert_allclose(squares["layers.0"], [10 / 3, 8 / 3, 26 / 3], rtol=1e-6)
+    assert squares["layers.1"].tolist() == [0, 0]
 
 
 # Conversions that must be refused before anything is written.

@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from mlx_qwen3_tts import ConversionError
 from mlx_qwen3_tts.checkpoint.weights import read_headers
 from mlx_qwen3_tts.conversion import publish
-from mlx_qwen3_tts.conversion.convert import convert
+from mlx_qwen3_tts.conversion.convert import Conversion, PartSummary, convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES
 from tests.support import checkpoints
 from tests.support.process import spawn
@@ -82,6 +82,13 @@ def test_card(source, tmp_path):
     for words in ("mixed-4", RECIPES["mixed-4"].description, "--model me/base-mixed-4", "Apache-2.0", "GB before"):
         assert words in text
     assert huggingface_hub.ModelCard(card).data.base_model == "Qwen/Qwen3-TTS-12Hz-1.7B-Base"
+
+
+def test_sizes_on_the_card(tmp_path):
+    parts = [PartSummary("talker head", "bfloat16", 3_500_000, 1_250_000, None)]
+    card = publish.card(Conversion(tmp_path, None, 2_500_000_000, 1_250_000_000, parts), "model", "me/tts")
+    assert "Recipe: none, the weights are not quantized. Size: 2.50 GB before, 1.25 GB after." in card
+    assert "| talker head | bfloat16 | 3.5 MB | 1.2 MB |" in card
 
 
 def test_failed_upload(source, tmp_path, hub, monkeypatch, run_cli):
