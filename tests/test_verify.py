@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -12,8 +13,21 @@ from safetensors.numpy import load_file, save_file
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.evaluation.fingerprints import KNOWN, Fingerprints, fingerprints
 from mlx_qwen3_tts.evaluation.samples import buzz
-from mlx_qwen3_tts.evaluation.verify import SEED, TEXT, verify
+from mlx_qwen3_tts.evaluation.verify import (
+    FINGERPRINT_TOLERANCE,
+    SEED,
+    STREAM_FLOAT32,
+    TEXT,
+    check_speech,
+    difference,
+    is_close,
+    is_finite,
+    modes,
+    speed,
+    verify,
+)
 from mlx_qwen3_tts.models.cache import KVCache
+from mlx_qwen3_tts.result import SynthesisTiming
 from tests.support import checkpoints
 
 LIKE = Fingerprints(
@@ -148,6 +162,77 @@ def test_known_fingerprints_have_the_released_shape():
     assert len(known.residual_codes) == 15
     assert all(0 <= code < 2048 for code in (*known.codes, *known.residual_codes))
     assert known.residual_codes[0] == 281
+
+
+# --- parts of the table, on a model that is not there ---
+
+
+def model(kind: str = "voice_design", size: str = "1b7", **methods) -> SimpleNamespace:
+    engine = SimpleNamespace(worker=SimpleNamespace(device=mx.Device(mx.cpu)))
+    return SimpleNamespace(model_type=kind, config=SimpleNamespace(tts_model_size=size), engine=engine, **methods)
+
+
+def test_the_modes_of_each_kind():
+    clip = (np.zeros(5, np.float32), 24_000)
+    preset = [("preset voice", {}), ("preset voice, interleaved", {"non_streaming_mode": False})]
+    instructed = ("preset voice, instructed", {"instruct": "Speak calmly."})
+    assert list(modes(model("custom_voice", "0b6"), None)) == preset
+    assert list(modes(model("custom_voice"), None)) == [*preset, instructed]
+    assert [name for name, _ in modes(model("voice_design"), None)] == ["described voice"]
+    timbre, context = ("cloned timbre", {"clip": (clip, None)}), ("cloned in context", {"clip": (clip, "Hi.")})
+    assert list(modes(model("base"), (clip, "Hi."))) == [timbre, context]
+    assert list(modes(model("base"), (clip, None))) == [timbre]
+
+
+@pytest.mark.parametrize("level, sounds", [(0.9e-3, "fail"), (1.1e-3, "pass"), (0.1, "pass"), (np.nan, "fail")])
+@pytest.mark.parametrize("reason, ends", [("stop", "pass"), ("max_frames", "fail")])
+def test_what_is_said_of_a_speech(level, sounds, reason, ends):
+    """Its loudness, its end, that its stream equals it, and the speed of the stream."""
+    asked = []
+    codes, audio = np.zeros((4, 16), np.int32), np.full(8, level, np.float32)
+    timing = SynthesisTiming(0, 0, 0, first_audio=0.25, total=3.0, frames=4, audio_seconds=2.0, peak_memory=0)
+    chunks = [SimpleNamespace(codes=codes[i : i + 2], audio=audio[2 * i : 2 * i + 4], timing=timing) for i in (0, 2)]
+
+    def speak(result, text, **options):
+        asked.append((text, options))
+        return result
+
+    whole = SimpleNamespace(audio=audio, codes=codes, finish_reason=reason)
+    tts = model(
+        warm_up=lambda: None,
+        synthesize=lambda text, **options: speak(whole, text, **options),
+        stream=lambda text, **options: speak(chunks, text, **options),
+    )
+    heard, end, streamed, fast = check_speech(tts, None, None)
+    assert (heard.outcome, end.outcome, fast.outcome) == (sounds, ends, "pass")
+    assert end.detail == f"finish_reason {reason}"
+    assert fast.detail.startswith("real-time factor 1.50, first audio after 250 ms")
+    assert asked[0] == asked[1] == (TEXT, {"instruct": asked[0][1]["instruct"], "seed": SEED, "max_frames": None})
+    if level == 0.1:
+        assert heard.detail == "4 frames, -20 dB"
+        assert streamed == ("described voice: streamed", "pass", streamed.detail)
+
+
+def test_bars():
+    """1e-4 between a stream and the whole, and of a fingerprint."""
+    assert STREAM_FLOAT32 == FINGERPRINT_TOLERANCE == 1e-4
+    codes, audio = np.zeros((1, 16), np.int32), np.zeros(4, np.float32)
+    for distance, passes in ((0.9e-4, True), (1.1e-4, False), (-1.1e-4, False)):
+        chunk = SimpleNamespace(codes=codes, audio=audio + np.float32(distance))
+        assert difference(codes, audio, [chunk])[0] == passes
+        assert is_close([0.5, -2.0], [0.5, -2.0 + distance]) == passes
+    assert not is_close([0.5], [0.5, 0.5])
+    assert is_close((), ())
+
+
+def test_the_speed_of_no_audio():
+    nothing = SynthesisTiming(0, 0, 0, first_audio=0.25, total=3.0, frames=0, audio_seconds=0.0, peak_memory=0)
+    assert speed([nothing]).outcome == "pass"
+
+
+def test_values_that_are_finite():
+    for values, expected in (([1.0, 2.0], True), ([1.0, np.inf], False), ([np.nan, 1.0], False), ([1, 2], True)):
+        assert is_finite(mx.array(values)) is expected
 
 
 def test_command(run_cli, checkpoint, tmp_path):
