@@ -20,9 +20,11 @@ from mlx_qwen3_tts.evaluation.verify import (
     TEXT,
     check_speech,
     difference,
+    float32_bytes,
     is_close,
     is_finite,
     modes,
+    parameters_of,
     speed,
     verify,
 )
@@ -225,9 +227,20 @@ def test_bars():
     assert is_close((), ())
 
 
-def test_the_speed_of_no_audio():
-    nothing = SynthesisTiming(0, 0, 0, first_audio=0.25, total=3.0, frames=0, audio_seconds=0.0, peak_memory=0)
-    assert speed([nothing]).outcome == "pass"
+def test_the_speed_of_several_modes():
+    """All work by all audio, and the earliest first audio; nothing is divided by no audio."""
+
+    def timing(first: float, total: float, audio: float) -> SynthesisTiming:
+        return SynthesisTiming(0, 0, 0, first, total, frames=1, audio_seconds=audio, peak_memory=0)
+
+    detail = speed([timing(0.25, 3.0, 2.0), timing(0.1, 1.0, 0.5)]).detail
+    assert detail.startswith("real-time factor 1.60, first audio after 100 ms")
+    assert speed([timing(0.25, 3.0, 0.0)]).outcome == "pass"
+
+
+def test_the_memory_of_a_comparison_in_float32(demo):
+    """This one is in float32 already."""
+    assert float32_bytes(demo) == sum(value.nbytes for value in parameters_of(demo).values())
 
 
 def test_values_that_are_finite():
