@@ -118,6 +118,19 @@ def test_the_tolerance_depends_on_tf32(monkeypatch, setting, bar):
     assert verify.stream_bar(CPU) == verify.STREAM_FLOAT32
 
 
+@pytest.mark.parametrize(
+    "dtype, device, bar", [("float32", CPU, 1e-3), ("float32", mx.Device(mx.gpu), 2e-2), ("bfloat16", CPU, 0.1)]
+)
+def test_bars(monkeypatch, dtype, device, bar):
+    """A relative distance just below the bar passes, and one just above it fails."""
+    monkeypatch.setenv("MLX_ENABLE_TF32", "1")
+    expected = {"prompt": np.full(100, 3.0, np.float32)}
+    for share, passed in ((0.99, True), (1.01, False)):
+        outputs = {"prompt": expected["prompt"] * (1 + share * bar)}
+        (found,) = differences(expected, outputs, dtype, bar_for(dtype, device))
+        assert found.passed == passed
+
+
 def test_a_stream_may_differ_by_rounding():
     codes = np.zeros((2, 16), np.int32)
     audio = np.zeros(4, np.float32)
