@@ -1,5 +1,7 @@
 """Gradient descent: sums over batches, the learning rate, and what a loss that is not finite leaves."""
 
+import itertools
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -93,8 +95,29 @@ def test_gradients_are_clipped():
 def test_a_step_without_batches():
     """One process of several may have none; the others' are what is added to its zeros."""
     module = linear()
+    before = np.array(module.weight)
     step = next(descent(module).run(lambda step: []))
     assert step.losses == {"error": 0.0, "sum": 0.0}
+    np.testing.assert_allclose(module.weight, before * (1 - 0.02 * 0.01), rtol=1e-6)  # the decay alone
+
+
+def test_the_moments_of_the_gradients():
+    """They decay by 0.9 and 0.95."""
+    module = linear()
+    trained = descent(module)
+    next(trained.run(lambda step: [(ROWS,)]))
+    moments = trained.state["optimizer"]["weight"]
+    np.testing.assert_allclose(moments["v"], 0.05 * np.square(np.array(moments["m"]) / 0.1), rtol=1e-5)
+
+
+def test_the_time_that_is_left(monkeypatch):
+    """By a clock that shows 10 s after each step, from the step at which this run began."""
+    monkeypatch.setattr("time.perf_counter", itertools.count(0.0, 10.0).__next__)
+    trained = descent(linear())
+    trained.restore(trained.state, 2)
+    steps = list(trained.run(lambda step: [(ROWS,)]))
+    assert [step.seconds for step in steps] == [10, 20, 30, 40, 50, 60]
+    assert [step.seconds_left for step in steps] == [50, 40, 30, 20, 10, 0]
 
 
 def test_other_weights():

@@ -128,9 +128,15 @@ def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, epoch):
     ]  # fmt: skip
 
 
-def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(directory):
+def test_the_course_of_a_run(directory):
+    """The loss of an epoch is the mean of its steps; the rate rises for 3 of 9, then falls to a hundredth."""
     engine = training.load(directory)
-    progress = list(Trainer(engine, training.sequences(engine, 5), [], SHORT).run())
+    options = replace(SHORT, warm_up=0.3)
+    progress = list(Trainer(engine, training.sequences(engine, 5), [], options).run())
+    rise = [1 / 3 + 2 / 3 * done / 3 for done in range(3)]
+    fall = [0.01 + 0.99 * (1 + np.cos(np.pi * done / 6)) / 2 for done in range(6)]
+    np.testing.assert_allclose([one.learning_rate for one in progress], 1e-3 * np.array(rise + fall), rtol=1e-4)
+    assert [(one.step, one.steps, one.epoch) for one in progress] == [(i + 1, 9, 1 + i // 3) for i in range(9)]
     assert [one.epoch_loss is not None for one in progress] == 3 * [False, False, True]
     for number in range(3):
         steps = progress[3 * number : 3 * number + 3]
