@@ -163,9 +163,10 @@ def test_dead_device_is_abandoned(monkeypatch):
     with pytest.raises(PlaybackError, match="still connected"):
         player.drain()
     player = Player(RATE, Silent().open, SCHEDULE)
+    for _ in range(60):
+        player.write(speech(1.0), 0.01, pause=True)
     with pytest.raises(PlaybackError, match="still connected"):
-        for _ in range(70):
-            player.write(speech(1.0), 0.01, pause=True)
+        player.write(speech(1.0), 0.01, pause=True)  # the queue takes a minute and no more
 
 
 def test_nan_samples_do_not_hang():
@@ -205,6 +206,7 @@ def test_one_short_piece_is_played():
     player, sound = play(audio, [len(audio)], [0.01])
     assert heard_whole(audio, sound)
     assert player.underruns == 0
+    assert player.played == 0.02, "the ramps around it are not speech"
 
 
 def test_no_audio():
@@ -223,7 +225,8 @@ def test_stereo_device_hears_both_sides():
 def test_device_of_another_rate():
     t = np.arange(int(0.6 * RATE)) / RATE
     tone = (0.5 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
-    _, sound = play(tone, pieces(0.6), [0] * len(pieces(0.6)), samplerate=48000)
+    player, sound = play(tone, pieces(0.6), [0] * len(pieces(0.6)), samplerate=48000)
+    assert player.played == pytest.approx(0.6, abs=1e-4), "the resampler's last samples are played, too"
     loud = sound[np.abs(sound[:, 0]) > 1e-3, 0]
     assert abs(len(loud) - 0.6 * 48000) < 0.02 * 48000
     spectrum = np.abs(np.fft.rfft(loud[4000:24000]))
@@ -256,6 +259,20 @@ def test_prebuffer_seconds():
     assert prebuffer_seconds(1.0, forever, 10) == pytest.approx(0.1)
     assert prebuffer_seconds(0.5, forever, 10) == pytest.approx(10 * (1 / 0.5 - 1) + 0.1, rel=0.02)
     assert prebuffer_seconds(1.25, [0.1, 0.2, 0.4, 0.8], 99) == pytest.approx(1.5 / 1.25 - 0.7)
+    assert prebuffer_seconds(0.5, [8.0], 2) == 4, "a chunk is no longer than what remains"
+
+
+def test_half_a_minute_is_planned_for_if_the_rest_is_unknown():
+    """At 0.9 times real time, with a margin of a tenth, 30 s of speech need 7 s ahead, and a last chunk."""
+
+    def seconds_ahead(remaining: float | None) -> float:
+        player = Player(RATE, Silent().open, SCHEDULE)
+        while not player.playing:
+            player.write(speech(0.2), 0.2 / 0.9, remaining)
+        return player.buffered
+
+    assert 7 < seconds_ahead(None) < 8
+    assert 1 < seconds_ahead(5) < 2
 
 
 # --- the real sound system ---
