@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import Qwen3TTS, RequestError
+from mlx_qwen3_tts import Qwen3TTS, Request, RequestError
 from mlx_qwen3_tts.audio.read import resample
 from mlx_qwen3_tts.generation import stream
-from mlx_qwen3_tts.generation.runaway import CYCLE_BUFFERED, SILENCE_BUFFERED, RunawayDetector, frame_budget, retry_seed
+from mlx_qwen3_tts.generation.runaway import (
+    CYCLE_BUFFERED,
+    SILENCE_BUFFERED,
+    RunawayDetector,
+    detector_for,
+    frame_budget,
+    frames_in_budget,
+    retry_seed,
+)
 from tests.support import checkpoints
 from tests.support.golden import SHARED
 
@@ -134,6 +142,64 @@ def test_buffered_silence_is_emitted_if_the_speech_ends_by_itself():
     codes, audio = recording(np.random.default_rng(0), [("speech", 2), ("pause", 3.5)])
     passed, heard, reason = pass_through(codes, audio, [1])
     assert (len(passed), len(heard), reason) == (len(codes), len(audio), "stop")
+
+
+def emitted_frames(levels: list[float], code0: list[int], detector: RunawayDetector | None = None) -> list[int]:
+    """Push frames of steady loudness one by one; return how many each push emits, up to the end of the speech."""
+    detector = detector or RunawayDetector()
+    counts = []
+    for level, code in zip(levels, code0, strict=True):
+        codes, _, ran_away = detector.push(np.full((1, 16), code), np.full(4, level, np.float32), [True])
+        counts.append(len(codes))
+        if ran_away:
+            break
+    return counts
+
+
+def ids_without_cycles(count: int) -> list[int]:
+    return list(range(count))
+
+
+@pytest.mark.parametrize("loudest, level, is_silent", [
+    (0.5, 0.0049, True), (0.5, 0.0051, False),  # 40 dB below the loudest frame
+    (0.0, 0.00029, True), (0.0, 0.00031, False), (0.01, 0.00029, True), (0.01, 0.00031, False),  # -70 dB of full scale
+])  # fmt: skip
+def test_what_is_silent(loudest, level, is_silent):
+    """The first second passes; 4 s end the speech. The loudest frame may be the first one."""
+    counts = emitted_frames([loudest] + [level] * 99, ids_without_cycles(100))
+    if is_silent:
+        begin = int(loudest > 0)  # the first frame is silent, too, if there is no sound
+        assert counts == [1] * (begin + 12) + [0] * 38
+    else:
+        assert counts[-90:] == [1] * 90
+
+
+def test_silence_of_almost_four_seconds_is_a_pause():
+    """It lasts 49 frames, and is emitted with the sound that follows."""
+    assert emitted_frames([0.5] + [0.0] * 49 + [0.5] * 2, ids_without_cycles(52)) == [1] * 13 + [0] * 37 + [38, 1]
+
+
+@pytest.mark.parametrize("period", [1, 2, 8])
+def test_what_is_a_cycle(period):
+    """Ids that repeat up to eight frames later for 3 s are held back, and end the speech after 8 s."""
+    beginning = [100, 101, 102]
+    ids = beginning + [number % period for number in range(200)]
+    counts = emitted_frames([0.5] * len(ids), ids)
+    assert counts == [1] * (len(beginning) + period + 37) + [0] * 63
+    ids = ids[: len(counts) - 1] + [200, 201]
+    assert emitted_frames([0.5] * len(ids), ids)[-3:] == [0, 63, 1], "the cycle ends in time: all of it is emitted"
+
+
+def test_a_cycle_of_nine_frames_is_none():
+    assert emitted_frames([0.5] * 200, [number % 9 for number in range(200)]) == [1] * 200
+
+
+def test_the_detector_of_a_request():
+    """max_silence is in seconds of 12.5 frames."""
+    assert detector_for(Request("Hello", stop_runaway=False)) is None
+    for seconds, frames in ((None, 50), (2, 25), (4.1, 51)):
+        detector = detector_for(Request("Hello", max_silence=seconds))
+        assert len(emitted_frames([0.0] * 100, ids_without_cycles(100), detector)) == frames
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +358,23 @@ def test_conflicting_limits(endless):
             endless.synthesize("Hello", frames_per_token=3, **options)
     with pytest.raises(RequestError, match="stop_runaway"):
         endless.synthesize("Hello", stop_runaway=1)
+
+
+def test_the_budget_in_frames():
+    """20 s and 12 frames a token, unless another number is asked for; it counts once all of the text was taken."""
+    assert [frame_budget(0), frame_budget(10), frame_budget(3, 0.5)] == [250, 370, 252]
+    request = Request("Hello")
+    assert frames_in_budget(request, 10, 365, [True] * 10) == 5
+    assert frames_in_budget(request, 10, 370, [True] * 3) == 0
+    assert frames_in_budget(request, 10, 369, [False, False, True]) == 2
+    assert frames_in_budget(Request("Hello", frames_per_token=2), 10, 265, [True] * 10) == 5
+    for unlimited in (Request("Hello", max_frames=5), Request("Hello", stop_runaway=False)):
+        assert frames_in_budget(unlimited, 10, 500, [True] * 3) == 3
+
+
+def test_the_seed_of_the_second_attempt():
+    """Another one, of 32 bits, which never changes, so that results can be repeated."""
+    assert [retry_seed(0), retry_seed(2**32 - 1)] == [2654435769, 2654435768]
 
 
 def test_speech_takes_far_fewer_frames_than_its_budget():
