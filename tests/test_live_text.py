@@ -202,10 +202,36 @@ def test_long_paragraphs_are_cut_after_a_sentence():
         assert all(part.endswith("so.") and len(part) < 2600 for part in parts)
         assert len(parts) in (5, 6)
     words = "word " * 2000
-    assert all(len(part) <= 2501 for part in ("".join(p) for p in ParagraphSplitter([words])))
+    assert all(len(part) <= 2500 for part in ("".join(p) for p in ParagraphSplitter([words])))
     assert " ".join("".join(p) for p in ParagraphSplitter([words])) == words.strip()
-    endless = "x" * 9000
-    assert "".join("".join(p) for p in ParagraphSplitter([endless])) == endless
+
+
+@pytest.mark.parametrize("size", [1, 7, 600, 10**6])
+def test_where_a_long_paragraph_ends(size):
+    """After the first sentence that ends beyond 2000 characters; within 2500 in any case."""
+
+    def lengths(text: str) -> list[int]:
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        return [len("".join(paragraph)) for paragraph in ParagraphSplitter(pieces)]
+
+    assert lengths("a" * 1999 + ". b") == [2000, 1]
+    assert lengths("a" * 1998 + ". b") == [2001], "it has 1999 characters before the sentence's end"
+    assert lengths("字" * 1999 + "。字") == [2000, 1]
+    assert lengths("a" * 2498 + ". b") == [2499, 1]
+    assert lengths("a" * 2500) == [2500]
+    assert lengths("x" * 9000) == [2500, 2500, 2500, 1500]
+    assert lengths("a" * 4000 + ". b") == [2500, 1503]
+    assert lengths("a" * 4000 + "\n\nb") == [2500, 1500, 1]
+
+
+def test_a_long_sentence_is_cut_after_a_word():
+    """The first word that ends beyond 2000 characters, unless it ends beyond 2500."""
+    for words, expected in (
+        ((2100, 398), [2499]), ((2100, 400), [2100, 400]), ((2000, 600), [2000, 600]), ((1999, 600), [2500, 100]),
+        ((2500, 9), [2500, 9]), ((2501, 9), [2500, 11]),
+    ):  # fmt: skip
+        text = " ".join("a" * length for length in words)
+        assert [len("".join(paragraph)) for paragraph in ParagraphSplitter([text])] == expected, words
 
 
 def test_waiting_for_text_does_not_count_as_generation_time(demo):

@@ -93,10 +93,11 @@ def _find_end(text: str, previous: str, room: int) -> tuple[int, bool]:
     sentence = SENTENCE_END.search(previous + text, len(previous) + first_end)
     if sentence:
         ends.append(sentence.start() - len(previous))
-    if not ends and len(text) > room + MAX_OVERRUN:  # a very long sentence: end after a word, or anywhere
-        space = text.find(" ", first_end)
-        is_near = 0 <= space <= room + MAX_OVERRUN
-        ends.append(space if is_near else first_end + MAX_OVERRUN)
+    last_end = room + MAX_OVERRUN
+    ends = [end for end in ends if end <= last_end]
+    if not ends and len(text) > last_end:  # a very long sentence: end after a word, or anywhere
+        space = text.find(" ", first_end, last_end + 1)
+        ends.append(space if space >= 0 else last_end)
     if ends:
         return len(text[: min(ends)].rstrip()), True
     # White space at the end is held back: it may become a blank line, or the end of the text.
