@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3_tts import AudioError, PlaybackError, Qwen3TTS, Request
+from mlx_qwen3_tts import AudioError, GenerationError, PlaybackError, Qwen3TTS, Request
 from mlx_qwen3_tts.audio.player import open_device
 from mlx_qwen3_tts.audio.write import AudioWriter, open_writer
+from mlx_qwen3_tts.cli.output import Progress, SpeechOutput, open_output
 from mlx_qwen3_tts.cli.say import request_for_text
+from mlx_qwen3_tts.result import AudioChunk, SynthesisTiming
 from tests.support import checkpoints
 from tests.support.device import NULL, RATE, Device, opener
 from tests.support.process import ROOT, heed_interrupts, spawn, without_coverage
@@ -458,3 +461,138 @@ def test_a_stream_that_refuses_the_header():
 def test_errors_of_the_writer_name_the_file(tmp_path):
     with pytest.raises(AudioError, match="must end in"):
         open_writer(tmp_path / "a.xyz", RATE)
+
+
+# --- chunks to figures, without a model ---
+
+
+class NotedPlayer:
+    """Notes what it is told."""
+
+    playing = False
+    speed = None
+    buffered = 0.0
+    waited = 0.25
+    underruns = 2
+
+    def __init__(self):
+        self.told = []
+
+    def write(self, audio, work, remaining, pause):
+        self.told.append((len(audio), pytest.approx(work), pytest.approx(remaining), pause))
+
+    def drain(self):
+        self.told.append("drain")
+
+    def abort(self):
+        self.told.append("abort")
+
+
+def chunk(frames: int, before: int, total: float, **options) -> AudioChunk:
+    """Return a chunk of 0.08 s a frame after `before` others, of whose total half a second was the prompt's."""
+    frames_so_far = before + frames
+    timing = SynthesisTiming(0.5, total - 0.6, 0.1, 0.8, total, frames_so_far, frames_so_far * 0.08, 2**20 * frames)
+    options = {"seed": 7, **options}
+    audio = np.full(frames * 1920, 0.25, np.float32)
+    return AudioChunk(audio=audio, codes=np.zeros((frames, 16)), sample_rate=RATE, timing=timing, **options)
+
+
+def test_what_the_player_learns_of_each_chunk():
+    """Its work without the prompt's, and what is to come: 14 bytes a second, at least 1 s, at most max_frames."""
+    player = NotedPlayer()
+    output = SpeechOutput("played", None, player)
+    output.begin_text("é" * 14, max_frames=15)
+    output.write(chunk(1, 0, 0.8))
+    output.write(chunk(6, 1, 1.0, text_ran_dry=True))
+    output.write(chunk(5, 7, 1.5))
+    output.write(chunk(2, 12, 1.6, is_final=True, finish_reason="stop"))
+    assert player.told == [
+        (1920, 0.3, 15 * 0.08 - 0.08, False), (6 * 1920, 0.2, 0.64, True), (5 * 1920, 0.5, 0.24, False),
+        (2 * 1920, 0.1, 0.08, True),
+    ]  # fmt: skip
+    player.told.clear()
+    output.begin_text("a" * 35, max_frames=None)
+    output.write(chunk(10, 0, 1.0), seconds=0.7)
+    output.write(chunk(10, 10, 3.0), seconds=0.6)
+    assert player.told == [(19200, 0.7, 1.7, False), (19200, 0.6, 1.0, False)]
+    player.told.clear()
+    output.begin_text(None, max_frames=None)
+    output.write(chunk(0, 0, 0.8))
+    output.begin_text(None, max_frames=100)
+    output.write(chunk(10, 0, 0.8))
+    assert player.told == [(0, 0.3, None, False), (19200, 0.3, 7.2, False)]
+
+
+def test_the_figures_of_all_texts(capsys):
+    """Sums, but the first audio and seed, the highest peak, and the last unusual ending."""
+    output = SpeechOutput("played", None, NotedPlayer())
+    for number, reason in enumerate(("length", "runaway", "stop")):
+        output.begin_text("Hello", None)
+        output.write(chunk(5, 0, 1.0, seed=number))
+        output.write(chunk(20 - number, 5, 2.0, seed=number, is_final=True, finish_reason=reason))
+    assert str(output.progress) == "72 frames, 5.8 s of audio, 0.96x real time"
+    output.report(show_stats=True)
+    assert capsys.readouterr().err == "", "nothing was kept yet"
+    output.finish()
+    output.report(show_stats=True)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("mlx-qwen3-tts: ") for line in told] == [
+        "played: 72 frames, 5.76 s of audio (it ran on after its text, which was cut: another --seed may do better) "
+        "in 6.00 s, real-time factor 1.04, seed 0",
+        "time to first audio 800 ms, peak memory 20 MB",
+        "time to first sound 1050 ms, underruns 2",
+    ]
+    assert str(Progress()) == "0 frames, 0.0 s of audio, 0.00x real time"
+
+
+@pytest.mark.parametrize(
+    "playing, speed, buffered, is_told",
+    [(False, 0.8, 0.5, True), (False, 0.8, 0.3, False), (False, 1.0, 0.5, False), (True, 0.8, 0.5, False)],
+)
+def test_waiting_is_told_once(capsys, playing, speed, buffered, is_told):
+    player = NotedPlayer()
+    player.playing, player.speed, player.buffered = playing, speed, buffered
+    output = SpeechOutput("played", None, player)
+    output.write(chunk(1, 0, 0.8))
+    output.write(chunk(1, 1, 0.9))
+    assert capsys.readouterr().err.count("generated at 0.80x real time") == is_told
+
+
+def outcome(path, error: BaseException | None, frames: int = 5) -> tuple[list, list[str], bool]:
+    """End an output to a file and a player with an error; return what they did, and whether a report is due."""
+    output = SpeechOutput("a.wav", open_writer(path, RATE), NotedPlayer())
+    expected = nullcontext() if error is None else pytest.raises(type(error))
+    with expected, open_output(output):
+        if frames:
+            output.write(chunk(frames, 0, 0.8))
+        if error is not None:
+            raise error
+    files = [entry.name for entry in path.parent.iterdir()]
+    return output.player.told[bool(frames) :], files, output.has_output
+
+
+def test_what_an_error_leaves(tmp_path):
+    """One of the model keeps the audio so far; Ctrl-C, a dead device and a closed pipe leave nothing, at once."""
+    for number, error in enumerate((None, GenerationError("x"), OSError("x"), RuntimeError("x"), MemoryError())):
+        (tmp_path / str(number)).mkdir()
+        ends = ["drain"] if error is None else ["drain", "abort"]
+        assert outcome(tmp_path / str(number) / "a.wav", error) == (ends, ["a.wav"], True)
+    for error in (KeyboardInterrupt(), PlaybackError("x"), BrokenPipeError(), ZeroDivisionError()):
+        (tmp_path / "none").mkdir(exist_ok=True)
+        assert outcome(tmp_path / "none" / "a.wav", error) == (["abort"], [], False)
+    assert outcome(tmp_path / "none" / "a.wav", GenerationError("x"), frames=0) == (["drain", "abort"], [], False)
+    assert outcome(tmp_path / "none" / "a.wav", None, frames=0) == (["drain"], ["a.wav"], False)
+
+
+def test_who_may_speak_again(tmp_path):
+    """Only what nobody has heard: all of it in a file."""
+    writer = open_writer(tmp_path / "a.wav", RATE)
+    output = SpeechOutput("a.wav", writer, None)
+    output.write(chunk(5, 0, 0.8))
+    assert output.can_restart
+    output.restart()
+    assert (writer.seconds, output.progress) == (0, Progress())
+    writer.abort()
+    assert not SpeechOutput("a.wav", writer, NotedPlayer()).can_restart
+    assert not SpeechOutput("played", None, NotedPlayer()).can_restart
+    assert not SpeechOutput("-", open_writer(io.BytesIO(), RATE), None).can_restart
