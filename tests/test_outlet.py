@@ -584,6 +584,21 @@ def test_what_an_error_leaves(tmp_path):
     assert outcome(tmp_path / "none" / "a.wav", None, frames=0) == (["drain"], ["a.wav"], False)
 
 
+def test_a_file_that_could_not_be_kept_is_not_reported(tmp_path, monkeypatch):
+    writer = open_writer(tmp_path / "a.m4a", RATE)
+    output = SpeechOutput("a.m4a", writer, None)
+
+    def full(frame):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(AudioError, match="nothing was kept"), open_output(output):
+        output.write(chunk(20, 0, 0.8))
+        monkeypatch.setattr(writer, "_encode", full)
+        output.write(chunk(20, 20, 1.5))
+    assert list(tmp_path.iterdir()) == []
+    assert not output.has_output
+
+
 def test_who_may_speak_again(tmp_path):
     """Only what nobody has heard: all of it in a file."""
     writer = open_writer(tmp_path / "a.wav", RATE)

@@ -43,6 +43,7 @@ class AudioWriter(ABC):
         self.name = name
         self._sink = sink
         self._sample_rate = sample_rate
+        self.is_kept = False  # the target is complete
         self._num_samples = 0
         self._is_open = True
         try:
@@ -115,6 +116,7 @@ class AudioWriter(ABC):
         except OSError as error:
             self._sink.discard()
             raise write_error(self.name, error) from None
+        self.is_kept = True
 
     def _failure(self, error: Exception) -> AudioError:
         """Close the writer after an error, keeping what can be read, and return the error to raise."""

@@ -162,7 +162,7 @@ class SpeechOutput:
         if self.writer is not None:
             if keep_partial and self.writer.seconds:
                 self.writer.close()
-                self.has_output = True
+                self.has_output = self.writer.is_kept
             else:
                 self.writer.abort()
         if self.player is not None:
