@@ -125,9 +125,7 @@ def test_no_clicks_wherever_an_underrun_starts(offset):
     player = Player(RATE, device.open, SCHEDULE)
 
     def block() -> None:
-        out = np.zeros((BLOCK, 1), np.float32)
-        device.callback(out, BLOCK, None, None)
-        heard.append(out[:, 0])
+        heard.append(device.block())
 
     ramp = int(0.005 * RATE) - 1
     player.write(np.full(2 * BLOCK - ramp - offset, 0.9, np.float32), 0.01, pause=True)
@@ -146,27 +144,155 @@ class Silent:
 
     samplerate = RATE
 
+    def __init__(self):
+        self.ended = []
+
     def open(self, sample_rate, callback):
         self.callback = callback
         return self
 
+    def block(self) -> np.ndarray:
+        """Take a block [samples]."""
+        out = np.full((BLOCK, 1), np.nan, np.float32)
+        self.callback(out, BLOCK, None, None)
+        return out[:, 0]
+
     def start(self):
         pass
 
-    stop = abort = close = start
+    def stop(self):
+        self.ended.append("stop")
+
+    def abort(self):
+        self.ended.append("abort")
+
+    def close(self):
+        self.ended.append("close")
+
+
+class FakeClock:
+    """The player's time, in which nobody really sleeps."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr("mlx_qwen3_tts.audio.player.time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert 0 < seconds < 0.1, "the end of the sound would be noticed late"
+        self.now += seconds
 
 
 def test_dead_device_is_abandoned(monkeypatch):
-    monkeypatch.setattr("mlx_qwen3_tts.audio.player.MAX_STALL_SECONDS", 0.3)
-    player = Player(RATE, Silent().open, SCHEDULE)
+    """After 3 s without a sample taken, at the end and while the queue holds a minute."""
+    clock = FakeClock(monkeypatch)
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
     player.write(speech(0.5), 0.01, pause=True)
-    with pytest.raises(PlaybackError, match="still connected"):
+    with pytest.raises(PlaybackError, match=r"no sound for 3 s.*still connected"):
         player.drain()
+    assert 3 < clock.now - 100 < 3.1
+    assert device.ended == ["abort", "close"]
     player = Player(RATE, Silent().open, SCHEDULE)
     for _ in range(60):
         player.write(speech(1.0), 0.01, pause=True)
     with pytest.raises(PlaybackError, match="still connected"):
-        player.write(speech(1.0), 0.01, pause=True)  # the queue takes a minute and no more
+        player.write(speech(1.0), 0.01, pause=True)
+
+
+def test_a_slow_device_is_not_abandoned(monkeypatch):
+    """It takes a block every 2 s."""
+    device = Silent()
+    clock = FakeClock(monkeypatch)
+    player = Player(RATE, device.open, SCHEDULE)
+    player.write(speech(0.1), 0.01, pause=True)
+
+    def sleep(seconds: float) -> None:
+        before = clock.now // 2
+        clock.now += seconds
+        if clock.now // 2 > before:
+            device.block()
+
+    clock.sleep = sleep
+    player.drain()
+    assert player.played == 0.1
+    assert device.ended == ["stop", "close"]
+
+
+def test_nothing_is_left_to_play_after_abort(monkeypatch):
+    FakeClock(monkeypatch)
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
+    player.write(speech(0.1), 0.01, pause=True)
+    player.abort()
+    assert device.ended == ["abort", "close"]
+    player.drain()
+
+
+def test_the_wait_for_the_first_sound(monkeypatch):
+    """It counts from the first audio, and only once."""
+    clock = FakeClock(monkeypatch)
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
+    player.write(np.zeros(0, np.float32), 0.5)
+    assert player.speed is None
+    clock.now += 1
+    player.write(speech(0.1), 0.5)
+    assert (player.playing, player.waited) == (False, None)
+    clock.now += 3.5
+    player.write(speech(0.1), 0.5)
+    player.write(speech(0.1), 0.5, pause=True)
+    assert (player.playing, player.waited) == (True, 3.5)
+    while player.playing:
+        device.block()
+    clock.now += 1
+    player.write(speech(0.1), 0.5, pause=True)
+    assert (player.playing, player.waited) == (True, 3.5)
+
+
+def test_speed_and_buffered():
+    """The speed is that of all work; what the device has taken is no longer buffered."""
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
+    player.write(speech(0.2), 0.0)
+    assert player.speed > 1000
+    player.write(speech(0.4), 0.2)
+    assert player.speed == pytest.approx(3)
+    assert player.buffered == pytest.approx(0.6)
+    device.block()
+    assert player.played == pytest.approx((BLOCK - 118) / RATE), "a block, of which the ramp was a part"
+    assert player.buffered == pytest.approx(0.6 - player.played)
+
+
+@pytest.mark.parametrize("remaining, starts", [(0.3, True), (0.4, False)])
+def test_the_next_chunks_are_those_of_the_schedule(remaining, starts):
+    """After 0.1 s at twice real time, 0.1 s and then one chunk with all the rest come: 0.2 s in time, 0.3 s late."""
+    device = Silent()
+    player = Player(RATE, device.open, [0.1, 0.1, 5.0])
+    player.write(speech(0.1), 0.05, remaining)
+    assert player.playing is starts
+    player.write(speech(0.1), 0.05, pause=True)
+    for _ in range(12):
+        device.block()
+    assert (player.playing, player.buffered, player.underruns) == (False, 0, 0)
+    player.write(speech(0.1), 0.05, remaining)  # the next text begins with the first chunk
+    assert player.playing is starts
+
+
+def test_playback_prebuffers_again_after_an_underrun():
+    device = Silent()
+    player = Player(RATE, device.open, SCHEDULE)
+    player.write(speech(0.02), 0.04, remaining=0)
+    assert player.playing
+    for number in range(3):
+        device.block()
+        assert (player.playing, player.underruns) == ((True, 0) if number == 0 else (False, 1))
+    player.write(speech(0.1), 0.2, remaining=10)
+    assert not player.playing
+    player.write(speech(0.1), 0.2, remaining=0)
+    assert player.playing
 
 
 def test_nan_samples_do_not_hang():
@@ -197,8 +323,9 @@ def test_playback_does_not_wait_for_a_pausing_text(speed):
 def test_underflow_of_the_device_is_counted():
     device = Silent()
     player = Player(RATE, device.open, SCHEDULE)
-    device.callback(np.zeros((BLOCK, 1), np.float32), BLOCK, None, SimpleNamespace(output_underflow=True))
-    assert player.underruns == 1
+    for underflow, count in ((False, 0), (True, 1)):
+        device.callback(np.zeros((BLOCK, 1), np.float32), BLOCK, None, SimpleNamespace(output_underflow=underflow))
+        assert player.underruns == count
 
 
 def test_one_short_piece_is_played():
@@ -293,6 +420,50 @@ def test_without_portaudio(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Refuses(), *sys.meta_path])
     with pytest.raises(PlaybackError, match=r"install PortAudio"):
         open_device()
+
+
+@pytest.fixture
+def sound_system(monkeypatch) -> list:
+    """PortAudio with a card of 48 kHz; the list holds what was asked of it."""
+    sounddevice = pytest.importorskip("sounddevice", exc_type=OSError)
+    asked = []
+    devices = [
+        {"index": 0, "name": "mic", "max_output_channels": 0, "default_samplerate": 44100.0},
+        {"index": 1, "name": "card", "max_output_channels": 2, "default_samplerate": 48000.0},
+    ]
+
+    def query_devices(device=None, kind=None):
+        asked.append((device, kind))
+        if kind is None:
+            return devices
+        if device in (None, 1, "card"):
+            return devices[1]
+        raise ValueError("No such device")
+
+    monkeypatch.setattr(sounddevice, "query_devices", query_devices)
+    monkeypatch.setattr(sounddevice, "OutputStream", lambda *args, **options: asked.append((args, options)))
+    asked.append(devices)
+    return asked
+
+
+@pytest.mark.parametrize("device, chosen", [(None, None), ("1", 1), ("card", "card")])
+def test_choosing_a_device(sound_system, device, chosen):
+    """By its number or its name. It may hold 50 ms of sound, which is what sounds on after Ctrl-C."""
+    open_device(device)(RATE, print)
+    asked, opened = sound_system[1:]
+    assert asked == (chosen, "output")
+    options = dict(channels=1, device=chosen, dtype="float32", callback=print, latency=0.05)
+    assert opened == ((RATE,), options)
+
+
+def test_devices_that_do_not_exist(sound_system):
+    with pytest.raises(PlaybackError, match=r"no output device 'nope'; choose from: 1 card$"):
+        open_device("nope")
+    with pytest.raises(PlaybackError, match="name of the device is empty"):
+        open_device("")
+    sound_system[0].pop()
+    with pytest.raises(PlaybackError, match="no audio output device here"):
+        open_device("2")
 
 
 def test_real_portaudio(tmp_path):
