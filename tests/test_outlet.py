@@ -512,9 +512,9 @@ def test_what_the_player_learns_of_each_chunk():
     ]  # fmt: skip
     player.told.clear()
     output.begin_text("a" * 35, max_frames=None)
-    output.write(chunk(10, 0, 1.0), seconds=0.7)
+    output.write(chunk(10, 0, 1.0), seconds=1.7)
     output.write(chunk(10, 10, 3.0), seconds=0.6)
-    assert player.told == [(19200, 0.7, 1.7, False), (19200, 0.6, 1.0, False)]
+    assert player.told == [(19200, 1.7, 1.7, False), (19200, 0.6, 1.0, False)]
     player.told.clear()
     output.begin_text(None, max_frames=None)
     output.write(chunk(0, 0, 0.8))
@@ -547,7 +547,7 @@ def test_the_figures_of_all_texts(capsys):
 
 @pytest.mark.parametrize(
     "playing, speed, buffered, is_told",
-    [(False, 0.8, 0.5, True), (False, 0.8, 0.3, False), (False, 1.0, 0.5, False), (True, 0.8, 0.5, False)],
+    [(False, 0.8, 0.31, True), (False, 0.8, 0.3, False), (False, 1.0, 0.5, False), (True, 0.8, 0.5, False)],
 )
 def test_waiting_is_told_once(capsys, playing, speed, buffered, is_told):
     player = NotedPlayer()
