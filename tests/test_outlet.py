@@ -555,7 +555,7 @@ def test_waiting_is_told_once(capsys, playing, speed, buffered, is_told):
     output = SpeechOutput("played", None, player)
     output.write(chunk(1, 0, 0.8))
     output.write(chunk(1, 1, 0.9))
-    assert capsys.readouterr().err.count("generated at 0.80x real time") == is_told
+    assert capsys.readouterr().err.count("playback waits") == is_told
 
 
 def outcome(path, error: BaseException | None, frames: int = 5) -> tuple[list, list[str], bool]:
