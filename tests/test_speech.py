@@ -94,6 +94,7 @@ def test_frames_become_chunks():
         assert (chunk.timing.frames, chunk.timing.audio_seconds) == (so_far, so_far * 0.08)
         assert (chunk.is_final, chunk.finish_reason, chunk.text_ran_dry) == (False, None, False)
         assert (chunk.sample_rate, chunk.seed) == (125, 7)
+        assert 0 < chunk.timing.first_audio <= chunk.timing.total
     assert not trial.speech.is_complete
     assert not trial.speech.ended
 

@@ -1,0 +1,462 @@
+"""The three listeners by themselves: a scheduler that plays a script takes the place of the model."""
+
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import pytest
+
+from mlx_qwen3_tts import BatchError, GenerationError, Request, RequestError
+from mlx_qwen3_tts.generation.listen import BatchListener
+from mlx_qwen3_tts.generation.push import PushedSpeech
+from mlx_qwen3_tts.generation.runaway import retry_seed
+from mlx_qwen3_tts.generation.speech import NeedsText
+from mlx_qwen3_tts.generation.stream import stream_attempts, stream_chunks
+from mlx_qwen3_tts.result import AudioChunk, SynthesisTiming
+
+TIMING = SynthesisTiming(0.1, 0.1, 0.1, 0.1, 0.3, 1, 0.08, 0)
+
+
+def chunk(number: int, reason: str | None = None, **options) -> AudioChunk:
+    """Return a chunk of one frame, whose codes are `number`."""
+    codes = np.full((1, 16), number)
+    return AudioChunk(
+        np.zeros(4), codes, 24000, 7, TIMING, is_final=reason is not None, finish_reason=reason, **options
+    )
+
+
+class NotedSpeech:
+    """Notes what a listener does with it."""
+
+    def __init__(self, engine, resolved, prompt, sizes, outbox, clock):
+        self.request, self.seed = resolved.request, resolved.seed
+        self.prompt, self.sizes, self.outbox, self.clock = prompt, sizes, outbox, clock
+        self.asked = self.resumed = 0
+        self.cancelled = False
+        self.most_frames = 10
+
+    def ask(self):
+        self.asked += 1
+
+    def resume(self):
+        self.resumed += 1
+
+    def cancel(self):
+        self.cancelled = True
+
+    def put(self, message):
+        self.outbox.put((self, message))
+
+
+class Script:
+    """A scheduler that answers each request with messages, one for each chunk that is asked for."""
+
+    memory = 10**9
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.speeches: list[NotedSpeech] = []
+        self.messages: list[list] = []  # of each request, in the order of their arrival
+        self.wakes = 0
+        self.fitting = 16
+
+    def add(self, speech):
+        self.speeches.append(speech)
+
+    def wake(self):
+        self.wakes += 1
+
+    def receive(self, outbox):
+        for _ in range(500):
+            with suppress(Empty):
+                return outbox.get_nowait()
+            for speech, messages in zip(self.speeches, self.messages, strict=False):
+                if messages and speech.asked and not speech.cancelled:
+                    message = messages.pop(0)
+                    speech.asked -= not isinstance(message, NeedsText)
+                    return speech, message
+            time.sleep(0.01)  # a thread reads a text
+        raise AssertionError("nothing comes any more")
+
+    def positions_of(self, speech):
+        return 10
+
+    def rows_in_memory(self, positions):
+        return self.fitting
+
+
+@pytest.fixture
+def script(demo, monkeypatch) -> Script:
+    for module in ("push", "stream", "listen"):
+        monkeypatch.setattr(f"mlx_qwen3_tts.generation.{module}.Speech", NotedSpeech)
+    return Script(demo.engine)
+
+
+def join_texts() -> None:
+    """Wait for the threads that read texts."""
+    for thread in threading.enumerate():
+        if thread.name == "text":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def numbers(chunks) -> list[int]:
+    return [int(one.codes[0, 0]) for one in chunks]
+
+
+def numbers_so_far(found: list[tuple]) -> list[int]:
+    return [item[-1] for item in found]
+
+
+# --- one request, for a caller that waits ---
+
+
+def test_a_stream_asks_for_each_chunk(script):
+    """The scheduler is woken each time; the end frees the row before the last chunk is used."""
+    script.messages = [[chunk(1), chunk(2), chunk(3, "stop")]]
+    stream = stream_chunks(script, Request("Hello", seed=5))
+    assert script.speeches == [], "nothing begins before the first chunk is asked for"
+    assert numbers([next(stream)]) == [1]
+    (speech,) = script.speeches
+    assert (speech.asked, script.wakes, speech.cancelled, speech.seed) == (0, 1, False, 5)
+    assert numbers([next(stream)]) == [2]
+    assert (script.wakes, speech.cancelled) == (2, False)
+    assert numbers([next(stream)]) == [3]
+    assert (script.wakes, speech.cancelled) == (4, True)
+    assert list(stream) == []
+
+
+def test_the_sizes_of_chunks(script):
+    for sizes, expected in ((None, (3,)), ((5, 6), (5, 6))):
+        script.messages.append([chunk(1, "stop")])
+        list(stream_chunks(script, Request("Hello", chunk_frames=3), sizes))
+        assert script.speeches[-1].sizes == expected
+
+
+def test_closing_a_stream_cancels(script):
+    script.messages = [[chunk(1), chunk(2)]]
+    stream = stream_chunks(script, Request("Hello"))
+    next(stream)
+    stream.close()
+    assert script.speeches[0].cancelled
+    assert script.wakes == 2
+
+
+def test_a_stream_raises_what_comes(script):
+    script.messages = [[chunk(1), GenerationError("not finite")]]
+    stream = stream_chunks(script, Request("Hello"))
+    next(stream)
+    with pytest.raises(GenerationError, match="not finite"):
+        next(stream)
+    assert script.speeches[0].cancelled
+
+
+def test_a_stream_pulls_the_text_that_is_needed(script):
+    """Until the next id is known, which empty pieces do not tell."""
+    taken = []
+
+    def text():
+        for piece in ("Hello ", "world ", "", "", "this ", "is "):
+            taken.append(piece)
+            yield piece
+
+    needs = NeedsText()
+    script.messages = [[chunk(1), needs, chunk(2, "stop")]]
+    stream = stream_chunks(script, Request(text()))
+    next(stream)
+    (speech,) = script.speeches
+    feed = speech.prompt.feed
+    feed.take(feed.known)
+    before = len(taken)
+    assert numbers(stream) == [2]
+    assert feed.ready
+    assert before < len(taken) < 6
+    assert (speech.resumed, script.wakes) == (1, 4)
+
+
+def test_the_wait_for_the_text_is_left_out(script, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def text():
+        now[0] += 4
+        yield "Hello world, this is "
+
+    script.messages = [[chunk(1, "stop")], [], [chunk(1, "stop")]]
+    stream = stream_chunks(script, Request(text()))
+    now[0] += 2  # before anybody asks
+    list(stream)
+    PushedSpeech(script, Request(text()), print).start()
+    join_texts()
+    for _ in BatchListener(script, [Request(text())], 1).chunks():
+        pass
+    assert len(script.speeches) == 3
+    assert [speech.clock.total for speech in script.speeches] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seed, reason, attempts", [(None, "runaway", 2), (None, "length", 1), (5, "runaway", 1)])
+def test_a_runaway_has_a_second_attempt(script, seed, reason, attempts):
+    """Also if its text came in pieces; it never has a third one."""
+    script.messages = [[chunk(1), chunk(2, reason)], [chunk(3, "runaway")]] * 2
+    script.messages = [list(messages) for messages in script.messages]
+    for text in ("Hello world", iter(["Hello ", "world"])):
+        script.speeches.clear()
+        found = []
+        for number, one in stream_attempts(script, Request(text, seed=seed), (4,)):
+            script.speeches[-1].prompt.feed.require_all()
+            found.append((number, *numbers([one])))
+        assert found == [(0, 1), (0, 2), (1, 3)][: attempts + 1]
+        if attempts == 2:
+            second = script.speeches[1]
+            assert second.request.seed == retry_seed(7)
+            assert "".join(second.request.text) == "Hello world"
+            assert second.sizes == (4,)
+        script.messages = script.messages[2:]
+
+
+# --- one request, pushed to an event loop ---
+
+
+def test_a_pushed_speech_keeps_what_is_asked_before_it_starts(script):
+    delivered = []
+    pushed = PushedSpeech(script, Request("Hello", seed=5, chunk_frames=3), delivered.append)
+    assert (pushed.seed, pushed.text_tokens) == (5, 0)
+    pushed.ask()
+    pushed.ask(2)
+    pushed.start()
+    (speech,) = script.speeches
+    assert (speech.asked, speech.sizes, script.wakes) == (3, (3,), 1)
+    pushed.ask(2)
+    assert (speech.asked, script.wakes) == (5, 2)
+    assert pushed.text_tokens == speech.prompt.feed.length > 0
+    pushed.cancel()
+    assert (speech.cancelled, script.wakes) == (True, 3)
+    other = PushedSpeech(script, Request("Hello", chunk_frames=3), delivered.append, sizes=(4, 5))
+    other.start()
+    assert script.speeches[1].sizes == (4, 5)
+    assert delivered == []
+
+
+def test_a_pushed_speech_that_was_cancelled_never_starts(script):
+    pushed = PushedSpeech(script, Request("Hello"), print)
+    pushed.cancel()
+    pushed.start()
+    assert script.speeches == []
+
+
+def test_a_pushed_speech_delivers(script):
+    """After a chunk at which the text ran dry it wakes the scheduler, which says so at the next frame."""
+    delivered = []
+    PushedSpeech(script, Request("Hello"), delivered.append).start()
+    (speech,) = script.speeches
+    error = GenerationError("x")
+    messages = [chunk(1), chunk(2, text_ran_dry=True), error]
+    wakes = []
+    for message in messages:
+        speech.put(message)
+        wakes.append(script.wakes)
+    assert delivered == messages
+    assert wakes == [1, 2, 2]
+
+
+def test_a_pushed_speech_waits_for_its_text_on_another_thread(script):
+    written = SimpleQueue()
+    log = []
+    request = Request(iter(lambda: written.get(timeout=5), None))
+    pushed = PushedSpeech(script, request, log.append, log.append)
+    pushed.start()
+    written.put("Hello world, this ")
+    join_texts()
+    (speech,) = script.speeches
+    assert log == [True, False]
+    feed = speech.prompt.feed
+    feed.take(feed.known)
+    speech.put(NeedsText())
+    assert speech.resumed == 0
+    for piece in ("", "is ", "a "):
+        written.put(piece)
+    join_texts()
+    assert feed.ready
+    assert log == [True, False] * 2
+    assert (speech.resumed, script.wakes) == (1, 2)
+    feed.take(feed.known)
+    written.put("voice ")
+    pushed.cancel()
+    speech.put(NeedsText())
+    join_texts()
+    assert not written.empty(), "nothing is read after the cancellation"
+
+
+def test_a_pushed_speech_ends_with_the_error_of_its_text(script):
+    def text():
+        yield "Hello world, "
+        raise OSError("gone")
+
+    delivered = []
+    PushedSpeech(script, Request(text()), delivered.append).start()
+    join_texts()
+    (speech,) = script.speeches
+    feed = speech.prompt.feed
+    feed.take(feed.known)
+    speech.put(NeedsText())
+    join_texts()
+    assert speech.cancelled
+    assert [str(error) for error in delivered] == ["gone"]
+
+
+def test_nobody_is_left_to_wake_at_exit(script, monkeypatch):
+    """The scheduler cannot be woken while the interpreter shuts down; a listener that ends does not care."""
+    script.messages = [[chunk(1), chunk(2)]] * 2
+    stream = stream_chunks(script, Request("Hello"))
+    batch = BatchListener(script, [Request("Hello")], 1).chunks()
+    pushed = PushedSpeech(script, Request("Hello"), print)
+    next(stream)
+    next(batch)
+    pushed.start()
+
+    def ended():
+        raise GenerationError("the interpreter is shutting down")
+
+    monkeypatch.setattr(script, "wake", ended)
+    stream.close()
+    batch.close()
+    pushed.cancel()
+    assert all(speech.cancelled for speech in script.speeches)
+
+
+# --- many requests ---
+
+
+def requests_of(count: int) -> list[Request]:
+    return [Request("Hello", seed=number) for number in range(count)]
+
+
+def test_a_batch_in_the_order_of_its_chunks(script):
+    """At most two requests are under way; the next one begins when one has ended."""
+    script.messages = [[chunk(1), chunk(2), chunk(3, "stop")], [chunk(4, "stop")], [chunk(5, "length")]]
+    listener = BatchListener(script, requests_of(3), 2)
+    found = []
+    for index, attempt, one in listener.chunks():
+        found.append((index, attempt, *numbers([one])))
+        assert listener.is_under_way(index) is not one.is_final
+        assert len(script.speeches) <= 2 + len({3, 4} & set(numbers_so_far(found)))
+    assert found == [(0, 0, 1), (0, 0, 2), (0, 0, 3), (1, 0, 4), (2, 0, 5)]
+    assert listener.frames == 5
+    assert [speech.seed for speech in script.speeches] == [0, 1, 2]
+
+
+def test_the_results_of_a_batch(script):
+    script.messages = [[chunk(1), chunk(2, "stop")], [chunk(4, "stop")]]
+    first, second = BatchListener(script, requests_of(2), 2).results(2)
+    assert (first.codes[:, 0].tolist(), second.codes[:, 0].tolist()) == ([1, 2], [4])
+
+
+def test_a_failed_request_of_a_batch(script):
+    """The others end first; on_error takes the error in place of a BatchError."""
+    error = GenerationError("x")
+    for on_error in (None, {}):
+        script.speeches.clear()
+        script.messages = [[chunk(1), error], [chunk(2), chunk(3, "stop")]]
+        take = None if on_error is None else on_error.__setitem__
+        listener = BatchListener(script, requests_of(2), 2, on_error=take)
+        if on_error is None:
+            with pytest.raises(BatchError) as raised:
+                listener.results(2)
+            assert raised.value.errors == {0: error}
+            nothing, found = raised.value.results
+            assert nothing is None
+            assert found.codes[:, 0].tolist() == [2, 3]
+        else:
+            assert [index for index, _, _ in listener.chunks()] == [0, 1, 1]
+            assert on_error == {0: error}
+
+
+def test_a_runaway_of_a_batch(script):
+    """It is generated once more if that was asked for, and its chunks are void."""
+    for retries, expected in ((True, [[3], [2]]), (False, [[1], [2]])):
+        script.speeches.clear()
+        script.messages = [[chunk(1, "runaway")], [chunk(2, "stop")], [chunk(3, "runaway")]]
+        requests = [Request(iter(["Hello ", "world"])), Request("Hello")]
+        listener = BatchListener(script, requests, 2, sizes=(4,), retries=retries)
+        chunks = [[], []]
+        attempts = []
+        for index, attempt, one in listener.chunks():
+            if attempt:
+                chunks[index].clear()
+            chunks[index].append(int(one.codes[0, 0]))
+            attempts.append(attempt)
+            if index == 0:
+                assert listener.is_under_way(0) is (retries and attempt == 0)
+            for speech in script.speeches:
+                speech.prompt.feed.require_all()
+            join_texts()
+        assert chunks == expected
+        assert sum(attempts) == retries
+        assert {speech.sizes for speech in script.speeches} == {(4,)}
+        if retries:
+            assert script.speeches[2].seed == retry_seed(7)
+
+
+def test_a_batch_in_the_order_of_its_requests(script):
+    """Chunks of later requests are kept; no request begins that is two beyond the first one under way."""
+    script.messages = [[chunk(1), chunk(2), chunk(3, "stop")], [chunk(4, "stop")], [chunk(5, "stop")]]
+    script.messages[0].insert(1, NeedsText())
+    script.messages[1], script.messages[0] = script.messages[0], script.messages[1]
+    listener = BatchListener(script, requests_of(3), 3, window=2)
+    found = []
+    for index, _, one in listener.chunks_in_order():
+        found.append((index, *numbers([one])))
+        if index == 0:
+            assert len(script.speeches) == 2
+    assert found == [(0, 4), (1, 1), (1, 2), (1, 3), (2, 5)]
+
+
+def test_an_error_in_the_order_of_requests(script):
+    """It is raised after all audio before it, and ends the others."""
+    error = GenerationError("x")
+    script.messages = [[chunk(1), chunk(2, "stop")], [error], [chunk(3), chunk(4, "stop")]]
+    script.messages[0].insert(0, NeedsText())
+    found = []
+    with pytest.raises(GenerationError, match="x"):
+        for index, _, one in BatchListener(script, requests_of(3), 3).chunks_in_order():
+            found.append((index, *numbers([one])))
+    assert found == [(0, 1), (0, 2)]
+    assert script.speeches[2].cancelled or not script.messages[2]
+
+
+def test_the_source_of_a_batch_fails(script):
+    """Those under way end first."""
+
+    def requests():
+        yield Request("Hello")
+        raise OSError("gone")
+
+    script.messages = [[chunk(1), chunk(2, "stop")]]
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        for _, _, one in BatchListener(script, requests(), 4).chunks():
+            found += numbers([one])
+    assert found == [1, 2]
+
+
+def test_a_batch_beyond_the_memory_is_told_once(script, recwarn):
+    script.fitting = 2
+    for size, count in ((2, 0), (3, 1)):
+        script.speeches.clear()
+        script.messages = [[chunk(1, "stop")] for _ in range(3)]
+        list(BatchListener(script, requests_of(3), size).chunks())
+        assert len(recwarn) == count
+
+
+def test_requests_of_a_batch_are_checked(script):
+    bad = [Request("Hello"), replace(Request("Hello"), voice="nobody")]
+    with pytest.raises(RequestError, match="request 1: unknown voice"):
+        BatchListener(script, bad, 2)
+    for size in (0, 17, True, 2.5):
+        with pytest.raises(RequestError, match="batch_size"):
+            BatchListener(script, [], size)
+    for size in (1, 16):
+        BatchListener(script, [], size)
