@@ -268,6 +268,13 @@ def test_preparation_comes_in_pieces():
     assert trial.chunk().audio[0] == 131
 
 
+@pytest.mark.parametrize("voice", [None, "ben", VoiceClonePrompt(np.zeros(8, np.float32))])
+def test_preparation_without_a_reference(voice):
+    trial = Trial(voice=voice)
+    assert list(trial.speech.prepare()) == [None]
+    assert trial.codec.primed == []
+
+
 def test_what_is_freed():
     trial = Trial(sizes=(1,)).begin()
     trial.speech.parked = "state"
