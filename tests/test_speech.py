@@ -1,5 +1,6 @@
 """One speech by itself: frames to chunks, with a codec that only counts."""
 
+import weakref
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -142,6 +143,17 @@ def test_an_error_without_audio_before_it():
     assert trial.frame(error)
     assert trial.chunk() is error
     assert trial.outbox.empty()
+
+
+def test_an_error_is_not_kept():
+    """Its traceback holds arrays."""
+    trial = Trial().begin()
+    error = GenerationError("not finite")
+    kept = weakref.ref(error)
+    trial.frame(error)
+    del error
+    trial.chunk()
+    assert kept() is None
 
 
 def test_one_chunk_is_made_ahead():

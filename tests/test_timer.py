@@ -47,13 +47,13 @@ def test_what_is_left_out(passes):
 def test_timing(passes):
     """The first audio is noted once."""
     clock = Clock()
-    passes(1)
+    passes(4)
     clock.book("prefill")
     clock.note_audio()
     passes(2)
     clock.book("decode")
     clock.note_audio()
     timing = clock.timing(frames=5, audio_seconds=0.4)
-    assert (timing.prefill, timing.generation, timing.decode) == (1, 0, 2)
-    assert (timing.first_audio, timing.total) == (1, 3)
+    assert (timing.prefill, timing.generation, timing.decode) == (4, 0, 2)
+    assert (timing.first_audio, timing.total) == (4, 6)
     assert (timing.frames, timing.audio_seconds) == (5, 0.4)
