@@ -197,6 +197,24 @@ def test_the_wait_for_the_text_is_left_out(script, monkeypatch):
     assert [speech.clock.total for speech in script.speeches] == [0, 0, 0]
 
 
+def test_the_wait_for_a_place_counts(script, monkeypatch):
+    """From the start of a request, not from when it was written down."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    stream = stream_chunks(script, Request("Hello"))
+    pushed = PushedSpeech(script, Request("Hello"), print)
+    batch = BatchListener(script, [Request("Hello")], 1).chunks()
+    now[0] += 2
+    script.messages = [[chunk(1)], [], [chunk(1)]]
+    next(stream)
+    pushed.start()
+    next(batch)
+    now[0] += 3
+    for speech in script.speeches:
+        speech.clock.book("prefill")
+    assert [speech.clock.total for speech in script.speeches] == [3, 3, 3]
+
+
 @pytest.mark.parametrize("seed, reason, attempts", [(None, "runaway", 2), (None, "length", 1), (5, "runaway", 1)])
 def test_a_runaway_has_a_second_attempt(script, seed, reason, attempts):
     """Also if its text came in pieces; it never has a third one."""
