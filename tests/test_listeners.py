@@ -96,9 +96,10 @@ def script(demo, monkeypatch) -> Script:
 
 
 def join_texts() -> None:
-    """Wait for the threads that read texts."""
+    """Wait for the threads that read texts, which nobody waits for at exit."""
     for thread in threading.enumerate():
         if thread.name == "text":
+            assert thread.daemon
             thread.join(5)
             assert not thread.is_alive()
 
@@ -227,6 +228,7 @@ def test_a_runaway_has_a_second_attempt(script, seed, reason, attempts):
             script.speeches[-1].prompt.feed.require_all()
             found.append((number, *numbers([one])))
         assert found == [(0, 1), (0, 2), (1, 3)][: attempts + 1]
+        assert isinstance(script.speeches[0].request.text, str) is isinstance(text, str), "a text stays whole"
         if attempts == 2:
             second = script.speeches[1]
             assert second.request.seed == retry_seed(7)
@@ -293,6 +295,7 @@ def test_a_pushed_speech_waits_for_its_text_on_another_thread(script):
     feed = speech.prompt.feed
     feed.take(feed.known)
     speech.put(NeedsText())
+    assert "text" in [thread.name for thread in threading.enumerate() if thread.daemon]
     assert speech.resumed == 0
     for piece in ("", "is ", "a "):
         written.put(piece)
@@ -370,6 +373,39 @@ def test_the_results_of_a_batch(script):
     script.messages = [[chunk(1), chunk(2, "stop")], [chunk(4, "stop")]]
     first, second = BatchListener(script, requests_of(2), 2).results(2)
     assert (first.codes[:, 0].tolist(), second.codes[:, 0].tolist()) == ([1, 2], [4])
+
+
+def test_a_batch_reads_texts_on_other_threads(script):
+    """One that never comes holds up neither the other requests nor the end of the program."""
+    release = threading.Event()
+
+    def text():
+        release.wait(5)
+        yield "Hello world, this "
+
+    script.messages = [[chunk(1, "stop")], [chunk(2, "stop")]]
+    batch = BatchListener(script, [Request(text()), Request("Hello")], 2).chunks()
+    assert next(batch)[0] == 1
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "text"] == [True]
+    release.set()
+    assert [index for index, _, _ in batch] == [0]
+
+
+def test_a_batch_that_is_closed_while_it_reads_a_text(script):
+    release = threading.Event()
+
+    def text():
+        release.wait(5)
+        yield "Hello world, this "
+
+    script.messages = [[chunk(1), chunk(2)]]
+    batch = BatchListener(script, [Request(text()), Request("Hello")], 2).chunks()
+    next(batch)
+    batch.close()
+    release.set()
+    join_texts()
+    assert len(script.speeches) == 2
+    assert all(speech.cancelled for speech in script.speeches)
 
 
 def test_a_failed_request_of_a_batch(script):
