@@ -267,6 +267,26 @@ def test_text_feed():
     assert [feed.consumed_before(frame) for frame in range(6)] == [False] * 4 + [True] * 2
 
 
+def test_text_feed_counts_the_time_that_it_waits(monkeypatch):
+    """Also before an error of the source."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def batches():
+        now[0] += 2
+        yield [1]
+        now[0] += 3
+        raise OSError("gone")
+
+    feed = TextFeed(batches(), end=8, pad=9)
+    assert feed.waited == 0
+    feed.pull()
+    assert feed.waited == 2
+    with pytest.raises(OSError, match="gone"):
+        feed.pull()
+    assert feed.waited == 5
+
+
 def test_a_word_without_end_is_not_split_at_each_letter(demo, spy):
     """The work is linear in the length of the text, and the ids equal those of the whole."""
     tokenizer = demo.engine.tokenizer
