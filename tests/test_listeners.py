@@ -2,6 +2,8 @@
 
 import threading
 import time
+import warnings
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -62,6 +64,7 @@ class Script:
         self.messages: list[list] = []  # of each request, in the order of their arrival
         self.wakes = 0
         self.fitting = 16
+        self.backwards = False  # the last request is served first
 
     def add(self, speech):
         self.speeches.append(speech)
@@ -73,7 +76,8 @@ class Script:
         for _ in range(500):
             with suppress(Empty):
                 return outbox.get_nowait()
-            for speech, messages in zip(self.speeches, self.messages, strict=False):
+            pairs = list(zip(self.speeches, self.messages, strict=False))
+            for speech, messages in reversed(pairs) if self.backwards else pairs:
                 if messages and speech.asked and not speech.cancelled:
                     message = messages.pop(0)
                     speech.asked -= not isinstance(message, NeedsText)
@@ -155,6 +159,33 @@ def test_a_stream_raises_what_comes(script):
     assert script.speeches[0].cancelled
 
 
+def test_a_stream_lets_go_of_the_error(script):
+    """Its traceback holds arrays: a cycle would keep them until the garbage collector runs."""
+    error = GenerationError("not finite")
+    kept = weakref.ref(error)
+    script.messages = [[error]]
+    del error
+    with suppress(GenerationError):
+        next(stream_chunks(script, Request("Hello")))
+    assert kept() is None
+
+
+def test_a_stream_of_a_model_that_was_unloaded(script, monkeypatch):
+    script.messages = [[chunk(1), chunk(2)]]
+    begun, new = (stream_chunks(script, Request("Hello")) for _ in range(2))
+    next(begun)
+
+    def closed():
+        raise RequestError("the model was unloaded")
+
+    monkeypatch.setattr(script.engine, "check_open", closed)
+    for stream in (begun, new):
+        with pytest.raises(RequestError, match="unloaded"):
+            next(stream)
+    (speech,) = script.speeches
+    assert (speech.cancelled, speech.asked) == (True, 0)
+
+
 def test_a_stream_pulls_the_text_that_is_needed(script):
     """Until the next id is known, which empty pieces do not tell."""
     taken = []
@@ -199,9 +230,16 @@ def test_the_wait_for_the_text_is_left_out(script, monkeypatch):
 
 
 def test_the_wait_for_a_place_counts(script, monkeypatch):
-    """From the start of a request, not from when it was written down."""
+    """And the work on its prompt; not the time between the two."""
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    build = script.engine.prompts.build
+
+    def slow_build(request):
+        now[0] += 8
+        return build(request)
+
+    monkeypatch.setattr(script.engine.prompts, "build", slow_build)
     stream = stream_chunks(script, Request("Hello"))
     pushed = PushedSpeech(script, Request("Hello"), print)
     batch = BatchListener(script, [Request("Hello")], 1).chunks()
@@ -213,7 +251,7 @@ def test_the_wait_for_a_place_counts(script, monkeypatch):
     now[0] += 3
     for speech in script.speeches:
         speech.clock.book("prefill")
-    assert [speech.clock.total for speech in script.speeches] == [3, 3, 3]
+    assert [speech.clock.total for speech in script.speeches] == [11, 11, 11]
 
 
 @pytest.mark.parametrize("seed, reason, attempts", [(None, "runaway", 2), (None, "length", 1), (5, "runaway", 1)])
@@ -367,12 +405,17 @@ def test_a_batch_in_the_order_of_its_chunks(script):
     assert found == [(0, 0, 1), (0, 0, 2), (0, 0, 3), (1, 0, 4), (2, 0, 5)]
     assert listener.frames == 5
     assert [speech.seed for speech in script.speeches] == [0, 1, 2]
+    assert not any(speech.cancelled for speech in script.speeches), "they had ended"
 
 
 def test_the_results_of_a_batch(script):
     script.messages = [[chunk(1), chunk(2, "stop")], [chunk(4, "stop")]]
     first, second = BatchListener(script, requests_of(2), 2).results(2)
     assert (first.codes[:, 0].tolist(), second.codes[:, 0].tolist()) == ([1, 2], [4])
+    script.speeches.clear()
+    script.messages = [[chunk(1), chunk(2, "runaway")], [chunk(3), chunk(4, "stop")]]
+    (again,) = BatchListener(script, [Request("Hello")], 2, retries=True).results(1)
+    assert again.codes[:, 0].tolist() == [3, 4], "the first attempt is void"
 
 
 def test_a_batch_reads_texts_on_other_threads(script):
@@ -406,6 +449,41 @@ def test_a_batch_that_is_closed_while_it_reads_a_text(script):
     join_texts()
     assert len(script.speeches) == 2
     assert all(speech.cancelled for speech in script.speeches)
+
+
+def test_a_batch_pulls_the_text_that_is_needed(script):
+    """The scheduler is woken for each request, each further chunk, the text, and the end."""
+    request = Request(iter(["Hello world, ", "this ", "", "is ", "a "]))
+    script.messages = [[chunk(1), NeedsText(), chunk(2, "stop")]]
+    batch = BatchListener(script, [request], 1).chunks()
+    next(batch)
+    (speech,) = script.speeches
+    feed = speech.prompt.feed
+    feed.take(feed.known)
+    assert numbers([one for _, _, one in batch]) == [2]
+    join_texts()
+    assert feed.ready
+    assert (speech.resumed, script.wakes) == (1, 4)
+
+
+@pytest.mark.parametrize("pieces", [[], ["Hello world, this "]])
+def test_the_text_of_a_request_of_a_batch_fails(script, pieces):
+    """Before its prompt is known, or while it speaks."""
+
+    def text():
+        yield from pieces
+        raise OSError("gone")
+
+    script.messages = [[chunk(1), NeedsText()]]
+    errors = {}
+    found = []
+    for _, _, one in BatchListener(script, [Request(text())], 1, on_error=errors.__setitem__).chunks():
+        found += numbers([one])
+        feed = script.speeches[0].prompt.feed
+        feed.take(feed.known)
+    assert found == [1] * len(pieces)
+    assert str(errors[0]) == "gone"
+    assert [speech.cancelled for speech in script.speeches] == [True] * len(pieces)
 
 
 def test_a_failed_request_of_a_batch(script):
@@ -456,16 +534,16 @@ def test_a_runaway_of_a_batch(script):
 
 def test_a_batch_in_the_order_of_its_requests(script):
     """Chunks of later requests are kept; no request begins that is two beyond the first one under way."""
-    script.messages = [[chunk(1), chunk(2), chunk(3, "stop")], [chunk(4, "stop")], [chunk(5, "stop")]]
-    script.messages[0].insert(1, NeedsText())
-    script.messages[1], script.messages[0] = script.messages[0], script.messages[1]
-    listener = BatchListener(script, requests_of(3), 3, window=2)
-    found = []
-    for index, _, one in listener.chunks_in_order():
-        found.append((index, *numbers([one])))
-        if index == 0:
-            assert len(script.speeches) == 2
-    assert found == [(0, 4), (1, 1), (1, 2), (1, 3), (2, 5)]
+    for backwards in (False, True):
+        script.speeches.clear()
+        script.backwards = backwards
+        script.messages = [[chunk(4, "stop")], [chunk(1), NeedsText(), chunk(2), chunk(3, "stop")], [chunk(5, "stop")]]
+        found = []
+        for index, _, one in BatchListener(script, requests_of(3), 3, window=2).chunks_in_order():
+            found.append((index, *numbers([one])))
+            if index == 0:
+                assert len(script.speeches) == 2
+        assert found == [(0, 4), (1, 1), (1, 2), (1, 3), (2, 5)]
 
 
 def test_an_error_in_the_order_of_requests(script):
@@ -496,13 +574,15 @@ def test_the_source_of_a_batch_fails(script):
     assert found == [1, 2]
 
 
-def test_a_batch_beyond_the_memory_is_told_once(script, recwarn):
+def test_a_batch_beyond_the_memory_is_told_once(script):
     script.fitting = 2
     for size, count in ((2, 0), (3, 1)):
         script.speeches.clear()
         script.messages = [[chunk(1, "stop")] for _ in range(3)]
-        list(BatchListener(script, requests_of(3), size).chunks())
-        assert len(recwarn) == count
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            list(BatchListener(script, requests_of(3), size).chunks())
+        assert len(told) == count
 
 
 def test_requests_of_a_batch_are_checked(script):
