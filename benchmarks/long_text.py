@@ -55,7 +55,9 @@ def speak(model: str, output: str, log: str) -> int:
     with open(log, "w", buffering=1) as file:
 
         def timed(tts: object, request: object, target: say.SpeechOutput, bar: object) -> None:
-            cpu, wall, frames = time.process_time(), time.perf_counter(), target.progress.frames
+            cpu = time.process_time()
+            wall = time.perf_counter()
+            frames = target.progress.frames
             original(tts, request, target, bar)
             row = [time.process_time() - cpu, time.perf_counter() - wall, target.progress.frames - frames]
             file.write(json.dumps(row) + "\n")
