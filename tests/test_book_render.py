@@ -378,7 +378,7 @@ def test_a_full_disk_at_the_end_says_what_is_kept(puppet, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         commit = PartialPath.commit
 
-        def full(self):
+        def full(self, *_):
             if self.target.name == name:
                 raise OSError(28, "No space left on device")
             commit(self)

@@ -362,10 +362,12 @@ def interrupt(code: str) -> tuple[float, list[float]]:
 def test_interrupt_is_silent_within_100_ms(checkpoint, tmp_path):
     """The time is measured from the signal to the last block with sound."""
     code = f"""
-import sys, time, threading, mlx_qwen3_tts.cli as cli
+import sys, time, threading
+from mlx_qwen3_tts import cli
+from mlx_qwen3_tts.cli import say
 from tests.support.device import opener
 opened = []
-cli.say.open_device = lambda name=None: opener(opened)
+say.open_device = lambda name=None: opener(opened)
 def wait():
     while not (opened and any(block.any() for block in opened[0].heard[-5:])):
         time.sleep(0.02)
