@@ -508,11 +508,12 @@ def test_a_failed_request_of_a_batch(script):
 
 def test_a_runaway_of_a_batch(script):
     """It is generated once more if that was asked for, and its chunks are void."""
-    for retries, expected in ((True, [[3], [2]]), (False, [[1], [2]])):
+    for options, expected in (({"retries": True}, [[3], [2]]), ({}, [[1], [2]])):
+        retries = bool(options)
         script.speeches.clear()
         script.messages = [[chunk(1, "runaway")], [chunk(2, "stop")], [chunk(3, "runaway")]]
         requests = [Request(iter(["Hello ", "world"])), Request("Hello")]
-        listener = BatchListener(script, requests, 2, sizes=(4,), retries=retries)
+        listener = BatchListener(script, requests, 2, sizes=(4,), **options)
         chunks = [[], []]
         attempts = []
         for index, attempt, one in listener.chunks():
