@@ -486,6 +486,31 @@ def test_the_text_of_a_request_of_a_batch_fails(script, pieces):
     assert [speech.cancelled for speech in script.speeches] == [True] * len(pieces)
 
 
+def test_a_batch_that_is_closed_reads_no_further(script):
+    """Though the text goes on with pieces that tell nothing."""
+
+    def text():
+        yield "Hello world, this "
+        for _ in range(1000):
+            time.sleep(0.01)
+            yield ""
+
+    def requests():
+        yield Request(text())
+        join_texts()  # its prompt is known: it is the first of the script
+        yield Request("Hello")
+
+    script.messages = [[chunk(1), NeedsText()], [chunk(2), chunk(3)]]
+    batch = BatchListener(script, requests(), 2).chunks()
+    next(batch)
+    feed = script.speeches[0].prompt.feed
+    feed.take(feed.known)
+    next(batch)
+    batch.close()
+    join_texts()
+    assert not feed.ready
+
+
 def test_a_failed_request_of_a_batch(script):
     """The others end first; on_error takes the error in place of a BatchError."""
     error = GenerationError("x")
