@@ -256,8 +256,9 @@ def test_text_feed():
     assert not feed.ready
     with pytest.raises(LookupError):
         feed.take()
-    feed.require(2)
-    assert feed.take(2) == [1, 2]
+    feed.require(3)
+    assert not feed.ended, "no more is waited for than was asked for"
+    assert [feed.take(), feed.take()] == [[1], [2]]
     assert (feed.known, feed.ready, feed.ended, feed.exhausted) == (1, True, False, False)
     feed.prepend([6, 7])
     feed.begin_speech()
@@ -296,6 +297,14 @@ def test_a_word_without_end_is_not_split_at_each_letter(demo, spy):
     ids = [id_ for letter in text for id_ in encoder.feed(letter)] + encoder.finish()
     assert ids == tokenizer.encode(text)
     assert sum(len(searched) for _, (_, searched) in calls) < 20 * len(text)
+
+
+def test_a_long_word_is_given_soon_after_its_end(demo):
+    """When the text has grown by a quarter, at the latest; a shorter one at the second letter of the next word."""
+    for length, most in ((400, 100), (200, 3)):
+        encoder = IncrementalEncoder(demo.engine.tokenizer)
+        assert not any(encoder.feed(letter) for letter in "ab" * (length // 2))
+        assert any(encoder.feed(letter) for letter in (" is" * 40)[:most])
 
 
 # --- a text that never comes ---
