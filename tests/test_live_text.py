@@ -206,7 +206,7 @@ def test_long_paragraphs_are_cut_after_a_sentence():
     assert " ".join("".join(p) for p in ParagraphSplitter([words])) == words.strip()
 
 
-@pytest.mark.parametrize("size", [1, 7, 600, 10**6])
+@pytest.mark.parametrize("size", [1, 7, 600, 2000, 10**6])
 def test_where_a_long_paragraph_ends(size):
     """After the first sentence that ends beyond 2000 characters; within 2500 in any case."""
 
@@ -232,6 +232,8 @@ def test_a_long_sentence_is_cut_after_a_word():
     ):  # fmt: skip
         text = " ".join("a" * length for length in words)
         assert [len("".join(paragraph)) for paragraph in ParagraphSplitter([text])] == expected, words
+    pieces = ["a" * 2400, " " + "b" * 300]
+    assert [len("".join(paragraph)) for paragraph in ParagraphSplitter(pieces)] == [2400, 300]
 
 
 def test_waiting_for_text_does_not_count_as_generation_time(demo):

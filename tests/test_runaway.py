@@ -179,10 +179,10 @@ def test_silence_of_almost_four_seconds_is_a_pause():
     assert emitted_frames([0.5] + [0.0] * 49 + [0.5] * 2, ids_without_cycles(52)) == [1] * 13 + [0] * 37 + [38, 1]
 
 
+@pytest.mark.parametrize("beginning", [[], [100, 101, 102]])
 @pytest.mark.parametrize("period", [1, 2, 8])
-def test_what_is_a_cycle(period):
+def test_what_is_a_cycle(period, beginning):
     """Ids that repeat up to eight frames later for 3 s are held back, and end the speech after 8 s."""
-    beginning = [100, 101, 102]
     ids = beginning + [number % period for number in range(200)]
     counts = emitted_frames([0.5] * len(ids), ids)
     assert counts == [1] * (len(beginning) + period + 37) + [0] * 63

@@ -96,7 +96,7 @@ def _find_end(text: str, previous: str, room: int) -> tuple[int, bool]:
     last_end = room + MAX_OVERRUN
     ends = [end for end in ends if end <= last_end]
     if not ends and len(text) > last_end:  # a very long sentence: end after a word, or anywhere
-        space = text.find(" ", first_end, last_end + 1)
+        space = text.find(" ", first_end, last_end)
         ends.append(space if space >= 0 else last_end)
     if ends:
         return len(text[: min(ends)].rstrip()), True
