@@ -65,6 +65,7 @@ class Script:
         self.wakes = 0
         self.fitting = 16
         self.backwards = False  # the last request is served first
+        self.others = threading.enumerate()  # of other tests
 
     def add(self, speech):
         self.speeches.append(speech)
@@ -85,6 +86,17 @@ class Script:
             time.sleep(0.01)  # a thread reads a text
         raise AssertionError("nothing comes any more")
 
+    def texts(self) -> list[threading.Thread]:
+        """Return the threads that read texts at present."""
+        return [thread for thread in threading.enumerate() if thread.name == "text" and thread not in self.others]
+
+    def join_texts(self) -> None:
+        """Wait for the threads that read texts, which nobody waits for at exit."""
+        for thread in self.texts():
+            assert thread.daemon
+            thread.join(5)
+            assert not thread.is_alive()
+
     def positions_of(self, speech):
         return 10
 
@@ -97,15 +109,6 @@ def script(demo, monkeypatch) -> Script:
     for module in ("push", "stream", "listen"):
         monkeypatch.setattr(f"mlx_qwen3_tts.generation.{module}.Speech", NotedSpeech)
     return Script(demo.engine)
-
-
-def join_texts() -> None:
-    """Wait for the threads that read texts, which nobody waits for at exit."""
-    for thread in threading.enumerate():
-        if thread.name == "text":
-            assert thread.daemon
-            thread.join(5)
-            assert not thread.is_alive()
 
 
 def numbers(chunks) -> list[int]:
@@ -222,7 +225,7 @@ def test_the_wait_for_the_text_is_left_out(script, monkeypatch):
     now[0] += 2  # before anybody asks
     list(stream)
     PushedSpeech(script, Request(text()), print).start()
-    join_texts()
+    script.join_texts()
     for _ in BatchListener(script, [Request(text())], 1).chunks():
         pass
     assert len(script.speeches) == 3
@@ -327,17 +330,17 @@ def test_a_pushed_speech_waits_for_its_text_on_another_thread(script):
     pushed = PushedSpeech(script, request, log.append, log.append)
     pushed.start()
     written.put("Hello world, this ")
-    join_texts()
+    script.join_texts()
     (speech,) = script.speeches
     assert log == [True, False]
     feed = speech.prompt.feed
     feed.take(feed.known)
     speech.put(NeedsText())
-    assert "text" in [thread.name for thread in threading.enumerate() if thread.daemon]
+    assert [thread.daemon for thread in script.texts()] == [True]
     assert speech.resumed == 0
     for piece in ("", "is ", "a "):
         written.put(piece)
-    join_texts()
+    script.join_texts()
     assert feed.ready
     assert log == [True, False] * 2
     assert (speech.resumed, script.wakes) == (1, 2)
@@ -345,7 +348,7 @@ def test_a_pushed_speech_waits_for_its_text_on_another_thread(script):
     written.put("voice ")
     pushed.cancel()
     speech.put(NeedsText())
-    join_texts()
+    script.join_texts()
     assert not written.empty(), "nothing is read after the cancellation"
 
 
@@ -356,12 +359,12 @@ def test_a_pushed_speech_ends_with_the_error_of_its_text(script):
 
     delivered = []
     PushedSpeech(script, Request(text()), delivered.append).start()
-    join_texts()
+    script.join_texts()
     (speech,) = script.speeches
     feed = speech.prompt.feed
     feed.take(feed.known)
     speech.put(NeedsText())
-    join_texts()
+    script.join_texts()
     assert speech.cancelled
     assert [str(error) for error in delivered] == ["gone"]
 
@@ -429,7 +432,7 @@ def test_a_batch_reads_texts_on_other_threads(script):
     script.messages = [[chunk(1, "stop")], [chunk(2, "stop")]]
     batch = BatchListener(script, [Request(text()), Request("Hello")], 2).chunks()
     assert next(batch)[0] == 1
-    assert [thread.daemon for thread in threading.enumerate() if thread.name == "text"] == [True]
+    assert [thread.daemon for thread in script.texts()] == [True]
     release.set()
     assert [index for index, _, _ in batch] == [0]
 
@@ -446,7 +449,7 @@ def test_a_batch_that_is_closed_while_it_reads_a_text(script):
     next(batch)
     batch.close()
     release.set()
-    join_texts()
+    script.join_texts()
     assert len(script.speeches) == 2
     assert all(speech.cancelled for speech in script.speeches)
 
@@ -461,7 +464,7 @@ def test_a_batch_pulls_the_text_that_is_needed(script):
     feed = speech.prompt.feed
     feed.take(feed.known)
     assert numbers([one for _, _, one in batch]) == [2]
-    join_texts()
+    script.join_texts()
     assert feed.ready
     assert (speech.resumed, script.wakes) == (1, 4)
 
@@ -497,7 +500,7 @@ def test_a_batch_that_is_closed_reads_no_further(script):
 
     def requests():
         yield Request(text())
-        join_texts()  # its prompt is known: it is the first of the script
+        script.join_texts()  # its prompt is known: it is the first of the script
         yield Request("Hello")
 
     script.messages = [[chunk(1), NeedsText()], [chunk(2), chunk(3)]]
@@ -507,7 +510,7 @@ def test_a_batch_that_is_closed_reads_no_further(script):
     feed.take(feed.known)
     next(batch)
     batch.close()
-    join_texts()
+    script.join_texts()
     assert not feed.ready
 
 
@@ -550,7 +553,7 @@ def test_a_runaway_of_a_batch(script):
                 assert listener.is_under_way(0) is (retries and attempt == 0)
             for speech in script.speeches:
                 speech.prompt.feed.require_all()
-            join_texts()
+            script.join_texts()
         assert chunks == expected
         assert sum(attempts) == retries
         assert {speech.sizes for speech in script.speeches} == {(4,)}
