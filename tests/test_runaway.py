@@ -149,7 +149,10 @@ def emitted_frames(levels: list[float], code0: list[int], detector: RunawayDetec
     detector = detector or RunawayDetector()
     counts = []
     for level, code in zip(levels, code0, strict=True):
-        codes, _, ran_away = detector.push(np.full((1, 16), code), np.full(4, level, np.float32), [True])
+        row = np.arange(16)  # only codebook 0 may repeat
+        row = np.where(row == 0, code, len(counts) + row)[None]
+        codes, audio, ran_away = detector.push(row, np.full(4, level, np.float32), [True])
+        assert len(audio) == 4 * len(codes)
         counts.append(len(codes))
         if ran_away:
             break
@@ -188,6 +191,14 @@ def test_what_is_a_cycle(period, beginning):
     assert counts == [1] * (len(beginning) + period + 37) + [0] * 63
     ids = ids[: len(counts) - 1] + [200, 201]
     assert emitted_frames([0.5] * len(ids), ids)[-3:] == [0, 63, 1], "the cycle ends in time: all of it is emitted"
+
+
+def test_the_end_without_a_frame():
+    """The model may end its speech right after a chunk: what is held back is a pause at the end."""
+    detector = RunawayDetector()
+    assert emitted_frames([0.0] * 20, ids_without_cycles(20), detector) == [1] * 12 + [0] * 8
+    codes, audio, ran_away = detector.push(np.zeros((0, 16)), np.zeros(0, np.float32), [], last=True)
+    assert (len(codes), len(audio), ran_away) == (8, 32, False)
 
 
 def test_a_cycle_of_nine_frames_is_none():
