@@ -148,6 +148,18 @@ def test_writer_to_a_full_device(tmp_path):
         open_writer(tmp_path / "full.wav", 24000)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch, suffix):
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Sink, "write", full)
+    monkeypatch.setattr(soundfile, "SoundFile", full)
+    with pytest.raises(AudioError, match=r"cannot write .*No space left"):
+        open_writer(tmp_path / f"x.{suffix}", 24000)
+    assert list(tmp_path.iterdir()) == []
+
+
 class SlowStream(io.RawIOBase):
     """Takes a few bytes at a time."""
 

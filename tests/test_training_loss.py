@@ -309,6 +309,12 @@ def test_padding_changes_nothing(own):
         np.testing.assert_array_equal(found_gradients[name], gradient, err_msg=name)
 
 
+def test_the_loss_that_is_minimized():
+    """The mean of codebook 0 and the end, and 0.3 of the mean of the others, as in the official script."""
+    sums = Losses(mx.array(6.0), mx.array(10.0))
+    assert mean_loss(sums, Totals(2.0, 5.0)).item() == pytest.approx(3 + 0.3 * 2)
+
+
 def test_micro_batches_add_up_to_the_batch(own):
     """One sequence at a time, without the padding of the others: the same sums and the same gradients."""
     totals = Totals.of(own.sequences)

@@ -539,6 +539,13 @@ def test_voices_whose_names_differ_in_capitals(run_cli, library, made, clip):
         assert os.listdir(library) == ["ME.safetensors"]
 
 
+def test_names_are_in_order(library):
+    library.mkdir()
+    for name in ("you", "me", "Bob", "no voice!"):
+        (library / f"{name}.safetensors").touch()
+    assert voice_library.library_names() == ["Bob", "me", "you"]
+
+
 def test_files_of_other_names_in_the_library_are_left_alone(run_cli, library, made):
     library.mkdir()
     for name in ("me", "me (1)", "._me"):
