@@ -247,6 +247,18 @@ def entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     return float((largest + np.log(np.exp(logits - largest[..., None]).sum(-1)) - chosen).sum())
 
 
+def test_the_text_comes_first_by_default(loaded):
+    """As in generation."""
+    _, engine = loaded
+    codes = np.zeros((3, 16), np.int32)
+    voice = np.zeros(engine.config.talker_config.hidden_size, np.float32)
+    usual, whole, interleaved = (
+        make_sequence(engine.prompts, "Hello world", codes, voice, **layout).start
+        for layout in ({}, {"non_streaming_mode": True}, {"non_streaming_mode": False})
+    )
+    assert usual == whole > interleaved
+
+
 def test_no_other_alignment_of_the_talker_is_better(own):
     batch = own.batch
     right = mean_talker(own.engine, shifted(batch, own.sequences, 0))
