@@ -15,8 +15,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from mlx_qwen3_tts import CheckpointError, DownloadError, GenerationError, Qwen3TTS, RequestError, Sampling
+from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.codec.quantizer import MIN_CLUSTER_USAGE
 from mlx_qwen3_tts.hub import resolve
+from mlx_qwen3_tts.mlx_thread import MLX_THREAD, Worker
 from tests.support import checkpoints
 from tests.support.process import spawn
 
@@ -108,6 +110,30 @@ def test_dtypes(checkpoint):
             Qwen3TTS.from_pretrained(checkpoint, dtype=dtype)
 
 
+@pytest.mark.parametrize("version", [True, 0, -1, "1", 1.0])
+def test_invalid_formats(checkpoint, version):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mlx_qwen3_tts": {"format": version}}))
+    with pytest.raises(CheckpointError, match=r"invalid mlx_qwen3_tts\.format .*: expected a whole number from 1"):
+        read_config(checkpoint)
+
+
+def test_types_on_a_gpu(checkpoint):
+    """There the model has the files' own type; the codec is float32 everywhere, whatever its files have."""
+    for path in (checkpoint / "model.safetensors", checkpoint / "speech_tokenizer" / "model.safetensors"):
+        tensors = mx.load(str(path))
+        tensors = {name: tensor.astype(mx.bfloat16) for name, tensor in tensors.items()}
+        mx.eval(tensors)
+        mx.save_safetensors(str(path), tensors, {"format": "pt"})
+    for device, expected in ((mx.gpu, mx.bfloat16), (mx.cpu, mx.float32)):
+        worker = Worker(mx.Device(mx.cpu))
+        worker.device = mx.Device(device)  # what it says, not where it computes
+        worker.run = MLX_THREAD.run
+        loaded = load_directory(checkpoint, worker=worker)
+        assert loaded.network.talker.codec_head.weight.dtype == expected
+        assert {p.dtype for _, p in tree_flatten(loaded.codec.network.parameters())} == {mx.float32}
+
+
 @pytest.mark.parametrize("model", [None, 5, b"demo"])
 def test_invalid_model_arguments(model):
     with pytest.raises(RequestError, match="must be a directory"):
@@ -197,6 +223,8 @@ def test_generation_config_is_read(checkpoint):
     path.write_text(json.dumps(data | {"do_sample": False}))
     with pytest.raises(RequestError, match="this checkpoint's default"):
         Qwen3TTS.from_pretrained(checkpoint).synthesize("Hello", sampling=Sampling(top_k=3))
+    path.write_text(json.dumps(data | {"top_k": None}))  # as transformers writes what is not set
+    Qwen3TTS.from_pretrained(checkpoint)
     for bad in ({"top_p": 2.0}, {"max_new_tokens": 1}, {"top_k": "many"}):
         path.write_text(json.dumps(data | bad))
         with pytest.raises(CheckpointError, match=r"generation_config\.json"):

@@ -128,6 +128,25 @@ def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, epoch):
     ]  # fmt: skip
 
 
+def test_losses_are_means_over_all_predictions(directory):
+    """Of a step and of an evaluation, in batches of two and one."""
+    engine = training.load(directory)
+    clips = training.sequences(engine, 3)
+
+    def means() -> tuple[float, float]:
+        sums = losses(engine.talker, collate(clips, engine.config.talker_config.codec_eos_token_id))
+        frames = sum(len(one) - one.start for one in clips)
+        return sums.talker.item() / (frames + 3), sums.predictor.item() / (15 * frames)
+
+    expected = engine.worker.run(means)
+    trainer = Trainer(engine, clips, clips, replace(SHORT, epochs=1, accumulate=2))
+    assert engine.worker.run(trainer.evaluate) == pytest.approx(expected, rel=1e-5)
+    (progress,) = trainer.run()
+    assert (progress.talker_loss, progress.predictor_loss) == pytest.approx(expected, rel=1e-5)
+    assert progress.validation == pytest.approx(engine.worker.run(means), rel=1e-5)
+    assert sum(progress.validation) < sum(expected)
+
+
 def test_the_course_of_a_run(directory):
     """The loss of an epoch is the mean of its steps; the rate rises for 3 of 9, then falls to a hundredth."""
     engine = training.load(directory)
@@ -194,6 +213,13 @@ def test_a_state_of_another_run_is_refused(directory, tmp_path):
     other = Trainer(engine, training.sequences(engine, 3), [], SHORT, description="another model")
     with pytest.raises(TrainingError, match="its model and adapters is not that of this run"):
         other.load_state(tmp_path / "state")
+    facts = tmp_path / "state" / "state.json"
+    facts.write_text(facts.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(TrainingError, match="another version of this package has written it"):
+        trainer.load_state(tmp_path / "state")
+    facts.write_text("{")
+    with pytest.raises(TrainingError, match="cannot resume from .*: Expecting"):
+        trainer.load_state(tmp_path / "state")
     with pytest.raises(TrainingError, match="there is no interrupted run"):
         trainer.load_state(tmp_path / "missing")
 
