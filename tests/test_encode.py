@@ -164,6 +164,11 @@ def test_invalid_arguments():
         StreamEncoder("opus", RATE, 10_000_000)
 
 
+def test_an_encoder_that_fails_is_one_line():
+    with pytest.raises(AudioError, match="cannot encode aac: Invalid argument"):
+        StreamEncoder("aac", RATE).write(np.full(RATE, np.nan, np.float32))
+
+
 def test_missing_pyav_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AudioError, match=r"the format mp3 needs PyAV: pip install 'mlx-qwen3-tts\[book\]'"):

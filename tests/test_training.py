@@ -218,7 +218,7 @@ def test_a_state_of_another_run_is_refused(directory, tmp_path):
     with pytest.raises(TrainingError, match="another version of this package has written it"):
         trainer.load_state(tmp_path / "state")
     facts.write_text("{")
-    with pytest.raises(TrainingError, match="cannot resume from .*: Expecting"):
+    with pytest.raises(TrainingError, match=r"cannot resume from .*: Expecting"):
         trainer.load_state(tmp_path / "state")
     with pytest.raises(TrainingError, match="there is no interrupted run"):
         trainer.load_state(tmp_path / "missing")
