@@ -23,7 +23,7 @@ from mlx_qwen3_tts import CheckpointError, ConversionError, Qwen3TTS
 from mlx_qwen3_tts.capabilities import requests_for
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.quantization import Affine
-from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor
+from mlx_qwen3_tts.checkpoint.shards import ShardWriter, Tensor, split
 from mlx_qwen3_tts.checkpoint.weights import load_weights, read_headers
 from mlx_qwen3_tts.conversion import convert as conversion
 from mlx_qwen3_tts.conversion.affine import plain, search
@@ -216,6 +216,12 @@ def test_shards(sources, tmp_path):
             tensor.nbytes for path in shards for tensor in mx.load(str(path)).values()
         )
     assert_equal(parameters(tmp_path / "shards"), parameters(tmp_path / "whole"))
+
+
+def test_a_shard_may_be_full():
+    """Of at most `limit` bytes; a larger tensor has one of its own."""
+    tensors = {name: Tensor((size,), "F16") for name, size in (("a", 3), ("b", 2), ("c", 1), ("d", 9), ("e", 5))}
+    assert [list(shard) for shard in split(tensors, 10)] == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
 def test_shards_can_be_converted(sources, tmp_path):

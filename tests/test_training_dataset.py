@@ -102,12 +102,12 @@ def test_folder(tmp_path):
     (tmp_path / "b.lab").write_text("From a label.")
     (tmp_path / "deep" / "c.txt").write_text("Deep.")
     (tmp_path / "e.txt").write_text("")
-    (tmp_path / "g.m4a").write_bytes(b"what libsndfile does not read")
+    (tmp_path / "g.M4A").write_bytes(b"what libsndfile does not read")
     (tmp_path / "readme.txt").write_text("no clip")
     clips = read_clips(tmp_path, "anna")
     assert [(one.source, one.text) for one in clips] == [
         ("a.flac", "Over two lines."), ("b.wav", "From a label."), ("d.wav", ""), ("deep/c.ogg", "Deep."),
-        ("e.wav", ""), ("g.m4a", ""),
+        ("e.wav", ""), ("g.M4A", ""),
     ]  # fmt: skip
     assert {(one.speaker, one.audio) for one in clips} == {("anna", tmp_path / o.source) for o in clips}
     assert [one.where for one in clips] == [str(one.audio) for one in clips]
@@ -148,6 +148,7 @@ def test_ljspeech(tmp_path, given):
         ('{"audio": "a.wav", "text": "Hello.", "audio_codes": [[1.5, 2]]}', "line 2: audio_codes"),
         ('{"audio": "a.wav", "text": "Hello.", "audio_codes": [[-1, 2]]}', "line 2: audio_codes"),
         ('{"audio": "a.wav", "text": "Hello.", "audio_codes": [[99999999999999999999]]}', "line 2: audio_codes"),
+        ('{"audio": "a.wav", "text": "Hello.", "audio_codes": [[2147483648]]}', "line 2: audio_codes"),
         ('{"audio": "a.wav", "text": "Hello.", "audio_codes": "codes.npy"}', "line 2: audio_codes"),
         ('{"audio": "no.wav", "text": "Hello."}', r"line 2: .*no\.wav does not exist; relative paths start from"),
         ('{"audio": "a.wav", "text": "Hello.", "ref_audio": "no.wav"}', r"line 2: .*no\.wav does not exist"),
