@@ -57,7 +57,7 @@ def test_unwritable(tmp_path, name, message):
 
 
 def test_invalid_file_names(tmp_path):
-    for name in ("x" * 300 + ".wav", "x" * 246 + ".wav", "a\0.wav"):  # the second one leaves no room for ".part"
+    for name in ("x" * 300 + ".wav", "a\0.wav"):
         with pytest.raises(AudioError, match="cannot write"):
             check_writable(tmp_path / name)
 
