@@ -67,8 +67,9 @@ def test_upload(source, tmp_path, hub, run_cli):
     assert code == 0, err  # the card counts as part of a checkpoint
 
 
-def test_card(source, tmp_path):
+def test_card(source, tmp_path, capfd):
     done = convert(source, tmp_path / "out", recipe="mixed-4", scales="plain")
+    assert capfd.readouterr() == ("", "")
     card = publish.card(done, "Qwen/Qwen3-TTS-12Hz-1.7B-Base", "me/base-mixed-4")
     front, text = card.removeprefix("---\n").split("\n---\n", 1)
     assert {"license: apache-2.0", "base_model: Qwen/Qwen3-TTS-12Hz-1.7B-Base", "library_name: mlx"} <= set(
