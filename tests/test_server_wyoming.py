@@ -328,3 +328,13 @@ def test_a_fault_is_logged(server, talk, monkeypatch):
     assert talk.error().text == "the server has failed: see its log"
     assert any(entry.startswith("wyoming: RuntimeError, raised at:") for entry in server.log)
     assert not any(TEXT in entry for entry in server.log)
+
+
+def test_a_fault_with_an_event_is_logged(server, talk, monkeypatch):
+    async def fail(service):
+        raise RuntimeError(TEXT)
+
+    monkeypatch.setattr(ours, "describe", fail)
+    talk.send(Describe())
+    assert talk.error().text == "the server has failed: see its log"
+    assert [entry.startswith("wyoming: RuntimeError, raised at:") for entry in server.log] == [True]

@@ -29,7 +29,7 @@ from wyoming.ping import Ping, Pong
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeStopped
 
 from .live import IDLE_SECONDS, MAX_SESSIONS, MAX_UTTERANCES
-from .problem import Problem, problem_of
+from .problem import Problem
 from .protocol import SpeechCall, check_length, parse_call
 from .reply import Cut, Patience, SpeechEncoder
 from .service import Service
@@ -117,7 +117,7 @@ class Session:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, OSError | Cut):
-                await self.fail(problem_of(result))
+                await self.fail(self._service.problem(result, NAME))
                 return
 
     async def fail(self, problem: Problem) -> None:
@@ -208,7 +208,7 @@ class Session:
     # Speech
 
     async def _speak_all(self) -> None:
-        """Speak one text after another. Raises the error of one that cannot be spoken."""
+        """Speak one text after another. Raises Problem for one that cannot be spoken."""
         service = self._service
         while True:
             utterance = await self._waiting.get()
@@ -220,10 +220,10 @@ class Session:
                 status = 200
             except (OSError, Cut):
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (the client is told, whatever it is)
                 problem = service.problem(error, NAME)
                 status, details = problem.status, problem.code or problem.param or "failed"
-                raise
+                raise problem from None
             finally:
                 patience.close()
                 service.active -= 1
