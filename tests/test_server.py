@@ -316,6 +316,13 @@ def test_a_batch(server):
     assert (body["total"], body["succeeded"], body["failed"]) == (5, 2, 3)
 
 
+def test_a_batch_that_was_let_in_waits_for_its_places(server, monkeypatch):
+    monkeypatch.setattr(server.service.gate, "places", 1)
+    monkeypatch.setattr(server.service.gate, "queue_size", 0)
+    items = [{"input": TEXT, "seed": seed, "max_frames": 2} for seed in range(3)]
+    assert server.client.post(f"{SPEECH}/batch", json={"items": items}).json()["succeeded"] == 3
+
+
 @pytest.mark.parametrize("items", [[], [{"input": "x"}] * 33, "x", None, {}])
 def test_a_batch_that_is_refused(server, items):
     assert server.client.post(f"{SPEECH}/batch", json={"items": items}).status_code == 422

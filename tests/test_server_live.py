@@ -121,6 +121,7 @@ def test_an_empty_utterance(talk):
     assert talk.until("session.done")[0][-1]["total_sentences"] == 0
     talk.write(" ", "\n")
     messages, _ = talk.until("session.done")
+    assert [message["utterance_index"] for message in messages] == [1, 1, 1]
     assert [message["type"] for message in messages] == ["error", "audio.done", "session.done"]
     assert "empty" in messages[0]["message"]
 

@@ -20,6 +20,7 @@ from mlx_qwen3_tts.server.problem import Problem
 from mlx_qwen3_tts.server.protocol import parse_call
 from mlx_qwen3_tts.server.settings import Settings
 from mlx_qwen3_tts.server.speech import AHEAD, SpeechStream, whole_speech
+from mlx_qwen3_tts.server.utterance import LiveText
 from mlx_qwen3_tts.server.workers import Workers
 from tests.support import checkpoints
 from tests.support.server import eventually
@@ -173,6 +174,25 @@ def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
     assert (SynthesisResult.from_chunks(asyncio.run(run())).audio == whole.audio).all()
 
 
+def test_speech_that_waits_for_its_text_takes_a_place_again(demo):
+    async def run():
+        gate = Gate(1, 0)
+        returns = []
+        reenter = gate.reenter
+        gate.reenter = lambda: (returns.append(gate.inside), reenter())
+        text = LiveText()
+        async with SpeechStream(demo, Request(text, seed=3, max_frames=20, stop_runaway=False), gate) as stream:
+            await reached(lambda: gate.inside == 0)
+            text.add("hello this is a text")
+            text.close()
+            chunks = [chunk async for chunk in stream]
+        assert sum(len(chunk.codes) for chunk in chunks) == 20
+        assert returns[:1] == [0]
+        assert (gate.inside, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
 def test_speech_of_one_chunk_is_whole(demo):
     async def run():
         return await whole_speech(demo, Request("hello", max_frames=1), Gate(1, 0))
@@ -183,7 +203,7 @@ def test_speech_of_one_chunk_is_whole(demo):
 
 @pytest.mark.parametrize(("size", "is_taken"), [(300, True), (303, False)])
 def test_how_large_a_clip_may_be(size, is_taken):
-    fields = {"input": "hello", "ref_audio": f"data:audio/wav;base64,{base64.b64encode(bytes(size)).decode()}"}
+    fields = {"input": "hello", "ref_audio": f"DATA:audio/wav;Base64,{base64.b64encode(bytes(size)).decode()}"}
     try:
         call = parse_call(fields, Settings(max_upload=300), "mp3")
     except Problem as problem:

@@ -80,6 +80,14 @@ def test_a_voice_is_deleted(server, server_voices):
     assert server.client.delete(f"{VOICES}/slt").status_code == 404
 
 
+def test_a_preset_voice_goes_before_one_of_the_library(server, server_voices):
+    before = server.speak(voice="slt", seed=3, response_format="pcm").content
+    upload(server)
+    (path,) = server_voices.iterdir()
+    path.rename(path.with_stem("slt"))
+    assert server.speak(voice="slt", seed=3, response_format="pcm").content == before
+
+
 def test_no_voice_is_deleted_while_the_server_ends(server, server_voices, monkeypatch):
     upload(server)
     monkeypatch.setattr(server.service, "stopping", True)
