@@ -11,6 +11,7 @@ import pytest
 from mlx_qwen3_tts import Request, RequestError
 from mlx_qwen3_tts.errors import CheckpointError
 from mlx_qwen3_tts.generation.push import PushedSpeech
+from mlx_qwen3_tts.generation.speech import RUN_AHEAD
 from mlx_qwen3_tts.result import AudioChunk, SynthesisResult
 from mlx_qwen3_tts.server.app import page_files
 from mlx_qwen3_tts.server.gate import Gate, QueueFull
@@ -155,7 +156,7 @@ def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
                 taken.append(await anext(chunks))
             await asyncio.sleep(0.001)
             assert gate.waiting == 1, "the other"
-            for _ in range(AHEAD // 2):
+            for _ in range(1 + RUN_AHEAD):  # of the 17 asked for when it paused, and those made beyond
                 taken.append(await anext(chunks))
             await asyncio.sleep(0.001)
             assert gate.waiting == 2
