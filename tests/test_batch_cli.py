@@ -15,6 +15,7 @@ import soundfile
 
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli.batch import Speed
+from mlx_qwen3_tts.errors import AudioError
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.scheduler import Scheduler
 from mlx_qwen3_tts.models.talker import NO_CODE
@@ -123,6 +124,19 @@ def test_lines(run_cli, tmp_path):
         found, rate = soundfile.read(out / f"{name}.wav", dtype="float32")
         assert rate == 24000
         np.testing.assert_allclose(found, tts.synthesize(text, seed=seed).audio, atol=1e-4)
+
+
+def test_an_error_leaves_no_half_written_line(run_cli, tmp_path, monkeypatch):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("One.\nTwo three.\n")
+
+    def fail(files, index):
+        raise AudioError("the disk is full")
+
+    monkeypatch.setattr("mlx_qwen3_tts.cli.lines.LineFiles.close", fail)
+    code, _, err = run_cli("say", "--lines", lines, "--out-dir", tmp_path / "out", "--model", "demo")
+    assert (code, "the disk is full" in err) == (1, True)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_lines_as_flac(run_cli, tmp_path):

@@ -20,7 +20,7 @@ from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
 from mlx_qwen3_tts.longform.options import BookOptions
 from mlx_qwen3_tts.longform.parts import sound_key
 from mlx_qwen3_tts.longform.render import Renderer, folder_beside
-from mlx_qwen3_tts.longform.takes import TakeStore
+from mlx_qwen3_tts.longform.takes import DamagedTake, Take, TakeStore
 from tests.support.books import CHAPTERS, Puppet, document_of, plan_of, tone
 from tests.support.engine import on_mlx_thread
 
@@ -313,6 +313,16 @@ def test_a_damaged_take_is_made_again(puppet, tmp_path):
     render(puppet, tmp_path)
     assert len(texts(puppet)) == 4
     assert (tmp_path / "book.wav").read_bytes() == whole
+
+
+@pytest.mark.parametrize("samples", [999, 1001])
+def test_a_take_of_another_length_is_damaged(tmp_path, samples):
+    store = TakeStore(tmp_path, 24000)
+    take = Take("a", "One.", 0, 1, 1, samples=samples, start=0, end=999, loudness=None)
+    store.write(take, np.zeros(1000, np.float32))
+    assert store.read("a") is None
+    with pytest.raises(DamagedTake, match="is damaged: delete it"):
+        store.audio(take)
 
 
 @pytest.mark.parametrize(
