@@ -63,6 +63,14 @@ def test_how_much_may_be_heard_wrongly(tmp_path, error, is_fine):
     assert (problem == "") == (score == 0) == is_fine
 
 
+def test_wrong_words_are_worse_than_a_runaway_and_better_than_a_wrong_length(tmp_path):
+    command = script(tmp_path, "")
+    ran_away = find_problem(SEGMENT, tone(1.8), 1.8, "runaway")[1]
+    too_short = find_problem(SEGMENT, tone(0.5), 0.5, "stop")[1]
+    scores = [Recognizer(command).judge(Heard(command, 0.3, "It is", error))[1] for error in (0.31, 0.5, 4.0)]
+    assert ran_away < scores[0] < scores[1] < scores[2] < too_short
+
+
 def test_the_least_wrong_comes_first():
     """A runaway has all of its text; silence has nothing."""
     problems = [(1.8, "runaway"), (0.5, "stop"), (0.2, "stop"), (1.8, "length")]

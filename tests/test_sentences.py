@@ -183,6 +183,11 @@ def test_expected_seconds():
     assert expected_seconds("1984") > expected_seconds("abcd")
 
 
+@pytest.mark.parametrize("sentences", [['他说："好。"她走了。'], ["他走了。", '"好。"'], ["他走了。", "“好。”"]])
+def test_straight_quotes_close_what_they_have_opened(sentences):
+    assert split_sentences("".join(sentences)) == sentences
+
+
 @pytest.mark.parametrize(
     ("characters", "letters"),
     [
