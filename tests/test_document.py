@@ -124,6 +124,12 @@ def with_nav(entries, **chapters):
     return parts
 
 
+def test_a_navigation_file_that_is_missing_is_no_obstacle(tmp_path):
+    parts = with_nav('<li><a href="a.xhtml">One</a></li>', a="<h1>Two</h1><p>a</p>")
+    del parts["OEBPS/nav.xhtml"]
+    assert titles(read_document(epubs.write(tmp_path, parts))) == ["Two"]
+
+
 def entry(href, title, below=""):
     return f'<li><a href="{href}">{title}</a>{below and f"<ol>{below}</ol>"}</li>'
 
