@@ -195,6 +195,10 @@ READINGS = {
     "fonts that are obscured": ({**base(), package.ENCRYPTION: DRM.replace(
         "http://www.w3.org/2001/04/xmlenc#aes256-cbc", "http://ns.adobe.com/pdf/enc#RC")}, BOTH, None),
     "an encryption file of bytes": ({**base(), package.ENCRYPTION: NOISE}, BOTH, None),
+    "an encryption file of bytes and a missing file": (
+        {**without(A), package.ENCRYPTION: NOISE}, ONLY_B, ("missing file", "a.xhtml")),
+    "an encryption file of bytes and an unknown id": (
+        {**changed(OPF, 'idref="a"', 'idref="z"'), package.ENCRYPTION: NOISE}, ONLY_B, ("missing file", "z")),
     "an encryption of nothing": ({**base(), package.ENCRYPTION: "<encryption/>"}, BOTH, None),
     "an encryption file of noise": ({**base(), package.ENCRYPTION: "<" * 1000}, BOTH, None),
     "names that lead out": ({**base(), "../../evil.txt": "x", "/evil.txt": "x", "C:\\evil.txt": "x"}, BOTH, None),
