@@ -3,7 +3,8 @@
     target ─ PartialPath, a hidden sibling ─ is written ─┬─ commit: takes the target's place
                                                          └─ discard: is removed
 
-A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as it was.
+A killed process leaves a hidden `.NAME.XXXXXXXX.part` behind, and the target as it was; only a directory that is being
+replaced has for a moment no name but `.NAME.XXXXXXXX.old`.
 """
 
 import fcntl
