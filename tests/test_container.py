@@ -290,7 +290,7 @@ def test_targets_that_are_refused(tmp_path, monkeypatch):
         (tmp_path / "file", "mp3", "it is a file"),
         (tmp_path / "book.m4b", "mp3", "its name is that of a file; leave"),
         (tmp_path / "folder", "ogg", "folder_format must be one of m4b, m4a, mp3, opus, flac, wav, not 'ogg'"),
-        (tmp_path / ("x" * 250 + ".m4b"), None, "name too long"),
+        (tmp_path / ("x" * 300 + ".m4b"), None, "name too long"),
         (Path("/dev/null"), "mp3", "it is a file"),
     ]
     for path, folder_format, message in refused:
