@@ -1,6 +1,6 @@
 """A request in a batch gives the codes that it gives alone, whatever the other rows do.
 
-COMPOSITIONS=N runs N random batches of each model in place of 3. On this package's CPU back end equality is exact:
+COMPOSITIONS=N runs N random batches of each model in place of 2. On this package's CPU back end equality is exact:
 matrix products give each row the same bits, however many rows there are.
 """
 
@@ -20,7 +20,7 @@ from tests.support.batches import RandomBatch, first_difference, requests_of, so
 from tests.support.engine import on_mlx_thread
 
 KINDS = ("custom_voice", "voice_design", "base", "ending")  # the last one is a CustomVoice model whose speech ends
-COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "3"))  # of each of the four models
+COMPOSITIONS = int(os.environ.get("COMPOSITIONS", "2"))  # of each of the four models
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def test_random_compositions(models, alone, kind):
         assert first_difference(models[kind], requests, codes, seed) == ""
 
 
+@pytest.mark.slow
 def test_compositions_are_what_they_should_be(models, alone):
     """Among 16 random batches are those of one row and of 16, and rows that fail, leave early and end by themselves."""
     requests, _ = alone["custom_voice"]
@@ -212,6 +213,7 @@ def test_a_mutation_of_the_end_is_found(models, alone, monkeypatch):
     assert any(first_difference(models["ending"], requests, codes, seed) for seed in range(40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
 def test_a_mutation_of_each_row_quantity_is_found(models, alone, monkeypatch, mutate):
     requests, codes = alone["custom_voice"]

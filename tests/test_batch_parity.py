@@ -19,7 +19,7 @@ LAYOUTS = ("", "-interleaved")
 NAMES = [f"{kind}{layout}" for kind in ("custom", "design", "clone") for layout in LAYOUTS]
 
 
-@pytest.fixture(scope="module", params=checkpoints.SHAPES)
+@pytest.fixture(scope="module", params=[pytest.param("equal", marks=pytest.mark.slow), "projected"])
 def batches(request, tmp_path_factory) -> BatchGolden:
     asked, data = read_golden(f"{request.param}-batch")
     models = {}
@@ -120,6 +120,7 @@ def test_official_batch_equals_the_official_request_alone(batches):
             assert same >= until_a_tie(batches, f"{batch['name']}.{i}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutate, name",
     [

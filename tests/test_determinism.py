@@ -88,6 +88,7 @@ def seeds_of(directory, seeds, kind="custom_voice"):
     return [checkpoints.write(directory / f"{kind}-{seed}", "projected", kind, seed) for seed in seeds]
 
 
+@pytest.mark.slow
 def test_options_in_two_threads(tmp_path, monkeypatch):
     """More option sets than cached traces give correct codes, each in a worker thread and then in this one.
 
@@ -115,6 +116,7 @@ def test_options_in_two_threads(tmp_path, monkeypatch):
             np.testing.assert_array_equal(speak(sampling), codes)
 
 
+@pytest.mark.slow
 def test_models_replaced_while_a_thread_lives(tmp_path):
     """Each model uses its own weights, in a worker thread and in this one, and its memory is freed."""
     directories = seeds_of(tmp_path, [1, 2, 3, 4])

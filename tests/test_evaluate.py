@@ -46,6 +46,7 @@ def test_comparison_with_itself_is_exact(pairs, kind):
         assert (found.mel_distance, found.waveform_distance) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_fewer_bits_differ_more(pairs, tmp_path):
     """Every figure differs more with fewer bits; the sizes are those of the files."""
     source, four = pairs["custom_voice"]
@@ -101,6 +102,7 @@ def test_figures_are_those_of_the_scores_and_times(pairs, monkeypatch):
     assert found.kl[0] == pytest.approx(np.concatenate(first).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
 def test_teacher_forcing_equals_the_loop(pairs, kind):
     """The most likely codes of all frames at once equal those that the greedy loop chose one by one."""

@@ -102,7 +102,16 @@ def test_all_fast_paths_together(models, plain_models, kind, options, sampling):
     """With every fast path enabled, codes are exactly those of the plain path, and samples are equal up to rounding."""
     if kind == "base":
         options = {"voice": models[kind].clone_voice(sounds.SOUNDS["speech"], options["text"])}
-    frames = FRAMES if options == {"voice": "ben"} and sampling == Sampling() else 40
+    compare_paths(models, plain_models, kind, options, sampling, 40)
+
+
+@pytest.mark.slow
+def test_all_fast_paths_for_long(models, plain_models):
+    """So that the KV cache grows, and the codec's window moves."""
+    compare_paths(models, plain_models, *MODES[0], Sampling(), FRAMES)
+
+
+def compare_paths(models, plain_models, kind, options, sampling, frames) -> None:
     call = dict(seed=4, max_frames=frames, sampling=sampling, stop_runaway=False, **options)
     fast, plain = (tts.synthesize("Hello world", **call) for tts in (models[kind], plain_models[kind]))
     assert len(plain.codes) == frames

@@ -141,6 +141,7 @@ def test_signals_save_and_resume_goes_on(data, base, tmp_path, run_cli):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_not_lost(run_cli, data, base, tmp_path):
     """Neither its result nor its state, unless that is asked for; it is missed before the model is loaded."""
     out, no_model = tmp_path / "out", tmp_path / "no-model"

@@ -60,9 +60,9 @@ def expected_codes(demo) -> np.ndarray:
     return codes
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(20))
 def test_codes_of_pieces_equal_those_of_the_whole(demo, expected_codes, seed):
-    """This holds for fifty random cuts of the bytes, some inside characters, as in a pipe."""
+    """This holds for twenty random cuts of the bytes, some inside characters, as in a pipe."""
     frames = 130 if seed < 2 else 6  # equal ids suffice, as two runs to the end of the text show
     pieces = decode_pieces(cut(TEXT.encode(), random.Random(seed)))
     result = demo.synthesize(pieces, max_frames=frames, **SPEECH)

@@ -113,7 +113,7 @@ def test_each_option_with_each_type_of_model(models, clones, monkeypatch, kind, 
     if kind.startswith("base"):
         plain["voice"] = clones["clone"]
     if option not in ("frames_per_token", "stop_runaway", "max_frames"):
-        plain["max_frames"] = 6
+        plain["max_frames"] = 4
     options = plain | {option: clones.get(value, value) if isinstance(value, str) else value}
     if option == "stop_runaway" and value is False:  # only the checkpoint's limit ends the speech
         monkeypatch.setattr("mlx_qwen3_tts.generation.speech.frame_limit", lambda *_: 20)

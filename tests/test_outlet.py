@@ -101,8 +101,9 @@ def test_a_file_grows_during_generation(checkpoint, tmp_path, run_cli, monkeypat
     assert sizes[0] == 44 + 2 * 64
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-@pytest.mark.parametrize("limit", [10, 60_000])
+@pytest.mark.parametrize(
+    "suffix, limit", [("wav", 10), ("mp3", 10), *((suffix, 60_000) for suffix in ("wav", "flac", "ogg", "mp3"))]
+)
 def test_full_disk_keeps_a_valid_file_or_none(tmp_path, suffix, limit):
     """A limit on the size of files simulates a full disk."""
     path = tmp_path / f"a.{suffix}"

@@ -329,7 +329,7 @@ def test_the_command_line_reports_a_runaway_and_retries(run_cli, checkpoint, tmp
 @pytest.mark.parametrize("layout", [True, False])
 def test_budget(endless, monkeypatch, text, layout):
     """A text's tokens limit its frames, equally in both layouts."""
-    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 60)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 40)
     tokens = len(endless.engine.tokenizer.encode(text))
     result = endless.synthesize(text, seed=1, frames_per_token=0.5, non_streaming_mode=layout)
     assert result.finish_reason == "length"

@@ -27,7 +27,13 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     return {k: Qwen3TTS.from_pretrained(checkpoints.write(d, "projected", k)) for k, d in directories.items()}
 
 
-@pytest.mark.parametrize("mode, frames", [("cloned-in-context", FRAMES), *((mode, 60) for mode in MODES)])
+@pytest.mark.parametrize(
+    "mode, frames",
+    [
+        pytest.param("cloned-in-context", FRAMES, marks=pytest.mark.slow),
+        *((mode, 40) for mode in MODES),
+    ],
+)
 def test_stream_equals_the_whole(models, mode, frames):
     kind, options = MODES[mode]
     tts = models[kind]

@@ -70,6 +70,7 @@ def weights_of(engine) -> dict[str, np.ndarray]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_an_interrupted_run_goes_on_to_the_bit(directory, tmp_path, kind):
     def trainer() -> tuple[Trainer, object]:
@@ -98,6 +99,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(directory, tmp_path, kind):
         np.testing.assert_array_equal(weights_of(resumed)[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_an_interrupted_evaluation_is_made_up_for(directory, tmp_path, epoch):
     """Ctrl-C between the last step of an epoch and the end of its evaluation; the third epoch is the last one."""

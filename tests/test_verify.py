@@ -144,6 +144,7 @@ def test_fingerprints_match_the_official_flow(checkpoint):
     assert [i for i, _ in found.layers] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["pad", "codes", "layers", "residual_codes", "predictor_layers"])
 def test_fingerprints_decide(checkpoint, field):
     """They pass for the weights that they were computed from, and fail if one number of any field changes."""

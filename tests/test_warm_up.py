@@ -131,6 +131,7 @@ for name, request in {
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the memory map of a process, as Linux has it")
 @pytest.mark.parametrize("kind, dtype", [("custom_voice", "bfloat16"), ("base", "float32")])
 def test_no_kernel_is_loaded_after_the_warm_up(tmp_path, kind, dtype):
