@@ -10,7 +10,6 @@ import os
 import subprocess
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,7 +22,6 @@ from mlx_qwen3_tts.training.export import write_checkpoint
 from tests.support import checkpoints
 
 ROOT = Path(__file__).parents[2]
-PROCESSES = 2  # of the official package: each loads for a while on one core, and takes some 2 GB
 
 
 def noise(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -88,8 +86,7 @@ def main() -> None:
                 ("golden_trained", []),
             ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-
-        def run(script: str, extra: list[str | Path]) -> None:
+        for script, extra in runs:
             command = [
                 args.python.absolute(),
                 "-m",
@@ -100,10 +97,6 @@ def main() -> None:
                 *extra,
             ]
             subprocess.run(command, check=True, env=environment, cwd=ROOT)
-
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            for done in [pool.submit(run, *one) for one in runs]:
-                done.result()
 
 
 if __name__ == "__main__":
