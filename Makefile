@@ -9,6 +9,9 @@ BIN = $(VENV)/bin
 # Each worker begins with its own part of the files, whose tests share their checkpoints, and helps out at the end.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# CI leaves out those that `make parity` runs as well.
+SLOW ?= slow
+
 .DEFAULT_GOAL = demo
 .PHONY: help demo test test-slow coverage parity parity-full-size golden lint clean
 
@@ -22,7 +25,7 @@ test: $(VENV)/.tests-installed  ## run the test suite
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.tests-installed  ## run the few tests that take long
-	$(PYTEST) -m slow
+	$(PYTEST) -m "$(SLOW)"
 
 coverage: $(VENV)/.tests-installed  ## run the test suite and list the lines that it misses
 	$(PYTEST) --cov --cov-report=term
