@@ -39,6 +39,11 @@ def main() -> int:
             f"{program_name()}: error: MLX has no back end here; install one: pip install 'mlx[cpu]' (or mlx[cuda13])\n"
         )
         return 1
+    finally:
+        # All is cleaned up. Another Ctrl-C ends the process at once: raised while the interpreter is torn down, it would
+        # show a traceback or abort.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

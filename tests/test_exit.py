@@ -229,3 +229,17 @@ except KeyboardInterrupt:
     heard, done = map(float, out.split())
     assert heard - sent < 0.3
     assert done - heard > 0.3, "the computation was not long enough to prove anything"
+
+
+def test_ctrl_c_while_the_interpreter_ends():
+    """It ends the process at once and shows nothing, as a second Ctrl-C does that follows closely."""
+    code = """
+from mlx_qwen3_tts.__main__ import main
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["mlx-qwen3-tts", "voices", "--model", "demo"]
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", BEGIN + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=heed_interrupts)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert "slt" in done.stdout
