@@ -435,7 +435,7 @@ def test_what_may_be_replaced():
     ]  # fmt: skip
     others = [
         "notes.txt", "model.bin", "model", "other.safetensors", "speech_tokenizer/notes.txt",
-        "speech_tokenizer/other.safetensors", "work/model.safetensors", "speech_tokenizer/work/model.safetensors",
+        "speech_tokenizer/other.safetensors", "inner/model.safetensors", "speech_tokenizer/inner/model.safetensors",
     ]  # fmt: skip
     assert [name for name in own + others if is_checkpoint_file(name)] == own
 
