@@ -20,8 +20,7 @@ def main() -> int:
     try:
         # An import may swallow KeyboardInterrupt; until there is something to clean up, the signal just ends us.
         handler = signal.getsignal(signal.SIGINT)
-        if handler is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        end_at_interrupt()
         from . import cli
 
         cli.import_commands(cli.asked_commands(sys.argv[1:]))
@@ -40,10 +39,14 @@ def main() -> int:
         )
         return 1
     finally:
-        # All is cleaned up. Another Ctrl-C ends the process at once: raised while the interpreter is torn down, it would
-        # show a traceback or abort.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # All is cleaned up. Another Ctrl-C, raised while the interpreter is torn down, would show a traceback or abort.
+        end_at_interrupt()
+
+
+def end_at_interrupt() -> None:
+    """Let Ctrl-C end the process at once, unless it is ignored, as in a shell's background job."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
