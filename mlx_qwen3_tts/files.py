@@ -175,13 +175,15 @@ def write_file(path: Path, data: bytes, replace: bool = True) -> None:
         partial.write_bytes(data)
 
 
-def user_folder(find: Callable[..., Path]) -> Path | None:
-    """Return this package's folder among the user's own; None for a user without a home directory, as in a container.
+def user_path(variable: str, find: Callable[..., Path], name: str) -> Path | None:
+    """Return the path that an environment variable names, or `name` among this package's files of the user.
 
-    find: a function of platformdirs.
+    find: a function of platformdirs. Returns None for a user without a home directory, as in a container.
     """
+    if override := os.environ.get(variable):
+        return Path(os.path.expanduser(override))
     try:
-        path = find("mlx-qwen3-tts", appauthor=False)
+        folder = find("mlx-qwen3-tts", appauthor=False)
     except RuntimeError:
         return None
-    return path if path.is_absolute() else None  # older versions of platformdirs leave a ~ as it is
+    return folder / name if folder.is_absolute() else None  # older versions of platformdirs leave a ~ as it is

@@ -11,7 +11,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from .errors import VoiceError
-from .files import user_folder
+from .files import user_path
 from .text.unicode import composed
 
 MAX_NAME = 64  # characters of a voice's name
@@ -23,12 +23,10 @@ def library() -> Path:
 
     Raises VoiceError if there is none.
     """
-    if override := os.environ.get("MLX_QWEN3_TTS_VOICES"):
-        return Path(os.path.expanduser(override))
-    folder = user_folder(user_data_path)
+    folder = user_path("MLX_QWEN3_TTS_VOICES", user_data_path, "voices")
     if folder is None:
         raise VoiceError("you have no home directory: set HOME, or MLX_QWEN3_TTS_VOICES to a directory for voices")
-    return folder / "voices"
+    return folder
 
 
 def library_path(name: str) -> Path:

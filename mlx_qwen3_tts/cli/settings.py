@@ -11,7 +11,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from ..errors import RequestError
-from ..files import user_folder, write_file
+from ..files import user_path, write_file
 from ..suggest import unknown
 
 if sys.version_info >= (3, 11):
@@ -37,12 +37,10 @@ def settings_path() -> Path:
 
     Raises RequestError if there is none.
     """
-    if override := os.environ.get("MLX_QWEN3_TTS_CONFIG"):
-        return Path(os.path.expanduser(override))
-    folder = user_folder(user_config_path)
-    if folder is None:
+    path = user_path("MLX_QWEN3_TTS_CONFIG", user_config_path, "config.toml")
+    if path is None:
         raise RequestError("you have no home directory: set HOME, or MLX_QWEN3_TTS_CONFIG to the file of your settings")
-    return folder / "config.toml"
+    return path
 
 
 def setting(name: str) -> Setting | None:
