@@ -142,7 +142,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("seed", type=int)
     args = parser.parse_args()
-    torch.set_num_threads(1)  # more only wait for each other in matrices of this size
     for shape in ("equal", "projected"):
         began = time.process_time()
         model = load(args.checkpoints / f"{shape}-base")

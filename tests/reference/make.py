@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,6 +23,7 @@ from mlx_qwen3_tts.training.export import write_checkpoint
 from tests.support import checkpoints
 
 ROOT = Path(__file__).parents[2]
+PROCESSES = 2  # of the official package at a time; each takes some 2 GB
 
 
 def noise(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -72,6 +74,7 @@ def main() -> None:
                 target = Path(directory) / f"{width}-full-size"
                 checkpoints.write_checkpoint(target, *checkpoints.full_size_configs(width), seed)
             runs = [("golden_clone", ["--full-size"])]
+            threads = {}
         else:
             for shape in checkpoints.SHAPES:
                 for model_type in ("custom_voice", "voice_design", "base"):
@@ -85,18 +88,17 @@ def main() -> None:
                 ("golden_training", []),
                 ("golden_trained", []),
             ]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        for script, extra in runs:
-            command = [
-                args.python.absolute(),
-                "-m",
-                f"tests.reference.{script}",
-                directory,
-                args.out.resolve(),
-                str(seed),
-                *extra,
-            ]
+            threads = {"OMP_NUM_THREADS": "1"}  # more only wait for each other in matrices of this size
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"} | threads
+
+        def run(script: str, extra: list[str | Path]) -> None:
+            arguments = [directory, args.out.resolve(), str(seed), *extra]
+            command = [args.python.absolute(), "-m", f"tests.reference.{script}", *arguments]
             subprocess.run(command, check=True, env=environment, cwd=ROOT)
+
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            for done in [pool.submit(run, *one) for one in runs]:
+                done.result()
 
 
 if __name__ == "__main__":
