@@ -7,7 +7,10 @@ models do.
 """
 
 import copy
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 from safetensors.numpy import load_file, save_file
@@ -94,6 +97,10 @@ def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "
 
     dtype: the type of its model.safetensors. width: see `wide_configs`.
     """
+    return _write_files(directory, _make_wide, model_type, dtype, width)
+
+
+def _make_wide(directory: Path, model_type: str, dtype: str, width: int) -> None:
     model, codec = wide_configs(model_type, width)
     write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
@@ -101,7 +108,6 @@ def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
     typed = {name: mx.array(tensor).astype(getattr(mx, dtype)) for name, tensor in tensors.items()}
     mx.save_safetensors(str(path), typed, {"format": "pt"})
-    return directory
 
 
 def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: int = GOLDEN_SEED) -> Path:
@@ -110,9 +116,30 @@ def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: i
     The EOS logit is always 0, far below the largest logit, so that greedy speech never ends. (Tests of the end use an
     ordinary code as EOS.)
     """
+    return _write_files(directory, _make, shape, model_type, seed)
+
+
+def _make(directory: Path, shape: str, model_type: str, seed: int) -> None:
     model, codec = configs(shape, model_type)
     write_checkpoint(directory, model, codec, seed)
     tensors = load_file(directory / "model.safetensors")
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+
+
+def _write_files(directory: Path, make: Callable[..., None], *args) -> Path:
+    """Write the files that `make` writes into a directory."""
+    for name, data in _files(make, *args).items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     return directory
+
+
+@lru_cache(maxsize=16)
+def _files(make: Callable[..., None], *args) -> dict[Path, bytes]:
+    """Return the files of a checkpoint by their paths in it. Most tests ask for one of a few, which takes 0.1 s."""
+    with TemporaryDirectory() as folder:
+        directory = Path(folder)
+        make(directory, *args)
+        return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
