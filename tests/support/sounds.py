@@ -1,5 +1,7 @@
 """Synthetic, deterministic sounds to clone from. Needs only NumPy, because both environments use it."""
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -48,6 +50,10 @@ LENGTHS = (1, 1919, 1920, 1921)
 
 def long(seconds: int) -> np.ndarray:
     """Speech, noise and chirps in turn, varied enough that frames do not repeat."""
-    parts = [speech(7.3), noise(2.9), chirp(5.7), silence(0.6), 0.4 * speech(3.1)]
-    whole = np.concatenate(parts * (seconds // 15 + 1))[: seconds * 24000]
+    whole = np.concatenate([_turn()] * (seconds // 15 + 1))[: seconds * 24000]
     return (whole * (1 - 0.5 * np.arange(len(whole)) / len(whole))).astype(np.float32)
+
+
+@lru_cache
+def _turn() -> np.ndarray:
+    return np.concatenate([speech(7.3), noise(2.9), chirp(5.7), silence(0.6), 0.4 * speech(3.1)])
