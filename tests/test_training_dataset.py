@@ -21,6 +21,7 @@ from tests.support import checkpoints, sounds
 from tests.support.golden import SHARED
 
 TEXT = "This takes a second."  # 16 letters
+SECOND = sounds.speech(1.0)
 RECORDINGS = sorted((SHARED / "audio").glob("*.wav"))
 
 
@@ -33,7 +34,7 @@ def base(tmp_path_factory) -> Qwen3TTS:
 def write(path: Path, samples: np.ndarray | None = None, rate: int = 24000, subtype: str = "FLOAT") -> Path:
     """Write a clip; by default one second of speech."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sounds.speech(1.0, rate) if samples is None else samples, rate, subtype=subtype)
+    soundfile.write(path, SECOND if samples is None else samples, rate, subtype=subtype)
     return path
 
 
@@ -47,9 +48,9 @@ def clip(audio: Path, text: str = TEXT, **changes) -> Clip:
 
 
 def reason(base: Qwen3TTS, tmp_path: Path, *clips: Clip, **options) -> str | None:
-    """Return why the first clip is left out, beside one that is not."""
+    """Return why the first clip is left out, beside one that is not. The tests share a cache of codes."""
     good = clip(write(tmp_path / "good" / "good.wav"))
-    prepared = prepare(base, [*clips, good], **options)
+    prepared = prepare(base, [*clips, good], Path(base.name).with_name("codes"), **options)
     assert [example.source for example in prepared.examples][-1] == "good.wav"
     reasons = {one.source: one.reason for one in prepared.left_out}
     assert len(prepared.examples) + len(reasons) == len(clips) + 1
@@ -219,7 +220,7 @@ def test_too_long(base, tmp_path):
     assert reason(base, tmp_path, clip(exact), max_seconds=1.0) is None
     assert reason(base, tmp_path, clip(longer), max_seconds=1.0).startswith("too long: more than 1 s")
     for rate in (11025, 22050, 44100, 48000):  # resampling rounds the length up
-        exact = write(tmp_path / f"{rate}.wav", sounds.speech(1.0, rate), rate)
+        exact = write(tmp_path / f"{rate}.wav", sounds.noise(1.0, rate), rate)
         assert reason(base, tmp_path, clip(exact), max_seconds=1.0) is None
 
 
@@ -230,8 +231,7 @@ def test_too_short(base, tmp_path):
 
 
 def test_silent(base, tmp_path):
-    speech = sounds.speech(1.0)
-    speech /= np.abs(speech).max()
+    speech = SECOND / np.abs(SECOND).max()
     quiet = write(tmp_path / "quiet.wav", 1.01 * checks.MIN_PEAK * speech)
     silent = write(tmp_path / "silent.wav", 0.99 * checks.MIN_PEAK * speech)
     assert reason(base, tmp_path, clip(quiet)) is None
@@ -242,13 +242,13 @@ def test_silent(base, tmp_path):
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16", "PCM_24"])
 def test_clipped(base, tmp_path, subtype):
     def with_clipped(count: int) -> Clip:
-        samples = sounds.speech(1.0)
+        samples = SECOND.copy()
         samples[1000 : 1000 + count] = np.where(np.arange(count) % 2, -1, 1)
         return clip(write(tmp_path / f"{count}.wav", samples, subtype=subtype))
 
     assert reason(base, tmp_path, with_clipped(24)) is None
     assert reason(base, tmp_path, with_clipped(25)) == "clipped: 0.1% of the samples are at full scale"
-    beyond = clip(write(tmp_path / "beyond.wav", np.clip(30 * sounds.speech(1.0), -1, 1), subtype=subtype))
+    beyond = clip(write(tmp_path / "beyond.wav", np.clip(30 * SECOND, -1, 1), subtype=subtype))
     assert reason(base, tmp_path, beyond).startswith("clipped: ")
 
 
@@ -263,7 +263,7 @@ def test_no_text(base, tmp_path):
 
 
 def test_text_that_no_speech_fits(base, tmp_path):
-    audio, long = write(tmp_path / "a.wav"), write(tmp_path / "long.wav", sounds.speech(4.0))
+    audio, long = write(tmp_path / "a.wav"), write(tmp_path / "long.wav", np.tile(SECOND, 4))
     assert reason(base, tmp_path, clip(audio, "a" * 32)) is None  # and 8 for silence: 40 letters a second
     assert reason(base, tmp_path, clip(audio, "a" * 33)) == (
         "the text does not fit: it is too long for the clip (41 letters a second)"
@@ -277,8 +277,9 @@ def test_text_that_no_speech_fits(base, tmp_path):
 def test_text_unlike_the_speakers_others(base, tmp_path):
     """Eight clips of a speaker have a median; each speaker has one of their own."""
     audio = write(tmp_path / "a.wav")
-    others = [clip(audio, "a" * 6, source=f"{i}") for i in range(7)]  # 14 letters a second
-    slow = [clip(audio, "a", speaker="bob", source=f"bob {i}") for i in range(8)]  # 9
+    shared = clip(audio, "a" * 6, ref_audio=audio)  # so that one embedding serves all
+    others = [replace(shared, source=f"{i}") for i in range(6)]  # 14 letters a second
+    slow = [replace(shared, text="a", speaker="bob", source=f"bob {i}") for i in range(8)]  # 9
     assert reason(base, tmp_path, clip(audio, "a" * 27), *others, *slow) is None  # 35
     assert reason(base, tmp_path, clip(audio, "a" * 28), *others, *slow) == (
         "the text does not fit: 36.0 letters a second, where this speaker has 14.0 otherwise"
@@ -311,7 +312,7 @@ def test_unreadable(base, tmp_path):
     (tmp_path / "folder.wav").mkdir()
     assert reason(base, tmp_path, clip(tmp_path / "folder.wav")) == "is a directory, not an audio file"
     assert reason(base, tmp_path, clip(write(tmp_path / "empty.wav", np.zeros(0)))) == "has no samples"
-    bad = sounds.speech(1.0)
+    bad = SECOND.copy()
     bad[5] = np.nan
     assert "not finite" in reason(base, tmp_path, clip(write(tmp_path / "nan.wav", bad)))
     assert reason(base, tmp_path, clip(tmp_path / "gone.wav")) == "does not exist"
@@ -408,7 +409,7 @@ def test_unknown_language(base, tmp_path):
 
 def test_voices_of_several_speakers(base, tmp_path, spy):
     """The mean of the clips that are used, from the reference where there is one, which is read once."""
-    paths = [write(tmp_path / f"{i}.wav", sounds.long(4)[24000 * i : 24000 * (i + 1)]) for i in range(4)]
+    paths = [write(tmp_path / f"{i}.wav", part) for i, part in enumerate(np.split(sounds.speech(2.8), 4))]
     reference = write(tmp_path / "ref.wav", sounds.chirp(1.0))
     calls = spy(base, "clone_voice")
     clips = [
@@ -432,12 +433,12 @@ def test_real_speech_is_used(base, tmp_path, path):
     samples, rate = soundfile.read(path, dtype="float32")
     quiet = np.zeros(rate // 2, np.float32)
     clips = []
-    for i in range(3):
+    for i in range(2):
         piece = np.concatenate([quiet, samples[5 * rate * i : 5 * rate * (i + 1)], quiet])
         clips.append(clip(write(tmp_path / f"{i}.wav", piece, rate), "As many letters as narrators read. " * 2))
     prepared = prepare(base, clips)
     assert prepared.left_out == []
-    assert [len(example.codes) for example in prepared.examples] == [75, 75, 75]
+    assert [len(example.codes) for example in prepared.examples] == [75, 75]
 
 
 # The cache of codes
@@ -462,14 +463,14 @@ def clips_of_lengths(tmp_path: Path, *lengths: float) -> list[Clip]:
 
 
 def test_codes_are_made_once(base, tmp_path, encoded):
-    clips = clips_of_lengths(tmp_path, 1.0, 1.1)
+    clips = clips_of_lengths(tmp_path, 0.7, 0.8)
     cache = cache_beside(tmp_path)
     assert cache == cache_beside(tmp_path / "0.wav") == tmp_path / ".codes"
     first = prepare(base, clips, cache)
-    assert encoded == [24000, 26400]
+    assert encoded == [16800, 19200]
     assert len(list(cache.iterdir())) == 2
     second = prepare(base, clips, cache)
-    assert encoded == [24000, 26400]
+    assert encoded == [16800, 19200]
     for one, other in zip(first.examples, second.examples, strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
     np.testing.assert_array_equal(first.voices["anna"], second.voices["anna"])
@@ -477,15 +478,15 @@ def test_codes_are_made_once(base, tmp_path, encoded):
 
 
 def test_without_a_cache_nothing_is_written(base, tmp_path, encoded):
-    clips = clips_of_lengths(tmp_path, 1.0)
+    clips = clips_of_lengths(tmp_path, 0.7)
     for _ in range(2):
         prepare(base, clips)
-    assert encoded == [24000, 24000]
+    assert encoded == [16800, 16800]
     assert [path.name for path in tmp_path.iterdir()] == ["0.wav"]
 
 
 def test_an_interrupted_run_goes_on(base, tmp_path, encoded):
-    clips = clips_of_lengths(tmp_path, 1.0, 1.1, 1.2)
+    clips = clips_of_lengths(tmp_path, 0.7, 0.8, 0.9)
 
     def interrupt(count: int, total: int) -> None:
         if count == 2:
@@ -495,19 +496,19 @@ def test_an_interrupted_run_goes_on(base, tmp_path, encoded):
         prepare(base, clips, tmp_path / "cache", progress=interrupt)
     assert len(list((tmp_path / "cache").iterdir())) == 2
     prepared = prepare(base, clips, tmp_path / "cache")
-    assert encoded == [24000, 26400, 28800]
+    assert encoded == [16800, 19200, 21600]
     expected = prepare(base, clips)
     for one, other in zip(prepared.examples, expected.examples, strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
 
 
 def test_a_changed_clip_is_encoded_again(base, tmp_path, encoded):
-    clips = clips_of_lengths(tmp_path, 1.0, 1.1)
+    clips = clips_of_lengths(tmp_path, 0.7, 0.8)
     before = prepare(base, clips, tmp_path / "cache").examples
-    write(clips[0].audio, sounds.noise(1.0))
+    write(clips[0].audio, sounds.noise(0.7))
     clips[1].audio.rename(tmp_path / "renamed.wav")
     after = prepare(base, [clips[0], clip(tmp_path / "renamed.wav")], tmp_path / "cache").examples
-    assert encoded == [24000, 26400, 24000], "another name is not another clip"
+    assert encoded == [16800, 19200, 16800], "another name is not another clip"
     assert (before[0].codes != after[0].codes).any()
     np.testing.assert_array_equal(before[1].codes, after[1].codes)
 
@@ -515,12 +516,12 @@ def test_a_changed_clip_is_encoded_again(base, tmp_path, encoded):
 @pytest.mark.parametrize("shape, seed", [("projected", checkpoints.GOLDEN_SEED), ("equal", 3)])
 def test_another_codec_encodes_again(base, tmp_path, encoded, shape, seed):
     """A codec of another configuration, and one with other weights."""
-    clips = clips_of_lengths(tmp_path, 1.0)
+    clips = clips_of_lengths(tmp_path, 0.7)
     other = Qwen3TTS.from_pretrained(checkpoints.write(tmp_path / "checkpoint", shape, "base", seed))
     for model in (base, other, base, other):
         examples = prepare(model, clips, tmp_path / "cache").examples
         np.testing.assert_array_equal(examples[0].codes, model.clone_voice(clips[0].audio, TEXT).ref_codes)
-    assert encoded == [24000] * (2 + 4), "two for the cache, and four for the comparison"
+    assert encoded == [16800] * (2 + 4), "two for the cache, and four for the comparison"
 
 
 def test_a_model_loaded_again_has_the_same_codec(base, tmp_path):
@@ -530,7 +531,7 @@ def test_a_model_loaded_again_has_the_same_codec(base, tmp_path):
 
 
 def test_damaged_codes_are_made_again(base, tmp_path, encoded):
-    clips = clips_of_lengths(tmp_path, 1.0)
+    clips = clips_of_lengths(tmp_path, 0.7)
     expected = prepare(base, clips, tmp_path / "cache").examples[0].codes
     (path,) = (tmp_path / "cache").iterdir()
     whole = path.read_bytes()
@@ -546,7 +547,7 @@ def test_damaged_codes_are_made_again(base, tmp_path, encoded):
 
 
 def test_codes_that_cannot_be_written(base, tmp_path, monkeypatch):
-    clips = clips_of_lengths(tmp_path, 1.0)
+    clips = clips_of_lengths(tmp_path, 0.7)
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match=r"cannot write the codes to .*file \(File exists\)") as caught:
         prepare(base, clips, tmp_path / "file")
