@@ -79,7 +79,7 @@ def test_the_script_trains_a_checkpoint_that_speaks(tmp_path, monkeypatch, capsy
 def test_the_talker_learns(sequences, network):
     """The loss of one batch falls, in steps with rounded weights as well, and no weight stays rounded."""
     _, batch = batch_of(sequences, 1)
-    steps = list(train_talker(network.talker, lambda: batch, 12, 5e-3, rounding_from=0.5))
+    steps = list(train_talker(network.talker, lambda: batch, 7, 5e-3, rounding_from=0.5))
     for name in ("loss", "code 0", "codes 1-15", "counting"):
         assert steps[-1].losses[name] < 0.8 * steps[0].losses[name], name
     weight = network.talker.model.layers[0].mlp.up_proj.weight
