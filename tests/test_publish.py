@@ -1,6 +1,7 @@
 """The command `convert` end to end, the model card, and the upload, with a fake client of the hub."""
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +11,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from mlx_qwen3_tts import ConversionError
 from mlx_qwen3_tts.checkpoint.weights import read_headers
 from mlx_qwen3_tts.conversion import publish
+from mlx_qwen3_tts.conversion.calibrate import mean_squares
 from mlx_qwen3_tts.conversion.convert import Conversion, PartSummary, convert
 from mlx_qwen3_tts.conversion.recipes import RECIPES
 from tests.support import checkpoints
@@ -94,7 +96,8 @@ def test_sizes_on_the_card(tmp_path):
 
 def test_failed_upload(source, tmp_path, hub, monkeypatch, run_cli):
     """An invalid name or a missing login is an error before the conversion. A failed upload keeps the result."""
-    argv = ("convert", "--model", source, "--bits", 4, "--out", tmp_path / "out", "--upload-repo")
+    out = ("--scales", "plain", "--out", tmp_path / "out")
+    argv = ("convert", "--model", source, "--bits", 4, *out, "--upload-repo")
     for repo in ("no-owner", "a/b/c", "../x"):
         code, _, err = run_cli(*argv, repo)
         assert code == 1
@@ -139,7 +142,8 @@ def test_command_line(source, tmp_path, run_cli):
         assert not (tmp_path / "x").exists()
 
 
-def test_calibrated(source, tmp_path, run_cli):
+def test_calibrated(source, tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr("mlx_qwen3_tts.cli.convert.mean_squares", partial(mean_squares, max_frames=3))  # not 250
     (tmp_path / "texts").write_text("hello\n")
     argv = (
         "--model",
