@@ -147,14 +147,15 @@ def test_streams_are_checked_at_once(demo):
         demo.stream("Q" * 40000)
 
 
-def test_stream_adds_up(demo):
-    whole = demo.synthesize("Hello world", seed=5, max_frames=20)
-    chunks = list(demo.stream("Hello world", seed=5, max_frames=20))
-    assert [len(chunk.codes) for chunk in chunks] == [1, 1, 2, 4, 8, 4]
+def test_stream_adds_up(models):
+    tts = models["custom_voice-0b6"]
+    whole = tts.synthesize("Hello world", seed=5, max_frames=18)
+    chunks = list(tts.stream("Hello world", seed=5, max_frames=18))
+    assert [len(chunk.codes) for chunk in chunks] == [1, 1, 2, 4, 8, 2]
     assert [chunk.is_final for chunk in chunks] == [False] * 5 + [True]
     np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
     np.testing.assert_allclose(np.concatenate([chunk.audio for chunk in chunks]), whole.audio, atol=1e-5)
-    assert all(chunk.audio.shape == (len(chunk.codes) * 1920,) for chunk in chunks)
+    assert all(chunk.audio.shape == (len(chunk.codes) * tts.codec.samples_per_frame,) for chunk in chunks)
 
 
 def test_result(demo):
@@ -173,7 +174,8 @@ def test_result(demo):
 
 
 def test_prefill_time_is_that_of_the_prompt(demo):
-    timing = demo.synthesize("Hello " * 600, seed=5, max_frames=1).timing
+    demo.synthesize("Hello", seed=5, max_frames=1)  # compiles
+    timing = demo.synthesize("Hello " * 200, seed=5, max_frames=1).timing
     assert timing.prefill > timing.generation
 
 
