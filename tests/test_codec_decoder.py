@@ -95,12 +95,12 @@ def test_a_layer_sees_72_frames():
 
 def test_frames_do_not_affect_earlier_ones(golden):
     codec = golden.models["custom_voice"].codec
-    codes = golden["codec-200.codes"][0]
+    codes = golden["codec-200.codes"][0, :40]
     changed = codes.copy()
-    changed[100] = (changed[100] + 1) % 256
+    changed[20] = (changed[20] + 1) % 256
     difference = np.abs(codec.decode(codes) - codec.decode(changed)).reshape(len(codes), -1).max(axis=1)
-    assert (difference[:100] == 0).all()
-    assert difference[100] > 1e-4
+    assert (difference[:20] == 0).all()
+    assert difference[20] > 1e-4
 
 
 def test_loud_waves_are_clamped(checkpoint):

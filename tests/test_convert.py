@@ -473,7 +473,9 @@ def test_full_disk(sources, tmp_path, monkeypatch):
         count.clear()
         with monkeypatch.context() as patch:
             patch.setattr(ShardWriter, "write", full)
-            refused(source, target, "No space left on device; nothing is left behind", bits=4, scales="plain", force=True)
+            refused(
+                source, target, "No space left on device; nothing is left behind", bits=4, scales="plain", force=True
+            )
     assert_equal(parameters(out), before)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -588,15 +590,15 @@ print(peak() - before)
 
 
 def test_memory_is_limited_to_a_few_tensors(tmp_path):
-    """The checkpoint has 310 MB, its largest tensor has 12 MB, and the weights are zeros in a sparse file."""
+    """The checkpoint has 158 MB, its largest tensor has 12 MB, and the weights are zeros in a sparse file."""
     source = checkpoints.write_wide(tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
-    config["talker_config"] |= {"hidden_size": 1024, "intermediate_size": 6144, "num_hidden_layers": 8}
+    config["talker_config"] |= {"hidden_size": 1024, "intermediate_size": 6144, "num_hidden_layers": 4}
     (source / "config.json").write_text(json.dumps(config))
     network = Network(read_config(source))
     shapes = {name: Tensor(tuple(p.shape), "BF16") for name, p in tree_flatten(network.parameters())}
     size = sum(tensor.nbytes for tensor in shapes.values())
-    assert size > 300e6
+    assert size > 150e6
     (source / "model.safetensors").unlink()
     with pytest.raises(KeyboardInterrupt), ShardWriter(source, shapes, 10**12):
         raise KeyboardInterrupt  # leaves a file with only a header
