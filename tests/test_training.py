@@ -52,10 +52,10 @@ def test_it_learns_to_repeat(directory, kind):
     """Until greedy generation gives each clip's codes exactly: the loss has generation's own alignment."""
     engine = training.load(directory)
     sequences = training.sequences(engine, 3)
-    options = TrainingOptions(epochs=60, batch_size=3, accumulate=1, learning_rate=1e-2)
+    options = TrainingOptions(epochs=40, batch_size=3, accumulate=1, learning_rate=1e-2)
     if kind == "lora":
         engine.worker.run(add_lora, engine.network, LoraOptions(rank=16, scale=4.0))
-        options = replace(options, epochs=110)
+        options = replace(options, epochs=70)
     assert repeats(engine, sequences) == [False] * 3
     engine.network.train()
     trainer = Trainer(engine, sequences, [], options)
@@ -230,7 +230,7 @@ def test_a_state_of_another_run_is_refused(directory, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(directory):
     """With half of each batch each, over MLX's ring on the loopback."""
-    options = TrainingOptions(epochs=2, batch_size=2, accumulate=2, learning_rate=1e-3)
+    options = TrainingOptions(epochs=1, batch_size=2, accumulate=2, learning_rate=1e-3)
     expected = training.loss_curve(directory, options)
     done = subprocess.run(
         [f"{sys.prefix}/bin/mlx.launch", "-n", "2", "--backend", "ring", "--", sys.executable, "-m",

@@ -60,7 +60,7 @@ def loss_curve(directory: Path, options: TrainingOptions, count: int = 9) -> lis
 
 def main() -> None:
     mx.set_default_device(mx.cpu)
-    options = TrainingOptions(epochs=2, batch_size=1, accumulate=2, learning_rate=1e-3)
+    options = TrainingOptions(epochs=1, batch_size=1, accumulate=2, learning_rate=1e-3)
     curve = loss_curve(Path(sys.argv[1]), options)
     if mx.distributed.init().rank() == 0:
         print(json.dumps(curve))
