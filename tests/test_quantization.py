@@ -14,6 +14,7 @@ from mlx_qwen3_tts import CheckpointError, Qwen3TTS
 from mlx_qwen3_tts.checkpoint.load import load_directory, read_config
 from mlx_qwen3_tts.checkpoint.weights import load_weights
 from mlx_qwen3_tts.generation.engine import Engine
+from mlx_qwen3_tts.models.fused import FusedLayer
 from mlx_qwen3_tts.models.network import Network
 from tests.support import checkpoints, sounds
 from tests.support.engine import on_mlx_thread
@@ -133,6 +134,14 @@ def test_layers_with_their_own_settings(source):
     (source / "plain.safetensors").rename(source / "model.safetensors")
     edit(source, quantization=None)
     np.testing.assert_array_equal(found, codes(Qwen3TTS.from_pretrained(source)))
+
+
+@pytest.mark.parametrize("name", ["self_attn.k_proj", "mlp.up_proj"])
+@pytest.mark.parametrize("setting", [{"bits": 8}, {"group_size": 32}])
+def test_one_other_setting_keeps_a_layer_from_being_fused(source, name, setting):
+    write_quantized(source, AFFINE | {f"{LAYER}{name}": AFFINE | setting})
+    first, second = Qwen3TTS.from_pretrained(source).talker.model.layers
+    assert (isinstance(first, FusedLayer), isinstance(second, FusedLayer)) == (True, False)
 
 
 @pytest.mark.parametrize("mode, bits, group_size", [("mxfp4", 4, 32), ("nvfp4", 4, 16), ("mxfp8", 8, 32)])
