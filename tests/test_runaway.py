@@ -351,10 +351,12 @@ def test_a_budget_below_the_length_of_live_text(endless, monkeypatch):
     """It applies once all of the text has been fed, for chunks of any size."""
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 5)
     call = dict(seed=1, frames_per_token=0.1, non_streaming_mode=False)
-    whole = endless.synthesize("Hello world.", **call)
+    text = "Hello world."
+    whole = endless.synthesize(text, **call)
     assert whole.finish_reason == "length"
+    assert len(whole.codes) == len(endless.engine.tokenizer.encode(text)) > frame_budget(8, 0.1)
     for sizes in ((1,), (3,), (50,)):
-        chunks = list(endless.stream("Hello world.", chunk_frames=sizes, **call))
+        chunks = list(endless.stream(text, chunk_frames=sizes, **call))
         np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), whole.codes)
         assert chunks[-1].finish_reason == "length"
 
