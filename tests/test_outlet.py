@@ -102,7 +102,7 @@ def test_a_file_grows_during_generation(checkpoint, tmp_path, run_cli, monkeypat
 
 
 @pytest.mark.parametrize(
-    "suffix, limit", [("wav", 10), ("mp3", 10), *((suffix, 60_000) for suffix in ("wav", "flac", "ogg", "mp3"))]
+    "suffix, limit", [("wav", 10), ("mp3", 10), *((suffix, 12_000) for suffix in ("wav", "flac", "ogg", "mp3"))]
 )
 def test_full_disk_keeps_a_valid_file_or_none(tmp_path, suffix, limit):
     """A limit on the size of files simulates a full disk."""
@@ -115,7 +115,7 @@ import mlx_qwen3_tts.demo, mlx_qwen3_tts.cli as cli
 sys.exit(main())
 """
     checkpoint = checkpoints.write(tmp_path / "c", "equal")
-    command = [sys.executable, "-c", code, "say", "Hello", "--model", checkpoint, "--max-frames", "400", "-o", path]
+    command = [sys.executable, "-c", code, "say", "Hello", "--model", checkpoint, "--max-frames", "100", "-o", path]
     done = subprocess.run(command, capture_output=True, text=True, env=without_coverage())
     if done.returncode == 0:  # a compressed file of this noise may fit
         assert suffix in ("ogg", "mp3")
@@ -148,7 +148,7 @@ def test_stream_header_has_no_length(tmp_path):
 
 def test_speech_starts_before_piped_text_ends():
     process = subprocess.Popen(
-        spawn("say", "-", "--model", "demo-random", "--seed", 1, "--max-frames", 30, "-o", "-", "--voice", "ben"),
+        spawn("say", "-", "--model", "demo-random", "--seed", 1, "--max-frames", 16, "-o", "-", "--voice", "ben"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdin.write("Hello world, 今天".encode()[:-1])  # cut inside a character
@@ -163,18 +163,30 @@ def test_speech_starts_before_piped_text_ends():
     assert len(rest) % (2 * 1920) == 0
 
 
-def test_each_paragraph_has_its_own_seed(run_cli, tmp_path, checkpoint, monkeypatch):
+@pytest.fixture
+def run_piped(run_cli, tmp_path, monkeypatch):
+    """Run the command line with these bytes as its standard input."""
+
+    def run(data: bytes, *argv) -> tuple[int, str, str]:
+        (tmp_path / "stdin").write_bytes(data)
+        with (tmp_path / "stdin").open("rb") as file:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+            return run_cli(*argv)
+
+    return run
+
+
+@pytest.mark.parametrize("seeds", [(5, 6), (2**63 - 1, 0)])
+def test_each_paragraph_has_its_own_seed(run_piped, tmp_path, checkpoint, seeds):
+    """The highest seed wraps around."""
     path = checkpoint / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 5}))
-    text = tmp_path / "book.txt"
-    text.write_text("Hello world.\n\nHello world.\n")
-    with text.open("rb") as file:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
-        code, _, err = run_cli("say", "-", "--model", checkpoint, "--seed", 5, "-o", tmp_path / "a.wav")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_new_tokens": 3}))
+    text = b"Hello world.\n\nHello world.\n"
+    code, _, err = run_piped(text, "say", "-", "--model", checkpoint, "--seed", seeds[0], "-o", tmp_path / "a.wav")
     assert code == 0, err
     audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     tts = Qwen3TTS.from_pretrained(checkpoint)
-    expected = [tts.synthesize("Hello world.", seed=seed, non_streaming_mode=False).audio for seed in (5, 6)]
+    expected = [tts.synthesize("Hello world.", seed=seed, non_streaming_mode=False).audio for seed in seeds]
     np.testing.assert_allclose(audio, np.concatenate(expected), atol=1e-4)
 
 
@@ -185,33 +197,24 @@ def test_paragraphs_share_the_frame_limit():
     assert second == Request("Two.", seed=6, max_frames=2, language="english")
 
 
-def test_the_highest_seed_wraps_around(tmp_path):
-    command = spawn("say", "-", "--model", "demo", "--seed", 2**63 - 1, "-o", tmp_path / "a.wav")
-    process = subprocess.run(command, input=b"One.\n\nTwo.", capture_output=True)
-    assert process.returncode == 0, process.stderr
-
-
-def test_empty_pipe():
+def test_empty_pipe(run_piped, checkpoint):
     for text in (b"", b"\n \n"):
-        process = subprocess.run(
-            spawn("say", "-", "--model", "demo-random", "-o", "-"), input=text, capture_output=True
-        )
-        assert process.returncode == 1
-        assert b"text is empty" in process.stderr
+        code, _, err = run_piped(text, "say", "-", "--model", checkpoint, "-o", "-")
+        assert code == 1
+        assert "text is empty" in err
 
 
-def test_invalid_bytes_in_the_middle_keep_the_speech_so_far(tmp_path):
+def test_invalid_bytes_in_the_middle_keep_the_speech_so_far(run_piped, checkpoint, tmp_path):
     text = b"Hello world, this is a voice. \xff\xff and more"
-    command = spawn("say", "-", "--model", "demo-random", "--seed", 1, "-o", tmp_path / "a.wav")
-    process = subprocess.run(command, input=text, capture_output=True)
-    assert process.returncode == 1
-    assert b"not UTF-8" in process.stderr
-    assert soundfile.info(tmp_path / "a.wav").frames > 1920
+    code, _, err = run_piped(text, "say", "-", "--model", checkpoint, "--seed", 1, "-o", tmp_path / "a.wav")
+    assert code == 1
+    assert "not UTF-8" in err
+    assert soundfile.info(tmp_path / "a.wav").frames > 64
 
 
-def test_stats(run_cli, tmp_path):
+def test_stats(run_cli, checkpoint, tmp_path):
     _, _, err = run_cli(
-        "say", "Hi", "--model", "demo-random", "--seed", 1, "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav"
+        "say", "Hi", "--model", checkpoint, "--seed", 1, "--max-frames", 3, "--stats", "-o", tmp_path / "a.wav"
     )
     assert "time to first audio" in err
     assert "peak memory" in err
@@ -223,8 +226,9 @@ def test_invalid_chunk_frames(run_cli, counts):
     assert run_cli("say", "Hi", "--model", "demo-random", "--chunk-frames", counts)[0] == 2
 
 
-def test_chunk_frames_change_nothing(run_cli, tmp_path):
-    argv = ("say", "Hi", "--model", "demo-random", "--seed", 1, "--max-frames", 9)
+def test_chunk_frames_change_nothing(run_cli, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
+    argv = ("say", "Hi", "--model", checkpoint, "--seed", 1, "--max-frames", 9)
     run_cli(*argv, "-o", tmp_path / "a.wav", "--chunk-frames", "1")
     run_cli(*argv, "-o", tmp_path / "b.wav", "--chunk-frames", "4,5")
     a, b = (soundfile.read(tmp_path / name, dtype="int16")[0].astype(int) for name in ("a.wav", "b.wav"))
@@ -248,13 +252,13 @@ def device(monkeypatch) -> list[Device]:
 
 def test_say_plays_by_default(run_cli, device, demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run_cli("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 12, "--stats")
+    code, _, err = run_cli("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 7, "--stats")
     assert code == 0
-    assert "played: 12 frames" in err
+    assert "played: 7 frames" in err
     factor = float(re.search(r"real-time factor ([0-9.]+)", err)[1])
     assert factor > 0.5 or "underruns 0" in err, "a busy machine may be slower than real time"
     sound = device[0].sound[:, 0]
-    expected = demo.synthesize("Hello", seed=1, max_frames=12).audio
+    expected = demo.synthesize("Hello", seed=1, max_frames=7).audio
     begin = next(i for i in range(len(sound)) if np.allclose(sound[i : i + 100], expected[:100], atol=1e-6))
     heard = len(expected) if "underruns 0" in err else 1920  # an underrun interrupts what follows
     np.testing.assert_allclose(sound[begin : begin + heard], expected[:heard], atol=1e-5)
@@ -418,7 +422,7 @@ print(opened[0].times[sounding[-1]])
 """
     sent, (told, last) = interrupt(code)
     assert last - sent < 0.1
-    assert told - sent < 0.1, "the caller waited for the computation"
+    assert told - sent < 0.3, "the caller waited for the computation"
 
 
 def test_max_frames_count_for_all_of_an_endless_pipe(tmp_path):
