@@ -37,6 +37,12 @@ LIKE = Fingerprints(
 )
 
 
+@pytest.fixture
+def cold(monkeypatch):
+    """Leave the warm-up out."""
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
+
+
 def outcomes(directory, **options) -> dict[str, tuple[str, str]]:
     return {name: (outcome, detail) for name, outcome, detail in verify(directory, max_frames=4, **options)}
 
@@ -59,13 +65,16 @@ def test_intact_checkpoints_pass(tmp_path, kind, modes):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("cold")
 def test_the_end_is_checked(checkpoint, monkeypatch):
     """A model that never ends fails this check, and one that ends passes; an ordinary code serves as EOS."""
-    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 15)
+    text = "It ends."
+    monkeypatch.setattr("mlx_qwen3_tts.evaluation.verify.TEXT", text)
+    monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 5)
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 0.01)
     found = {name: outcome for name, outcome, _ in verify(checkpoint)}
     assert {outcome for name, outcome in found.items() if name.endswith(": ends")} == {"fail"}
-    codes = Qwen3TTS.from_pretrained(checkpoint).synthesize(TEXT, seed=SEED, max_frames=12).codes[:, 0].tolist()
+    codes = Qwen3TTS.from_pretrained(checkpoint).synthesize(text, seed=SEED, max_frames=5).codes[:, 0].tolist()
     end = next(code for code in codes[2:] if code not in codes[:2])
     path = checkpoint / "config.json"
     config = json.loads(path.read_text())
@@ -81,7 +90,8 @@ def spoil(path, name, change) -> None:
     save_file(tensors, path, {"format": "pt"})
 
 
-def test_damage_fails(checkpoint, monkeypatch):
+@pytest.mark.usefixtures("cold")
+def test_damage_fails(checkpoint):
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     kept = path.read_bytes()
     spoil(path, "encoder.downsample.conv.weight", lambda t: np.put(t, 5, np.inf))  # speech would not reveal it
@@ -109,6 +119,7 @@ def test_a_damaged_speaker_encoder_fails(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("cold")
 def test_silence_fails(checkpoint):
     path = checkpoint / "speech_tokenizer" / "model.safetensors"
     spoil(path, "decoder.decoder.6.conv.weight", lambda t: t.fill(0))
@@ -116,6 +127,7 @@ def test_silence_fails(checkpoint):
     assert outcomes(checkpoint)["preset voice: sounds"][0] == "fail"
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_stream_that_differs_fails(checkpoint, monkeypatch):
     stream = Qwen3TTS.stream
     monkeypatch.setattr(Qwen3TTS, "stream", lambda tts, text, **o: stream(tts, text, **o | {"seed": 1}))
@@ -145,6 +157,7 @@ def test_fingerprints_match_the_official_flow(checkpoint):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize("field", ["pad", "codes", "layers", "residual_codes", "predictor_layers"])
 def test_fingerprints_decide(checkpoint, field):
     """They pass for the weights that they were computed from, and fail if one number of any field changes."""
@@ -249,14 +262,15 @@ def test_values_that_are_finite():
         assert is_finite(mx.array(values)) is expected
 
 
-def test_command(run_cli, checkpoint, tmp_path):
+def test_command(run_cli, checkpoint, tmp_path, monkeypatch):
     code, out, err = run_cli("verify", "demo")
     assert code == 0, out
     assert "skip  fingerprints" in out, "type and size are those of a released model, but the vocabulary is not"
+    monkeypatch.setattr("mlx_qwen3_tts.cli.verify.DEMO_FRAMES", 3)
     code, out, err = run_cli("verify", "demo-random")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
-    assert "12 frames of each mode" in err
+    assert "3 frames of each mode" in err
     path = checkpoint / "model.safetensors"
     spoil(path, "talker.codec_head.weight", lambda t: t.fill(np.nan))
     code, out, err = run_cli("verify", checkpoint, "--max-frames", 3)
