@@ -31,7 +31,7 @@ def models(tmp_path_factory) -> dict[str, Qwen3TTS]:
     "mode, frames",
     [
         pytest.param("cloned-in-context", FRAMES, marks=pytest.mark.slow),
-        *((mode, 26) for mode in MODES),
+        *((mode, 20) for mode in MODES),
     ],
 )
 def test_stream_equals_the_whole(models, mode, frames):

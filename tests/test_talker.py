@@ -18,6 +18,7 @@ def test_teacher_forced_logits(golden):
     tts, case = golden.models["custom_voice"], golden.asked["custom_voice"][1]
     codes, frames = golden["forced.codes"], golden["forced.frames"]
     assert len(codes) == 120
+    codes = codes[: frames[-1] + 1]  # nothing is recorded of later ones
     talker, predictor = forced_logits(tts, tts.engine.prompts.build(Request(**arguments(case))), codes)
     for i, frame in enumerate(frames):
         assert relative(talker[frame], golden["forced.talker"][i]) < LOGITS, frame
