@@ -18,6 +18,7 @@ from mlx_qwen3_tts.evaluation.verify import (
     SEED,
     STREAM_FLOAT32,
     TEXT,
+    Check,
     check_speech,
     difference,
     float32_bytes,
@@ -157,19 +158,22 @@ def test_fingerprints_match_the_official_flow(checkpoint):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize("field", ["pad", "codes", "layers", "residual_codes", "predictor_layers"])
 def test_fingerprints_decide(checkpoint, field):
     """They pass for the weights that they were computed from, and fail if one number of any field changes."""
     tts = Qwen3TTS.from_pretrained(checkpoint)
     right, kind = fingerprints(checkpoint, tts.config, LIKE), ("custom_voice", tts.config.tts_model_size)
-    assert outcomes(checkpoint, known={kind: right})["fingerprints"][0] == "pass"
+
+    def check(prints: Fingerprints) -> Check:
+        return next(check for check in verify(checkpoint, known={kind: prints}) if check.name == "fingerprints")
+
+    assert check(right).outcome == "pass"
     value = list(getattr(right, field))
     value[-1] = (value[-1][0], value[-1][1] + 0.01) if isinstance(value[-1], tuple) else value[-1] + 0.01
     wrong = replace(right, **{field: tuple(value)})
-    outcome, detail = outcomes(checkpoint, known={kind: wrong})["fingerprints"]
-    assert outcome == "fail"
-    assert field in detail
+    found = check(wrong)
+    assert found.outcome == "fail"
+    assert field in found.detail
 
 
 def test_known_fingerprints_have_the_released_shape():
