@@ -17,7 +17,7 @@ from tests.support.engine import on_mlx_thread
 TEXTS = ("Hello world", "this is a voice of the world", "Hello", "speech that is in the world, and a voice")
 SAMPLINGS = (
     Sampling(), Sampling(do_sample=False, subtalker_dosample=False), Sampling(top_p=0.7, subtalker_temperature=0.5),
-    Sampling(top_k=5, repetition_penalty=1.4), Sampling(subtalker_top_p=0.6, temperature=1.7), Sampling(top_k=0),
+    Sampling(top_k=5, repetition_penalty=0.3), Sampling(subtalker_top_p=0.6, temperature=1.7), Sampling(top_k=0),
 )  # fmt: skip
 
 
