@@ -21,12 +21,14 @@ from mlx_qwen3_tts.generation.scheduler import Scheduler
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support.process import spawn
 
-BOOK = b"One.\n\nTwo three four five six seven.\n\nEight.\n\nNine ten\neleven.\n\nTwelve.\n\nOne two.\n"
+BOOK = b"One.\n\nTwo three four.\n\nFive.\n\nSix\nseven.\n\nEight.\n"
 
 
 @pytest.fixture
 def speak_book(run_cli, tmp_path, monkeypatch):
     """Speak a text of standard input into a file: exit code, standard error and the file's bytes."""
+
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
 
     def speak(*argv, text=BOOK):
         path = tmp_path / "in.txt"
@@ -89,11 +91,11 @@ def fail_in_the_middle(monkeypatch) -> None:
 
 
 def test_a_failing_paragraph_keeps_those_before(speak_book, monkeypatch):
-    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
-    whole = speak_book()[2]
+    text = b"One.\n\nTwo three four.\n"
+    whole = speak_book(text=text)[2]
     with monkeypatch.context() as patch:
         fail_in_the_middle(patch)
-        code, err, kept = speak_book("--batch", 2)
+        code, err, kept = speak_book("--batch", 2, text=text)
     assert code == 1
     assert "not finite" in err
     assert 44 < len(kept) < len(whole)
@@ -102,12 +104,12 @@ def test_a_failing_paragraph_keeps_those_before(speak_book, monkeypatch):
 
 def test_too_little_memory_is_told(speak_book, monkeypatch):
     monkeypatch.setattr("mlx_qwen3_tts.generation.scheduler.MEMORY_SHARE", 1e-9)
-    code, err, audio = speak_book("--batch", 4)
+    code, err, audio = speak_book("--batch", 4, text=b"One.\n\nTwo.\n")
     assert code == 0
     assert "warning: --batch 4: the 0.0 GB for keys and values hold 1 at a time" in err
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert audio == speak_book()[2]
+        assert audio == speak_book(text=b"One.\n\nTwo.\n")[2]
 
 
 def test_lines(run_cli, tmp_path):
@@ -218,9 +220,10 @@ def test_a_directory_that_cannot_be_made(run_cli, tmp_path):
     assert (code, "cannot make the directory" in err) == (1, True)
 
 
-def test_bench(run_cli):
+def test_bench(run_cli, monkeypatch):
     """A row for each size, then a line of JSON for each."""
-    code, out, err = run_cli("bench", "--model", "demo-random", "--batch", "1,2", "--frames", 10)
+    monkeypatch.setattr("mlx_qwen3_tts.evaluation.batch_benchmark.REPEATS", 1)
+    code, out, err = run_cli("bench", "--model", "demo-random", "--batch", "1,2", "--frames", 3)
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0].startswith("batch_size  frames_per_second")
