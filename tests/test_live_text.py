@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import Request, RequestError
+from mlx_qwen3_tts import Qwen3TTS, Request, RequestError
 from mlx_qwen3_tts.text.feed import TextFeed
 from mlx_qwen3_tts.text.incremental import IncrementalEncoder, encode_live
 from mlx_qwen3_tts.text.segment import ParagraphSplitter, decode_pieces
+from tests.support import checkpoints, sounds
 
 TEXT = "Hello world,\n this is  a voice: 今天 25°C 🙂👍🏽👨‍👩‍👧 — naïve cafe\u0301, d\u0307\u0323 한국어 "
 TEXT += "don't they'LL  go?\r\n\n No!!\n"
@@ -49,33 +50,40 @@ def test_ids_come_as_soon_as_they_are_certain(demo):
     assert [tokenizer.decode(batch) for batch in batches] == ["", "", "", "Hello", " world.", " How", " are"]
 
 
+SPOKEN = "Hello, this 今天 25°C 🙂👍🏽 naïve cafe\u0301 한국어\n\n No!!\n"
+MOST_FRAMES = 70
 SPEECH = dict(seed=1, stop_runaway=False)  # the speech lasts longer than its text
 
 
 @pytest.fixture(scope="module")
-def expected_codes(demo) -> np.ndarray:
-    """Return the codes of TEXT given whole, beyond the end of the text."""
-    codes = demo.synthesize(TEXT, max_frames=130, non_streaming_mode=False, **SPEECH).codes
-    assert len(codes) == 130 > len(demo.engine.tokenizer.encode(TEXT))
+def miniature(tmp_path_factory) -> Qwen3TTS:
+    """A smaller model with the vocabulary of the demo."""
+    return Qwen3TTS.from_pretrained(checkpoints.write(tmp_path_factory.mktemp("live") / "c", "projected"))
+
+
+@pytest.fixture(scope="module")
+def expected_codes(miniature) -> np.ndarray:
+    """Return the codes of SPOKEN given whole, beyond the end of the text."""
+    codes = miniature.synthesize(SPOKEN, max_frames=MOST_FRAMES, non_streaming_mode=False, **SPEECH).codes
+    assert len(codes) == MOST_FRAMES > len(miniature.engine.tokenizer.encode(SPOKEN))
     return codes
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_codes_of_pieces_equal_those_of_the_whole(demo, expected_codes, seed):
+def test_codes_of_pieces_equal_those_of_the_whole(miniature, expected_codes, seed):
     """This holds for twenty random cuts of the bytes, some inside characters, as in a pipe."""
-    frames = 130 if seed < 2 else 6  # equal ids suffice, as two runs to the end of the text show
-    pieces = decode_pieces(cut(TEXT.encode(), random.Random(seed)))
-    result = demo.synthesize(pieces, max_frames=frames, **SPEECH)
+    frames = MOST_FRAMES if seed < 2 else 6  # equal ids suffice, as two runs to the end of the text show
+    pieces = decode_pieces(cut(SPOKEN.encode(), random.Random(seed)))
+    result = miniature.synthesize(pieces, max_frames=frames, **SPEECH)
     np.testing.assert_array_equal(result.codes, expected_codes[:frames])
 
 
-def test_in_context_cloning_takes_live_text(demo_base):
-    from tests.support import sounds
-
-    voice = demo_base.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
+def test_in_context_cloning_takes_live_text(tmp_path):
+    base = Qwen3TTS.from_pretrained(checkpoints.write(tmp_path / "base", "projected", "base"))
+    voice = base.clone_voice(sounds.SOUNDS["speech"], "hello this voice")
     for text in ("Hi", TEXT):
-        whole = demo_base.synthesize(text, voice=voice, seed=3, max_frames=8, non_streaming_mode=False)
-        live = demo_base.synthesize(iter(text), voice=voice, seed=3, max_frames=8)
+        whole = base.synthesize(text, voice=voice, seed=3, max_frames=5, non_streaming_mode=False)
+        live = base.synthesize(iter(text), voice=voice, seed=3, max_frames=5)
         np.testing.assert_array_equal(live.codes, whole.codes)
 
 
@@ -134,10 +142,10 @@ def test_a_frame_is_emitted_before_the_next_text_is_requested(demo):
 
 def test_error_of_the_source_ends_the_stream_after_the_audio_so_far(demo):
     def source():
-        yield from "Hello world, this is a voice"
+        yield from "Hello world, this"
         raise ConnectionError("the model went away")
 
-    whole = demo.synthesize("Hello world, this is a voice", seed=3, max_frames=40, non_streaming_mode=False)
+    whole = demo.synthesize("Hello world, this", seed=3, max_frames=20, non_streaming_mode=False)
     received = []
     with pytest.raises(ConnectionError, match="went away"):
         for chunk in demo.stream(source(), seed=3):
@@ -364,7 +372,8 @@ def test_interrupt_while_the_source_is_silent(demo, silence, interrupt, kind, wo
 
 def test_closing_a_batch_while_a_source_is_silent(demo, silence):
     began = time.monotonic()
-    chunks = demo.stream_batch([Request(silence(4), seed=1), Request("Hello", seed=1, stop_runaway=False)])
+    speech = Request("Hello", seed=1, chunk_frames=1, stop_runaway=False)
+    chunks = demo.stream_batch([Request(silence(1), seed=1), speech])
     for _ in range(9):  # the last of them after the text of the first request has run dry
         while next(chunks)[0] != 1:
             pass
