@@ -71,48 +71,46 @@ def test_load_streams_of_metal(directory, monkeypatch):
 
 
 def test_a_stream_moves_between_threads(demo):
-    expected = demo.synthesize("Hello world", seed=4, max_frames=12).codes
-    stream = elsewhere(lambda: demo.stream("Hello world", seed=4, max_frames=12, chunk_frames=(1,)))
+    expected = demo.synthesize("Hello world", seed=4, max_frames=5).codes
+    stream = elsewhere(lambda: demo.stream("Hello world", seed=4, max_frames=5, chunk_frames=(1,)))
     chunks = [next(stream), elsewhere(lambda: next(stream)), *elsewhere(lambda: list(stream))]
     np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), expected)
 
 
 def test_two_threads_at_once(demo):
-    """Each gets the same result as alone, and neither waits until the other has ended."""
+    """Each gets the same result as alone, and none waits until another has ended: all have a chunk before the next."""
     texts = ["Hello world", "this is a voice", "it is in the world"]
-    expected = [demo.synthesize(text, seed=5, max_frames=16) for text in texts]
-    order, together = [], threading.Barrier(len(texts))
+    expected = [demo.synthesize(text, seed=5, max_frames=8) for text in texts]
+    together = threading.Barrier(len(texts), timeout=60)
 
     def speak(number: int):
         together.wait()
-        chunks = []
-        for chunk in demo.stream(texts[number], seed=5, max_frames=16, chunk_frames=(4,)):
-            order.append(number)
-            chunks.append(chunk)
-        return chunks
+        stream = demo.stream(texts[number], seed=5, max_frames=8, chunk_frames=(4,))
+        first = next(stream)
+        together.wait()
+        return [first, *stream]
 
     with ThreadPoolExecutor(len(texts)) as pool:
         for chunks, alone in zip(pool.map(speak, range(len(texts))), expected, strict=True):
             np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), alone.codes)
             np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in chunks]), alone.audio)
-    assert {0, 1, 2} == set(order[:7]), "they advance concurrently"
 
 
 def test_waiting_for_text_does_not_block_others(demo):
     """A text source may also use the model itself."""
     asked, answer = threading.Event(), threading.Event()
-    text = "Hello world, this is a voice. "
-    expected = demo.synthesize(text, seed=6, max_frames=20, non_streaming_mode=False)
+    text = "Hello, a voice. "
+    expected = demo.synthesize(text, seed=6, max_frames=12, non_streaming_mode=False)
 
     def source():
-        yield text[:14]
+        yield text[:5]
         demo.synthesize("this", seed=1, max_frames=2)
         asked.set()
         assert answer.wait(30)
-        yield text[14:]
+        yield text[5:]
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lambda: demo.synthesize(source(), seed=6, max_frames=20))
+        waiting = pool.submit(lambda: demo.synthesize(source(), seed=6, max_frames=12))
         assert asked.wait(30)
         assert len(demo.synthesize("Hello", seed=1, max_frames=3).codes) == 3
         assert not waiting.done()
@@ -327,8 +325,8 @@ def test_from_pools_and_event_loops(demo):
         return [inside, *await asyncio.gather(*(loop.run_in_executor(None, speak) for _ in range(3)))]
 
     with ThreadPoolExecutor(4) as pool:
-        made = [*pool.map(speak, range(8)), *asyncio.run(main())]
-    assert len(made) == 12
+        made = [*pool.map(speak, range(4)), *asyncio.run(main())]
+    assert len(made) == 8
     for codes in made:
         np.testing.assert_array_equal(codes, expected)
 
