@@ -26,32 +26,32 @@ TEXT = "Hello world, this is a voice."
 
 
 def test_across_processes(demo):
-    """Two other processes write byte for byte what this process generates."""
-    command = spawn("say", TEXT, "--model", "demo-random", "--voice", "ben", "--seed", 5, "--max-frames", 8, "-o", "-")
-    runs = [subprocess.run(command, capture_output=True).stdout for _ in range(2)]
-    here = demo.synthesize(TEXT, voice="ben", seed=5, max_frames=8)
-    chunks = list(demo.stream(TEXT, voice="ben", seed=5, max_frames=8))
-    assert runs[0] == runs[1] == wav_header(24000, None) + b"".join(pcm16(chunk.audio) for chunk in chunks)
+    """Another process writes byte for byte what this process generates."""
+    command = spawn("say", TEXT, "--model", "demo-random", "--voice", "ben", "--seed", 5, "--max-frames", 5, "-o", "-")
+    elsewhere = subprocess.run(command, capture_output=True).stdout
+    here = demo.synthesize(TEXT, voice="ben", seed=5, max_frames=5)
+    chunks = list(demo.stream(TEXT, voice="ben", seed=5, max_frames=5))
+    assert elsewhere == wav_header(24000, None) + b"".join(pcm16(chunk.audio) for chunk in chunks)
     np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in chunks]), here.codes)
 
 
 def test_after_failed_requests(demo):
     """Earlier requests were cancelled at the first chunk, refused, or failed halfway."""
-    expected = demo.synthesize(TEXT, seed=6, max_frames=8)
+    expected = demo.synthesize(TEXT, seed=6, max_frames=4)
 
     def broken():
-        yield "Hello world, this "
+        yield "Hello "
         raise OSError
 
-    for _ in range(3):
+    for _ in range(2):
         stream = demo.stream("this is it", seed=1)
         next(stream)
         stream.close()
         with pytest.raises(RequestError):
             demo.synthesize("Hello", voice="nobody")
         with pytest.raises(OSError):
-            demo.synthesize(broken(), max_frames=20, seed=7)  # with other seeds it may end before its text
-        again = demo.synthesize(TEXT, seed=6, max_frames=8)
+            demo.synthesize(broken(), max_frames=10, seed=7)  # with other seeds it may end before its text
+        again = demo.synthesize(TEXT, seed=6, max_frames=4)
         np.testing.assert_array_equal(again.codes, expected.codes)
         np.testing.assert_array_equal(again.audio, expected.audio)
 
@@ -59,7 +59,7 @@ def test_after_failed_requests(demo):
 def test_interleaved_requests(demo):
     """Four streams with different seeds, texts and options, read in turn, give the same results as each alone."""
     calls = [
-        dict(text=TEXT, voice=voice, seed=n, max_frames=8) for n, voice in enumerate(["ada", "ben", "chuan", None])
+        dict(text=TEXT, voice=voice, seed=n, max_frames=5) for n, voice in enumerate(["ada", "ben", "chuan", None])
     ]
     alone = [demo.synthesize(**call) for call in calls]
     streams = [demo.stream(**call, chunk_frames=(n + 1,)) for n, call in enumerate(calls)]
@@ -72,11 +72,12 @@ def test_interleaved_requests(demo):
         np.testing.assert_array_equal(np.concatenate([chunk.codes for chunk in made]), one.codes)
 
 
-def test_any_result_can_be_reproduced(demo, run_cli, tmp_path):
+def test_any_result_can_be_reproduced(demo, run_cli, monkeypatch, tmp_path):
     """A randomly drawn seed is in the result and in each chunk, and the command line prints it."""
-    result = demo.synthesize(TEXT, max_frames=6)
-    np.testing.assert_array_equal(demo.synthesize(TEXT, seed=result.seed, max_frames=6).codes, result.codes)
-    argv = ("say", TEXT, "--model", "demo-random", "--max-frames", 6, "--stats")
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
+    result = demo.synthesize(TEXT, max_frames=4)
+    np.testing.assert_array_equal(demo.synthesize(TEXT, seed=result.seed, max_frames=4).codes, result.codes)
+    argv = ("say", TEXT, "--model", "demo-random", "--max-frames", 4, "--stats")
     _, _, err = run_cli(*argv, "-o", tmp_path / "a.wav")
     seed = next(line for line in err.splitlines() if ", seed " in line).rpartition(" ")[2]
     run_cli(*argv, "--seed", seed, "-o", tmp_path / "b.wav")
@@ -182,7 +183,7 @@ def speak_mixed(tts, request: dict, voice) -> np.ndarray:
 @pytest.mark.slow
 def test_mixed_requests_of_eight_threads(tmp_path):
     """They mix modes, options and live texts while the models are replaced repeatedly."""
-    count = int(os.environ.get("THREADS", "4"))
+    count = int(os.environ.get("THREADS", "2"))
     directories = {kind: seeds_of(tmp_path, [1], kind)[0] for kind in ("custom_voice", "base", "voice_design")}
     models = {kind: Qwen3TTS.from_pretrained(directory) for kind, directory in directories.items()}
     voice = models["base"].clone_voice(sounds.SOUNDS["speech"], "hello this voice")
@@ -197,7 +198,7 @@ def test_mixed_requests_of_eight_threads(tmp_path):
                 old, models[kind] = models[kind], Qwen3TTS.from_pretrained(directory)
                 old.unload()
                 swaps.append(kind)
-            finished.wait(0.5)
+            finished.wait(0.2)
 
     def speak(call: dict) -> np.ndarray:
         while True:
