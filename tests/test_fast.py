@@ -27,7 +27,7 @@ from mlx_qwen3_tts.models.talker import Talker
 from tests.support import checkpoints, sounds
 from tests.support.engine import Frames, on_mlx_thread
 
-FRAMES = 200
+FRAMES = 120
 GREEDY = Sampling(do_sample=False, subtalker_dosample=False)
 
 
@@ -102,7 +102,7 @@ def test_all_fast_paths_together(models, plain_models, kind, options, sampling):
     """With every fast path enabled, codes are exactly those of the plain path, and samples are equal up to rounding."""
     if kind == "base":
         options = {"voice": models[kind].clone_voice(sounds.SOUNDS["speech"], options["text"])}
-    compare_paths(models, plain_models, kind, options, sampling, 40)
+    compare_paths(models, plain_models, kind, options, sampling, 12)
 
 
 @pytest.mark.slow
@@ -325,7 +325,7 @@ def test_prefixes_are_reused(models, monkeypatch, spy, kind, options):
 
     def run(text: str):
         calls.clear()
-        result = tts.synthesize(text, seed=4, max_frames=12, **options)
+        result = tts.synthesize(text, seed=4, max_frames=4, **options)
         positions = [x.shape[1] for _, (_, x, *_) in calls]
         return result, sum(count for count in positions if count > 1)
 
