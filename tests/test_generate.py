@@ -89,10 +89,10 @@ def test_talker_and_code_predictor_are_sampled_separately(demo):
 
 def test_interleaved_requests_do_not_touch_each_other(demo):
     texts = ("Hello world", "this is a voice")
-    alone = [demo.synthesize(text, seed=i, max_frames=9) for i, text in enumerate(texts)]
-    streams = [demo.stream(text, seed=i, max_frames=9, chunk_frames=(2,)) for i, text in enumerate(texts)]
+    alone = [demo.synthesize(text, seed=i, max_frames=6) for i, text in enumerate(texts)]
+    streams = [demo.stream(text, seed=i, max_frames=6, chunk_frames=(2,)) for i, text in enumerate(texts)]
     together = [[], []]
-    for _ in range(5):
+    for _ in range(3):
         for stream, chunks in zip(streams, together, strict=True):
             chunks.append(next(stream))
     for result, chunks in zip(alone, together, strict=True):
