@@ -13,6 +13,11 @@ def directory(tmp_path_factory):
     return checkpoints.write(tmp_path_factory.mktemp("soak") / "c", "projected", "base")
 
 
+@pytest.fixture(autouse=True)
+def short_requests(monkeypatch):
+    monkeypatch.setattr(soak, "MOST_FRAMES", 12)
+
+
 @pytest.mark.slow
 def test_requests_leave_nothing_behind(directory):
     report = soak.soak(str(directory), 20, 1)
@@ -32,6 +37,7 @@ def test_a_leak_is_found(directory, monkeypatch):
         return wait, state
 
     monkeypatch.setattr(Codec, "decode_async", leaking)
+    monkeypatch.setattr(soak, "WARM_UP", 1)
     report = soak.soak(str(directory), 3, 1)
     assert report["memory_furthest_percent"] > 1, report
     assert not soak.passed(report)
