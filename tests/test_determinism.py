@@ -183,7 +183,7 @@ def speak_mixed(tts, request: dict, voice) -> np.ndarray:
 @pytest.mark.slow
 def test_mixed_requests_of_eight_threads(tmp_path):
     """They mix modes, options and live texts while the models are replaced repeatedly."""
-    count = int(os.environ.get("THREADS", "2"))
+    count = int(os.environ.get("THREADS", "3"))
     directories = {kind: seeds_of(tmp_path, [1], kind)[0] for kind in ("custom_voice", "base", "voice_design")}
     models = {kind: Qwen3TTS.from_pretrained(directory) for kind, directory in directories.items()}
     voice = models["base"].clone_voice(sounds.SOUNDS["speech"], "hello this voice")
