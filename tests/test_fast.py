@@ -325,7 +325,7 @@ def test_prefixes_are_reused(models, monkeypatch, spy, kind, options):
 
     def run(text: str):
         calls.clear()
-        result = tts.synthesize(text, seed=4, max_frames=4, **options)
+        result = tts.synthesize(text, seed=4, max_frames=7, **options)
         positions = [x.shape[1] for _, (_, x, *_) in calls]
         return result, sum(count for count in positions if count > 1)
 
