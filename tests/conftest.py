@@ -98,6 +98,12 @@ def spy(monkeypatch):
 
 
 @pytest.fixture
+def no_warm_up(monkeypatch) -> None:
+    """Speak at once: a warm-up takes longer than a few frames. test_warm_up.py and child processes have theirs."""
+    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)
+
+
+@pytest.fixture
 def run_cli(capfd):
     """Run the command line in this process: exit code, standard output, standard error."""
 

@@ -22,6 +22,8 @@ from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.request import Request
 from tests.support.process import heed_interrupts, spawn
 
+pytestmark = pytest.mark.usefixtures("no_warm_up")
+
 
 def error_of(result) -> str:
     code, out, err = result
@@ -100,7 +102,7 @@ def test_standard_input_and_output(tmp_path):
 def test_progress_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows and columns
-    command = spawn("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 12, "-o", tmp_path / "a.wav")
+    command = spawn("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 4, "-o", tmp_path / "a.wav")
     process = subprocess.Popen(command, stderr=theirs)
     os.close(theirs)
     shown = b""
@@ -110,7 +112,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
     except OSError:  # the other end of a terminal closes with an error
         pass
     assert process.wait() == 0
-    assert b"12 frames" in shown
+    assert b"4 frames" in shown
     assert b"s of audio" in shown
     assert b"x real time" in shown
 
@@ -166,11 +168,14 @@ def test_output_is_checked_before_the_model_is_loaded(run_cli, monkeypatch):
     assert "cannot write" in error_of(run_cli("say", "Hello", "-o", "/no/such/directory/x.wav"))
 
 
-def test_line_ends_are_not_text(tmp_path):
-    argv = ("--model", "demo-random", "--seed", 1, "--max-frames", 2, "-o", "-")
-    plain = subprocess.run(spawn("say", "Hello.", "--no-non-streaming-mode", *argv), capture_output=True)
-    piped = subprocess.run(spawn("say", "-", *argv), capture_output=True, input="\ufeffHello.\r\n".encode())
-    assert plain.stdout == piped.stdout
+def test_line_ends_are_not_text(run_cli, tmp_path, monkeypatch):
+    argv = ("--model", "demo-random", "--seed", 1, "--max-frames", 2, "-o")
+    assert run_cli("say", "Hello.", "--no-non-streaming-mode", *argv, tmp_path / "plain.wav")[0] == 0
+    (tmp_path / "text").write_bytes("\ufeffHello.\r\n".encode())
+    with open(tmp_path / "text") as text:
+        monkeypatch.setattr("sys.stdin", text)
+        assert run_cli("say", "-", *argv, tmp_path / "piped.wav")[0] == 0
+    assert (tmp_path / "plain.wav").read_bytes() == (tmp_path / "piped.wav").read_bytes()
 
 
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
@@ -218,7 +223,6 @@ def test_errors_of_mlx_are_one_line_too(run_cli, tmp_path, monkeypatch, error):
             raise error
         return decode(codec, codes, state)
 
-    monkeypatch.setattr(Qwen3TTS, "warm_up", lambda *_: None)  # it would also decode
     monkeypatch.setattr(Codec, "decode_async", full)
     path = tmp_path / "a.wav"
     argv = ("say", "Hello", "--model", "demo-random", "--seed", 1, "--max-frames", 9, "-o", path)
@@ -305,13 +309,13 @@ def test_reader_closes_the_pipe():
 
 
 @pytest.mark.skipif(mx.metal.is_available() or mx.cuda.is_available(), reason="a GPU's compiler comes with MLX")
-def test_without_a_compiler_the_plain_path_is_used_and_reported(tmp_path):
-    command = [*spawn("say", "Hello", "--model", "demo", "--seed", 3, "--max-frames", 4, "-o"), tmp_path / "a.wav"]
+def test_without_a_compiler_the_plain_path_is_used_and_reported(run_cli, tmp_path):
+    argv = ("say", "Hello", "--model", "demo", "--seed", 3, "--max-frames", 4, "-o", tmp_path / "a.wav")
     plain = os.environ | {"PATH": "/nowhere", "TMPDIR": str(tmp_path)}  # compiled functions are kept in TMPDIR
-    done = subprocess.run(command, env=plain, capture_output=True, text=True)
+    done = subprocess.run(spawn(*argv), env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("C++ compiler") == 1
     audio = soundfile.read(tmp_path / "a.wav")[0]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert ("C++ compiler" in done.stderr) == (shutil.which("g++") is None)
+    _, _, err = run_cli(*argv)
+    assert ("C++ compiler" in err) == (shutil.which("g++") is None)
     np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], audio, atol=1e-4)
