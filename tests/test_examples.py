@@ -9,15 +9,24 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from mlx_qwen3_tts import Qwen3TTS, evaluate
 from tests.support import checkpoints, sounds
 from tests.support.process import ROOT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, *argv: str, cwd: Path) -> str:
-    command = [sys.executable, EXAMPLES / name, *argv]
-    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run an example in an empty directory; return its standard output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLES / name), *argv])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_examples_are_short():
@@ -25,27 +34,29 @@ def test_examples_are_short():
         assert len(path.read_text().splitlines()) <= 40, path
 
 
-def test_clone_voice(tmp_path):
+def test_clone_voice(run, tmp_path, monkeypatch):
+    synthesize = Qwen3TTS.synthesize  # random weights do not end by themselves
+    monkeypatch.setattr(Qwen3TTS, "synthesize", lambda *args, **named: synthesize(*args, **{**named, "max_frames": 4}))
     soundfile.write(tmp_path / "me.wav", *sounds.SOUNDS["speech"])
-    assert "cloned.wav" in run("clone_voice.py", "me.wav", "hello this voice", "Hello", cwd=tmp_path)
+    assert "cloned.wav" in run("clone_voice.py", "me.wav", "hello this voice", "Hello")
     assert soundfile.info(tmp_path / "cloned.wav").samplerate == 24000
     assert (tmp_path / "voice.safetensors").exists()
 
 
-def test_batch(tmp_path):
-    assert "batch-3.wav" in run("batch.py", "demo", cwd=tmp_path)
+def test_batch(run, tmp_path):
+    assert "batch-3.wav" in run("batch.py", "demo")
     assert all(soundfile.info(tmp_path / f"batch-{i}.wav").frames > 12_000 for i in range(4))
 
 
-def test_read_book(tmp_path):
+def test_read_book(run, tmp_path):
     (tmp_path / "times.md").write_text("# One\n\nIt is three o'clock.\n\n# Two\n\nFour five six.\n")
-    assert "of 4 segments are to be made" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
+    assert "of 4 segments are to be made" in run("read_book.py", "times.md", "times.flac")
     assert soundfile.info(tmp_path / "times.flac").duration > 2
-    assert "0 of 4 segments" in run("read_book.py", "times.md", "times.flac", cwd=tmp_path)
+    assert "0 of 4 segments" in run("read_book.py", "times.md", "times.flac")
 
 
-def test_asyncio_stream(tmp_path):
-    lines = run("asyncio_stream.py", cwd=tmp_path).splitlines()
+def test_asyncio_stream(run):
+    lines = run("asyncio_stream.py").splitlines()
     ends = [number for number, line in enumerate(lines) if line.endswith("complete")]
     assert sorted(lines[number][0] for number in ends) == ["A", "B"]
     assert {line[0] for line in lines[: ends[0]]} == {"A", "B"}, "one after the other"
@@ -101,9 +112,10 @@ assert (opened[0].sound != 0).sum() >= 12 * 1900
     assert done.stdout.startswith("Hello world")
 
 
-def test_convert_and_compare(tmp_path):
+def test_convert_and_compare(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlx_qwen3_tts.evaluate", lambda *args, **_: evaluate(*args, max_frames=4))
     checkpoints.write_wide(tmp_path / "source", dtype="bfloat16")
-    out = run("convert_and_compare.py", "source", "small", cwd=tmp_path)
+    out = run("convert_and_compare.py", "source", "small")
     assert "codebook  3:" in out
     assert "GB ->" in out
     assert (tmp_path / "small" / "model.safetensors").exists()
