@@ -1,5 +1,9 @@
-"""A book whose process is killed at any moment, and a book that several processes make."""
+"""A book whose process is killed at any moment, and a book that several processes make.
 
+KILLS=20 kills it 20 times; the default is a few.
+"""
+
+import os
 import random
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from tests.support.books import CHAPTERS
 from tests.support.process import ROOT, without_coverage
 
 COUNT = sum(map(len, CHAPTERS))
+KILLS = int(os.environ.get("KILLS", "6"))
 RUN = [sys.executable, "-m", "tests.support.book_run"]
 LAUNCH = [f"{sys.prefix}/bin/mlx.launch", "-n", "2", "--backend", "ring", "--"]
 SECONDS = 2.5  # a whole run, without its start
@@ -67,15 +72,10 @@ def kill_and_go_on(target: Path, whole: Path, moments: list[float]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_twice(tmp_path, whole):
-    kill_and_go_on(tmp_path / "book.m4b", whole, [0.4, 0.6])
-
-
-@pytest.mark.slow
-def test_killed_at_20_random_moments(tmp_path, whole):
+def test_killed_at_random_moments(tmp_path, whole):
     """Also between the takes, while a take or the book is written."""
     rng = random.Random(5)
-    kill_and_go_on(tmp_path / "book.m4b", whole, [rng.uniform(0, SECONDS / 4) for _ in range(20)])
+    kill_and_go_on(tmp_path / "book.m4b", whole, [rng.uniform(0, SECONDS / 4) for _ in range(KILLS)])
 
 
 # --- several processes ---
