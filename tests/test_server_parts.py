@@ -13,6 +13,7 @@ from mlx_qwen3_tts.errors import CheckpointError
 from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.generation.speech import RUN_AHEAD
 from mlx_qwen3_tts.result import AudioChunk, SynthesisResult
+from mlx_qwen3_tts.server import speech
 from mlx_qwen3_tts.server.app import page_files
 from mlx_qwen3_tts.server.gate import Gate, QueueFull
 from mlx_qwen3_tts.server.metrics import Metrics
@@ -20,7 +21,7 @@ from mlx_qwen3_tts.server.models import LoadOptions, Models
 from mlx_qwen3_tts.server.problem import Problem
 from mlx_qwen3_tts.server.protocol import parse_call
 from mlx_qwen3_tts.server.settings import Settings
-from mlx_qwen3_tts.server.speech import AHEAD, SpeechStream, whole_speech
+from mlx_qwen3_tts.server.speech import SpeechStream, whole_speech
 from mlx_qwen3_tts.server.utterance import LiveText
 from mlx_qwen3_tts.server.workers import Workers
 from tests.support import checkpoints
@@ -86,7 +87,7 @@ def chunks_of(messages: SimpleQueue) -> list[AudioChunk]:
 
 
 def test_pushed_speech_is_the_same(demo):
-    request = Request("hello", seed=3, max_frames=20)
+    request = Request("hello", seed=3, max_frames=8)
     _, messages = pushed(demo, request)
     assert (SynthesisResult.from_chunks(chunks_of(messages)).audio == demo.run(request).audio).all()
 
@@ -94,12 +95,12 @@ def test_pushed_speech_is_the_same(demo):
 def test_pushed_speech_of_a_live_text(demo):
     changes = []
     messages: SimpleQueue = SimpleQueue()
-    request = Request(iter(["hello ", "this ", "is"]), seed=3, max_frames=20)
+    request = Request(iter(["hello ", "this ", "is"]), seed=3, max_frames=8)
     speech = PushedSpeech(demo.scheduler, request, messages.put, changes.append)
     speech.start()
     speech.ask(1000)
     found = SynthesisResult.from_chunks(chunks_of(messages)).audio
-    assert (found == demo.run(Request(iter(["hello this is"]), seed=3, max_frames=20)).audio).all()
+    assert (found == demo.run(Request(iter(["hello this is"]), seed=3, max_frames=8)).audio).all()
     assert changes == [True, False] * (len(changes) // 2)
     assert speech.text_tokens > 0
 
@@ -140,9 +141,10 @@ def test_a_text_that_breaks_off(demo):
     assert eventually(lambda: demo.engine.worker.run(lambda: demo.scheduler.count) == 0)
 
 
-def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
+def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo, monkeypatch):
     """No more than AHEAD chunks wait; half of them taken, it queues again, even if the queue is full."""
-    request = Request("hello", seed=3, max_frames=60, stop_runaway=False, chunk_frames=1)
+    monkeypatch.setattr(speech, "AHEAD", 4)
+    request = Request("hello", seed=3, max_frames=16, stop_runaway=False, chunk_frames=1)
 
     async def run():
         gate = Gate(1, 0)
@@ -152,11 +154,11 @@ def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
             await reached(lambda: gate.inside == 0)
             await gate.enter()
             other = asyncio.ensure_future(gate.enter(patient=True))
-            for _ in range(AHEAD // 2 - 1):
+            for _ in range(4 // 2 - 1):
                 taken.append(await anext(chunks))
             await asyncio.sleep(0.001)
             assert gate.waiting == 1, "the other"
-            for _ in range(1 + RUN_AHEAD):  # of the 17 asked for when it paused, and those made beyond
+            for _ in range(1 + RUN_AHEAD):  # of the 5 asked for when it paused, and those made beyond
                 taken.append(await anext(chunks))
             await asyncio.sleep(0.001)
             assert gate.waiting == 2
@@ -164,8 +166,8 @@ def test_a_slow_client_gives_its_place_to_others_and_comes_back_first(demo):
             await asyncio.sleep(0.001)
             assert (gate.inside, other.done()) == (1, False)
             taken += [chunk async for chunk in chunks]
-            assert stream.frames == 60
-            assert stream.audio_seconds == pytest.approx(4.8)
+            assert stream.frames == 16
+            assert stream.audio_seconds == pytest.approx(1.28)
             assert stream.first_audio > 0
         await other
         assert (gate.inside, gate.waiting) == (1, 0)
@@ -182,12 +184,12 @@ def test_speech_that_waits_for_its_text_takes_a_place_again(demo):
         reenter = gate.reenter
         gate.reenter = lambda: (returns.append(gate.inside), reenter())
         text = LiveText()
-        async with SpeechStream(demo, Request(text, seed=3, max_frames=20, stop_runaway=False), gate) as stream:
+        async with SpeechStream(demo, Request(text, seed=3, max_frames=8, stop_runaway=False), gate) as stream:
             await reached(lambda: gate.inside == 0)
             text.add("hello this is a text")
             text.close()
             chunks = [chunk async for chunk in stream]
-        assert sum(len(chunk.codes) for chunk in chunks) == 20
+        assert sum(len(chunk.codes) for chunk in chunks) == 8
         assert returns[:1] == [0]
         assert (gate.inside, gate.waiting) == (0, 0)
 

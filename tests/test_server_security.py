@@ -137,7 +137,7 @@ def test_connections_without_a_request_end(server, monkeypatch):
     refused = b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
     with (
         connect(server.socket_url) as session,
-        server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 60}) as response,
+        server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 40}) as response,
     ):
         parts = response.iter_raw()
         size = len(next(parts))
@@ -145,7 +145,7 @@ def test_connections_without_a_request_end(server, monkeypatch):
             with socket.create_connection(address) as raw:
                 raw.sendall(beginning)
                 assert eventually(partial(is_closed, raw, beginning[:1]), 3)
-        assert size + sum(map(len, parts)) == 60 * 3840
+        assert size + sum(map(len, parts)) == 40 * 3840
         session.send("no JSON")
         assert "JSON" in session.recv(timeout=10)
 
@@ -154,7 +154,7 @@ def test_too_many_connections(server, monkeypatch):
     """New ones are refused; those that were first are served on, and their places are taken again."""
     address = ("127.0.0.1", server.port)
     assert server.client.get("/health").status_code == 200
-    with server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 60}) as response:
+    with server.client.stream("POST", SPEECH, json={**LONG, "max_frames": 40}) as response:
         parts = response.iter_raw()
         size = len(next(parts))
         monkeypatch.setattr(connection, "connection_limit", lambda: 0)
@@ -170,7 +170,7 @@ def test_too_many_connections(server, monkeypatch):
         monkeypatch.setattr(connection, "MAX_REFUSED", 0)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{server.url}/health")
-        assert size + sum(map(len, parts)) == 60 * 3840
+        assert size + sum(map(len, parts)) == 40 * 3840
     assert server.client.get("/health").status_code == 200, "a connection that is kept"
     monkeypatch.setattr(connection, "connection_limit", lambda: 100)
     assert httpx.get(f"{server.url}/health").status_code == 200

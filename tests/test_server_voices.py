@@ -63,9 +63,9 @@ def test_an_uploaded_voice_speaks(server, server_voices, container, text):
     expected = model.clone_voice(io.BytesIO(data), text)
     assert (saved.speaker_embedding == expected.speaker_embedding).all()
     assert saved.ref_text == text
-    said = server.speak(voice="ME", seed=3, max_frames=12, response_format="pcm")
+    said = server.speak(voice="ME", seed=3, max_frames=4, response_format="pcm")
     assert said.headers["x-model"] == "demo-base"
-    assert said.content == pcm16(model.run(Request(TEXT, voice=expected, seed=3, max_frames=12)).audio)
+    assert said.content == pcm16(model.run(Request(TEXT, voice=expected, seed=3, max_frames=4)).audio)
     refused = server.speak(voice="me", model="demo")
     assert refused.status_code == 400
     assert "cloned voice" in refused.json()["error"]["message"]
@@ -81,11 +81,11 @@ def test_a_voice_is_deleted(server, server_voices):
 
 
 def test_a_preset_voice_goes_before_one_of_the_library(server, server_voices):
-    before = server.speak(voice="slt", seed=3, response_format="pcm").content
+    before = server.speak(voice="slt", seed=3, max_frames=3, response_format="pcm").content
     upload(server)
     (path,) = server_voices.iterdir()
     path.rename(path.with_stem("slt"))
-    assert server.speak(voice="slt", seed=3, response_format="pcm").content == before
+    assert server.speak(voice="slt", seed=3, max_frames=3, response_format="pcm").content == before
 
 
 def test_no_voice_is_deleted_while_the_server_ends(server, server_voices, monkeypatch):
@@ -191,14 +191,14 @@ def test_a_clip_in_the_request(server, spy):
     audio = "data:audio/wav;base64," + base64.b64encode(clip()).decode()
     model = server.model("demo-base")
     calls = spy(model, "clone_voice")
-    fields = {"ref_audio": audio, "ref_text": "hello this voice", "seed": 3, "max_frames": 8, "response_format": "pcm"}
+    fields = {"ref_audio": audio, "ref_text": "hello this voice", "seed": 3, "max_frames": 3, "response_format": "pcm"}
     said = [server.speak(**fields).content for _ in range(2)]
     assert len(calls) == 1
     voice = model.clone_voice(io.BytesIO(clip()), "hello this voice")
-    assert said == [pcm16(model.run(Request(TEXT, voice=voice, seed=3, max_frames=8)).audio)] * 2
+    assert said == [pcm16(model.run(Request(TEXT, voice=voice, seed=3, max_frames=3)).audio)] * 2
     timbre = model.clone_voice(io.BytesIO(clip()))
     only = server.speak(**fields, x_vector_only_mode=True, task_type="Base").content
-    assert only == pcm16(model.run(Request(TEXT, voice=timbre, seed=3, max_frames=8)).audio)
+    assert only == pcm16(model.run(Request(TEXT, voice=timbre, seed=3, max_frames=3)).audio)
     assert voice_named(server, "me") is None
     batch = {"items": [{"input": "One."}, {"input": "Two."}], **fields}
     results = server.client.post("/v1/audio/speech/batch", json=batch).json()["results"]
@@ -264,5 +264,5 @@ def test_a_clip_that_is_too_large(server):
 
 def test_an_alias(server):
     """For clients whose voices cannot be changed."""
-    said = server.speak(voice="Nova", seed=3, response_format="pcm")
-    assert said.content == server.speak(voice="rms", seed=3, response_format="pcm").content
+    said = server.speak(voice="Nova", seed=3, max_frames=3, response_format="pcm")
+    assert said.content == server.speak(voice="rms", seed=3, max_frames=3, response_format="pcm").content

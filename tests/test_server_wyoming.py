@@ -19,8 +19,9 @@ from mlx_qwen3_tts.server import wyoming as ours
 from mlx_qwen3_tts.server.run import listen
 from mlx_qwen3_tts.server.speech import SpeechStream
 from tests.support import sounds
-from tests.support.server import SPEECH, TEXT, eventually
+from tests.support.server import SPEECH, eventually
 
+TEXT = "Ten."
 RMS = SynthesizeVoice(name="rms")
 
 
