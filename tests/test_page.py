@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,8 @@ from mlx_qwen3_tts import Request
 from mlx_qwen3_tts.audio.formats import pcm16
 from mlx_qwen3_tts.server import routes
 from tests.support import sounds
-from tests.support.browser import chromium, installed
-from tests.support.server import eventually, running
+from tests.support.browser import chromium, eventually, installed
+from tests.support.server import running
 
 FILES = Path(mlx_qwen3_tts.__file__).parent / "server" / "page"
 TEXT = "It is ten."
@@ -151,6 +152,7 @@ def test_paragraphs(page, server, spy):
         )
         if current not in seen and current[0] >= 0:
             seen.append(current)
+        time.sleep(0.03)
     assert page.data()["state"] == "done", page.text("error")
     assert [index for i, (index, _, _) in enumerate(seen) if not i or seen[i - 1][0] != index] == [0, 1, 2]
     assert all(requests <= index + 2 for index, requests, _ in seen)

@@ -5,10 +5,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.server import eventually
+from tests.support import server
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -16,6 +17,8 @@ OPTIONS = (
     "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 )  # fmt: skip
 WIDTH, HEIGHT = 1000, 1000
+
+eventually = partial(server.eventually, pause=0.05)  # each look at the page is work for the browser
 
 
 def installed() -> tuple[str, str] | None:
@@ -34,7 +37,7 @@ class Page:
 
     def open(self, url: str, ready: bool = True) -> None:
         """Load the page, with nothing kept of an earlier one."""
-        self.driver.get(url)
+        self.driver.get(f"{url}/health")
         self.run("sessionStorage.clear()")
         self.size(WIDTH, HEIGHT)
         self.driver.get_log("browser")

@@ -82,13 +82,13 @@ def count_of(scheduler: Scheduler) -> int:
     return scheduler.count
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Wait until something is so; return whether it is."""
+def eventually(condition: Callable[[], bool], seconds: float = 10, pause: float = 0.01) -> bool:
+    """Wait until something is so; return whether it is. pause: seconds between two looks."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(pause)
     return True
 
 
