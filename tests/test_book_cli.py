@@ -15,6 +15,7 @@ from mlx_qwen3_tts.cli.book import clock, shorten
 from tests.support import sounds
 from tests.support.process import ROOT, heed_interrupts, spawn
 
+pytestmark = pytest.mark.usefixtures("no_warm_up")
 BOOK = """# One o'clock
 
 It is one o'clock.
@@ -29,6 +30,7 @@ It is eleven twenty-six.
 
 Four five six seven.
 """
+SHORT = "# One o'clock\n\nIt is one.\n\nTwo.\n\n# Two\n\nThree.\n"
 OPTIONS = ("--model", "demo", "--voice", "slt", "--max-chars", 40, "--min-chars", 1)
 
 
@@ -56,7 +58,7 @@ def test_a_book(read, tmp_path):
     """Chapters and tags are read back with a library that did not write them; a second run makes nothing."""
     import mutagen.mp4
 
-    code, _, err = read("--subtitles", "vtt")
+    code, _, err = read("--subtitles", "vtt", text=SHORT)
     assert code == 0, err
     assert "times.m4b: 0:" in err
     assert "segments, 2 chapters; the segments are kept in" in err
@@ -171,8 +173,9 @@ def test_voices_of_the_library(run_cli, tmp_path, monkeypatch, demo_base):
     (tmp_path / "voices").mkdir()
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.SPARE_FRAMES", 4)  # random weights do not end by themselves
     monkeypatch.setattr("mlx_qwen3_tts.generation.runaway.FRAMES_PER_TOKEN", 1.0)
+    voice = demo_base.clone_voice(sounds.SOUNDS["speech"])
     for name in ("me", "anna"):
-        demo_base.clone_voice(sounds.SOUNDS["speech"]).save(tmp_path / "voices" / f"{name}.safetensors")
+        voice.save(tmp_path / "voices" / f"{name}.safetensors")
     (tmp_path / "a.md").write_text("Anna: Hello.\n\nNobody. [voice me]This is me.[/voice]\n")
     argv = ("book", tmp_path / "a.md", "--model", "demo-base", "-o", tmp_path / "a.flac", "--attempts", 1)
     code, _, err = run_cli(*argv, "--voice", "ME", "--cast", "anna=Anna")
@@ -217,7 +220,7 @@ def test_ctrl_c_keeps_what_was_made(tmp_path):
 @pytest.mark.slow
 def test_several_processes(tmp_path):
     """mlx.launch: the same file, one report."""
-    (tmp_path / "a.md").write_text(BOOK)
+    (tmp_path / "a.md").write_text(SHORT)
     argv = spawn("book", tmp_path / "a.md", *OPTIONS, "--batch", 1, "-o", tmp_path / "a.m4b")
     launch = [f"{sys.prefix}/bin/mlx.launch", "-n", "2", "--backend", "ring", "--"]
     done = subprocess.run([*launch, *argv], cwd=ROOT, capture_output=True, text=True, timeout=100)

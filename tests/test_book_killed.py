@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.books import CHAPTERS
+from tests.support.book_run import CHAPTERS
 from tests.support.process import ROOT, without_coverage
 
 COUNT = sum(map(len, CHAPTERS))
 KILLS = int(os.environ.get("KILLS", "6"))
 RUN = [sys.executable, "-m", "tests.support.book_run"]
 LAUNCH = [f"{sys.prefix}/bin/mlx.launch", "-n", "2", "--backend", "ring", "--"]
-SECONDS = 2.5  # a whole run, without its start
+SECONDS = 1.5  # a whole run, without its start
 
 
 def run(target: Path, *argv: str, launch: bool = False) -> subprocess.CompletedProcess[str]:
@@ -127,7 +127,7 @@ def test_processes_with_different_books(tmp_path):
     """All of them are told, before anything is made."""
     code = (
         "import os, sys\nfrom tests.support import book_run, books\n"
-        "if os.environ['MLX_RANK'] == '1': book_run.plan_of = lambda: books.plan_of([['One.']] )\n"
+        "if os.environ['MLX_RANK'] == '1': book_run.plan_of = lambda _: books.plan_of([['One.']] )\n"
         f"sys.argv = ['x', {str(tmp_path / 'book.m4b')!r}]\nbook_run.main()"
     )
     done = subprocess.run([*LAUNCH, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)

@@ -25,6 +25,7 @@ from tests.support.books import CHAPTERS, Puppet, document_of, plan_of, tone
 from tests.support.engine import on_mlx_thread
 
 COUNT = sum(map(len, CHAPTERS))
+SHORT = (("One.", "Two."), ("Three.", "Four five."), ("Six.",))
 OPTIONS = BookOptions(batch_size=3, seed=1)
 
 
@@ -65,11 +66,11 @@ def texts(puppet) -> list[str]:
 
 def test_a_book(clock, tmp_path):
     """The takes are what the model says for each segment alone; the manifest has all of them."""
-    planned = plan_of()
+    planned = plan_of(SHORT)
     progress = []
     done = public_render(clock, planned, tmp_path / "times.wav", OPTIONS, on_progress=progress.append)
     assert done.target == tmp_path / "times.wav"
-    assert (done.segments, done.flaws) == (COUNT, ())
+    assert (done.segments, done.flaws) == (5, ())
     assert done.seconds == pytest.approx(soundfile.info(done.target).duration)
     manifest = json.loads((tmp_path / "times.book" / "manifest.json").read_text())
     for segment, entry in zip(planned.segments, manifest["segments"], strict=True):
@@ -82,7 +83,7 @@ def test_a_book(clock, tmp_path):
         assert entry["voice"] == clock.default_speaker
     stages = [one.stage for one in progress]
     assert stages == sorted(stages)
-    assert [one.done for one in progress if one.stage == "speak"][-1] == COUNT
+    assert [one.done for one in progress if one.stage == "speak"][-1] == 5
     assert progress[-1].seconds_left == 0
 
 

@@ -16,6 +16,7 @@ from mlx_qwen3_tts.errors import Qwen3TTSError
 from mlx_qwen3_tts.longform import BookOptions, Renderer
 from tests.support.books import plan_of
 
+CHAPTERS = (("One.", "Two."), ("Three.", "Four five."), ("Six.", "Seven.", "Eight."))
 OPTIONS = BookOptions(voice="slt", batch_size=2)
 
 
@@ -27,7 +28,7 @@ def main() -> None:
         target = target.with_name(f"rank{rank}") / target.name
         target.parent.mkdir(exist_ok=True)
     tts = Qwen3TTS.from_pretrained("demo")
-    renderer = Renderer(tts, plan_of(), target.with_suffix(".book"), OPTIONS)
+    renderer = Renderer(tts, plan_of(CHAPTERS), target.with_suffix(".book"), OPTIONS)
     print("begins", flush=True)
     begun = len(renderer.missing)
     try:
