@@ -33,9 +33,9 @@ COMPILATION = 1000.0  # seconds, far longer than anything else here
 @pytest.fixture(scope="module", autouse=True)
 def few_repeats():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "REPEATS", 2)
-        patch.setattr(benchmark, "WARM_STREAMS", 2)
-        patch.setattr(batch_benchmark, "REPEATS", 2)
+        patch.setattr(benchmark, "REPEATS", 1)
+        patch.setattr(benchmark, "WARM_STREAMS", 1)
+        patch.setattr(batch_benchmark, "REPEATS", 1)
         yield
 
 

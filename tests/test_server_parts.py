@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from mlx_qwen3_tts import Request, RequestError
+from mlx_qwen3_tts import Qwen3TTS, Request, RequestError
 from mlx_qwen3_tts.errors import CheckpointError
 from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.generation.speech import RUN_AHEAD
@@ -268,7 +268,9 @@ def loaded(models: Models) -> list[str]:
     return [served.name for served in models.all if served.tts is not None]
 
 
-def test_the_least_recently_used_model_is_unloaded():
+def test_the_least_recently_used_model_is_unloaded(no_warm_up, spy):
+    warmed = spy(Qwen3TTS, "warm_up")
+
     async def check(models):
         first, second, third = models.all
         for served in (second, first):
@@ -282,9 +284,10 @@ def test_the_least_recently_used_model_is_unloaded():
 
     log = run_models(check, memory=13_000_000)
     assert "unloaded demo-base" in log
+    assert len(warmed) == 4
 
 
-def test_a_model_in_use_is_not_unloaded():
+def test_a_model_in_use_is_not_unloaded(no_warm_up):
     async def check(models):
         first, second, _ = models.all
         order = []

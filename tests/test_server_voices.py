@@ -20,7 +20,8 @@ VOICES = "/v1/audio/voices"
 
 def clip(name: str = "speech", container: str = "WAV") -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, *sounds.SOUNDS[name], format=container)
+    wave, rate = sounds.SOUNDS[name]
+    soundfile.write(buffer, wave[: round(1.1 * rate)], rate, format=container)
     return buffer.getvalue()
 
 
