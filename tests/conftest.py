@@ -11,6 +11,7 @@ import pytest
 
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli import main
+from mlx_qwen3_tts.demo import registry
 from mlx_qwen3_tts.evaluation.compare_devices import tf32_is_on
 from tests.support import checkpoints
 from tests.support.engine import HAS_GPU
@@ -21,8 +22,12 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 
 def pytest_configure() -> None:
-    """Compute on the CPU, and leave the settings of whoever runs the tests out; child processes inherit both."""
+    """Compute on the CPU, write the random demos once, and leave the settings of whoever runs the tests out.
+
+    Child processes inherit the first and the last.
+    """
     mx.set_default_device(mx.cpu)
+    registry.write_checkpoint = checkpoints.kept(registry.write_checkpoint)
     os.environ["MLX_QWEN3_TTS_CONFIG"] = os.devnull
     for name in ("MODEL", "VOICE", "LANGUAGE"):
         os.environ.pop(f"MLX_QWEN3_TTS_{name}", None)

@@ -7,10 +7,11 @@ models do.
 """
 
 import copy
+import shutil
+import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 from safetensors.numpy import load_file, save_file
@@ -24,6 +25,25 @@ SPEAKER_ENCODER = {
 }  # fmt: skip
 SHAPES = ("equal", "projected")
 GOLDEN_SEED = 2
+_written: dict[str, Path] = {}
+_root = tempfile.TemporaryDirectory(prefix="mlx-qwen3-tts-tests-")  # removed at the end of the process
+
+
+def kept(write: Callable[..., object]) -> Callable[..., Path]:
+    """Return a function that writes each checkpoint once, and copies it from then on: random weights take a while."""
+
+    @wraps(write)
+    def write_or_copy(directory: Path, *args: object, **named: object) -> Path:
+        key = f"{write.__name__} {args} {named}"
+        if key not in _written:
+            new = Path(tempfile.mkdtemp(dir=_root.name)) / "checkpoint"
+            new.mkdir()
+            write(new, *args, **named)
+            _written[key] = new
+        shutil.copytree(_written[key], directory, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        return directory
+
+    return write_or_copy
 
 
 def configs(shape: str, model_type: str = "custom_voice") -> tuple[dict, dict]:
@@ -92,15 +112,12 @@ def wide_configs(model_type: str = "custom_voice", width: int = 64) -> tuple[dic
     return model, codec
 
 
+@kept
 def write_wide(directory: Path, model_type: str = "custom_voice", dtype: str = "float32", width: int = 64) -> Path:
     """Write a quantizable checkpoint whose greedy speech never ends.
 
     dtype: the type of its model.safetensors. width: see `wide_configs`.
     """
-    return _write_files(directory, _make_wide, model_type, dtype, width)
-
-
-def _make_wide(directory: Path, model_type: str, dtype: str, width: int) -> None:
     model, codec = wide_configs(model_type, width)
     write_checkpoint(directory, model, codec, GOLDEN_SEED)
     path = directory / "model.safetensors"
@@ -108,38 +125,19 @@ def _make_wide(directory: Path, model_type: str, dtype: str, width: int) -> None
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
     typed = {name: mx.array(tensor).astype(getattr(mx, dtype)) for name, tensor in tensors.items()}
     mx.save_safetensors(str(path), typed, {"format": "pt"})
+    return directory
 
 
+@kept
 def write(directory: Path, shape: str, model_type: str = "custom_voice", seed: int = GOLDEN_SEED) -> Path:
     """Write a test checkpoint; the weights depend on shape and seed only, not on the model type.
 
     The EOS logit is always 0, far below the largest logit, so that greedy speech never ends. (Tests of the end use an
     ordinary code as EOS.)
     """
-    return _write_files(directory, _make, shape, model_type, seed)
-
-
-def _make(directory: Path, shape: str, model_type: str, seed: int) -> None:
     model, codec = configs(shape, model_type)
     write_checkpoint(directory, model, codec, seed)
     tensors = load_file(directory / "model.safetensors")
     tensors["talker.codec_head.weight"][model["talker_config"]["codec_eos_token_id"]] = 0
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-
-
-def _write_files(directory: Path, make: Callable[..., None], *args) -> Path:
-    """Write the files that `make` writes into a directory."""
-    for name, data in _files(make, *args).items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
     return directory
-
-
-@lru_cache(maxsize=16)
-def _files(make: Callable[..., None], *args) -> dict[Path, bytes]:
-    """Return the files of a checkpoint by their paths in it. Most tests ask for one of a few, which takes 0.1 s."""
-    with TemporaryDirectory() as folder:
-        directory = Path(folder)
-        make(directory, *args)
-        return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
