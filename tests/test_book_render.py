@@ -1,10 +1,14 @@
 """Books in the making: what is made, with which seeds, what is kept, and what a second run makes."""
 
 import json
+import os
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +20,7 @@ from mlx_qwen3_tts.errors import BookError, DocumentError
 from mlx_qwen3_tts.files import PartialPath
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import plan, render as public_render
+from mlx_qwen3_tts.longform.distributed import Team
 from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
 from mlx_qwen3_tts.longform.options import BookOptions
 from mlx_qwen3_tts.longform.parts import sound_key
@@ -554,3 +559,80 @@ def test_one_process_at_a_time_writes_a_book(puppet, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert render(puppet, tmp_path).flaws == (), "on a file system without locks"
+
+
+# --- files and other processes ---
+
+
+def test_a_take_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A power failure then leaves the whole file, or none."""
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_size))
+    TakeStore(tmp_path, 24000).put("abc", bytes(100))
+    assert synced == [100]
+
+
+def test_wrong_outputs_are_refused_before_anything_is_spoken(puppet, tmp_path):
+    for name, options in (("a.wav", {"subtitles": "txt"}), ("no folder/a.wav", {})):
+        with pytest.raises(BookError):
+            public_render(puppet, plan_of(), tmp_path / name, OPTIONS, **options)
+    assert puppet.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_times_in_one_file_begin_with_the_book(puppet, tmp_path):
+    renderer = render(puppet, tmp_path, name="book.wav", subtitles="json")
+    cues = json.loads((tmp_path / "book.json").read_text())["cues"]
+    assert cues[0]["start_sample"] == 0
+    assert cues[-1]["end_sample"] + 6000 == soundfile.info(tmp_path / "book.wav").frames
+    assert len(cues) == len(renderer.parts)
+
+
+class Launch:
+    """Threads that are the members of a launch; `worker` of each stands in for the MLX thread."""
+
+    def __init__(self, size: int, monkeypatch) -> None:
+        self._here = threading.local()
+        self._rows = [None] * size
+        self._barrier = threading.Barrier(size, timeout=10)
+        self._group = SimpleNamespace(rank=lambda: self._here.rank, size=lambda: size)
+        monkeypatch.setattr(mx.distributed, "init", lambda: self._group)
+        monkeypatch.setattr(mx.distributed, "all_gather", lambda row, group: np.concatenate(self._exchange(row)))
+        monkeypatch.setattr(mx.distributed, "all_sum", lambda row, group: np.sum(self._exchange(row), 0, np.uint8))
+        monkeypatch.setattr(mx, "array", np.array)
+
+    def _exchange(self, row):
+        self._rows[self._here.rank] = row
+        self._barrier.wait()
+        rows = list(self._rows)
+        self._barrier.wait()
+        return rows
+
+    def run(self, work) -> list:
+        """Return what each member's work gives; it gets the member's Team."""
+
+        def member(rank):
+            self._here.rank = rank
+            return work(Team(SimpleNamespace(run=lambda function: function())))
+
+        with ThreadPoolExecutor(len(self._rows)) as pool:
+            return list(pool.map(member, range(len(self._rows))))
+
+
+def test_members_of_a_launch_hear_each_other(monkeypatch):
+    def work(team):
+        gathered = team.gather(np.array([team.rank, 7], np.uint8)).tolist()
+        sent = team.send(b"the take" if team.rank == 1 else None, 1)
+        return gathered, sent, team.share("abcde")
+
+    gathered = [[0, 7], [1, 7]]
+    expected = [(gathered, b"the take", list("ace")), (gathered, b"the take", list("bd"))]
+    assert Launch(2, monkeypatch).run(work) == expected
+
+
+def test_a_member_alone_asks_nobody(monkeypatch):
+    launch = Launch(1, monkeypatch)
+    monkeypatch.setattr(mx.distributed, "all_gather", None)
+    monkeypatch.setattr(mx.distributed, "all_sum", None)
+    row = np.array([1, 2], np.uint8)
+    assert launch.run(lambda team: (team.gather(row).tolist(), team.send(b"x", 0))) == [([[1, 2]], b"x")]

@@ -334,3 +334,9 @@ def test_wav_as_rf64(tmp_path, monkeypatch):
     audio = write_book(tmp_path / "book.wav")
     assert soundfile.info(tmp_path / "book.wav").format == "RF64"
     np.testing.assert_array_equal(soundfile.read(tmp_path / "book.wav", dtype="int16")[0], np.rint(audio * 32767))
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".opus"])
+def test_only_mp4_says_that_it_is_an_audiobook_by_number(tmp_path, suffix):
+    write_book(tmp_path / f"book{suffix}")
+    assert b"media_type" not in (tmp_path / f"book{suffix}").read_bytes().lower()

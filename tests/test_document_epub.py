@@ -308,3 +308,9 @@ def test_what_begins_a_file_is_dropped_from_its_chapter(tmp_path):
 ])  # fmt: skip
 def test_links(link, target):
     assert resolve("text/two.xhtml", link) == target
+
+
+def test_the_older_contents_stand_in_for_a_navigation_file_that_is_missing(tmp_path):
+    parts = with_ncx(epubs.simple(a=chapter("A"), b=chapter("B")), entry("First", href="a.xhtml"))
+    gone = epubs.item("nav", "gone.xhtml", properties="nav")
+    assert titles(read(tmp_path, edited(parts, ("<manifest>", f"<manifest>{gone}")))) == ["First"]

@@ -140,3 +140,9 @@ def test_where_the_file_is(monkeypatch):
     assert settings.settings_path().parts[-2:] == ("mlx-qwen3-tts", "config.toml")
     monkeypatch.setenv("MLX_QWEN3_TTS_CONFIG", "~/x.toml")
     assert settings.settings_path() == settings.Path("~/x.toml").expanduser()
+
+
+def test_all_directories_of_the_file_are_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_QWEN3_TTS_CONFIG", str(tmp_path / "new" / "home" / "config.toml"))
+    settings.write_settings({"voice": "Ryan"})
+    assert settings.read_settings() == {"voice": "Ryan"}

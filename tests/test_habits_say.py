@@ -1,5 +1,7 @@
 """Habits of who knows another `say`: words, files and pipes, -v '?', qtts, short help, completion, termination."""
 
+import errno
+import io
 import os
 import pty
 import shlex
@@ -7,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mlx_qwen3_tts import Qwen3TTS
+from mlx_qwen3_tts import Qwen3TTS, RequestError
 from mlx_qwen3_tts.cli import make_parsers, settings, speaker
 from mlx_qwen3_tts.cli.completion import COMPLETERS
 from mlx_qwen3_tts.cli.flags import flag_of
+from mlx_qwen3_tts.cli.spoken_text import read_file
 from mlx_qwen3_tts.program import NAMES
 from mlx_qwen3_tts.released import SHORT_NAMES, VOICES
 from mlx_qwen3_tts.request import Request
@@ -416,3 +420,24 @@ def test_damaged_settings_do_not_matter_if_all_is_named(run_cli, monkeypatch, tm
 def test_every_command_has_help_last():
     for command in make_parsers()[1].values():
         assert [action.dest for action in command.arguments()][-1] == "debug"
+
+
+def test_a_disk_that_fails_is_one_line():
+    class Failing(io.BytesIO):
+        name = "text.txt"
+
+        def read(self, _size=-1):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(RequestError, match=r"^cannot read text\.txt: Input/output error$"):
+        list(read_file(Failing()))
+
+
+def test_the_default_voice_comes_with_the_command_that_lists_the_others():
+    """The voices that an adapter adds are listed with it alone."""
+    tts = SimpleNamespace(default_speaker="Ryan")
+    assert "qwen3-tts voices` lists" in speaker.default_voice_notice(tts, None, None)
+    assert "qwen3-tts voices --adapter my.safetensors` lists" in speaker.default_voice_notice(
+        tts, None, "my.safetensors"
+    )
+    assert speaker.default_voice_notice(tts, "Ryan", None) is None

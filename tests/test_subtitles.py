@@ -222,3 +222,12 @@ def test_targets_that_are_refused(tmp_path):
             check_subtitles(tmp_path / name)
         with pytest.raises(BookError, match=message):
             SubtitleWriter(tmp_path / name, RATE)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(BookError, match=r"cannot write .*a\.srt: Too many open files$"):
+        SubtitleWriter(tmp_path / "a.srt", RATE)
