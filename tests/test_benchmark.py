@@ -320,3 +320,9 @@ def test_wrong_options(run_cli, argv):
 
 def test_one_form_of_output(run_cli):
     assert run_cli("bench", "--json", "--share")[0] == 2
+
+
+def test_what_a_fast_function_gets_is_counted_too():
+    x, w = mx.random.normal((4, 8)), mx.ones(8)
+    mx.eval(x, w)
+    assert count_launches(lambda: mx.fast.rms_norm(x + x, w * 2, 1e-6))[1] == 3

@@ -185,3 +185,16 @@ def test_command_line(pairs, run_cli, tmp_path):
     code, _, err = run_cli(*argv[:5], "--texts", tmp_path / "none")
     assert code == 1
     assert "cannot read the texts" in err
+
+
+def test_scores_are_of_the_ids_that_may_be_generated(pairs):
+    """Codes and the end have a probability; the other ids of the vocabulary have none."""
+    tts = Qwen3TTS.from_pretrained(pairs["custom_voice"][0])
+    talker = tts.config.talker_config
+    codes = np.zeros((3, talker.num_code_groups), np.int32)
+    scores = score(tts.engine, requests_for(tts.config, ["hello"], None, None, 3)[0], codes)
+    possible = sorted({*range(talker.num_codes), talker.codec_eos_token_id})
+    assert len(possible) < talker.vocab_size
+    for frame in scores.talker:
+        assert np.flatnonzero(frame > -np.inf).tolist() == possible
+    np.testing.assert_allclose(np.exp(scores.talker).sum(-1), 1, rtol=1e-5)

@@ -82,3 +82,24 @@ def test_silence_is_cut_in_blocks_of_20_ms(rate):
 def test_all_of_silence_stays():
     silence = np.zeros(1000, np.float32)
     assert trim_silence(silence, RATE) is silence
+
+
+def test_a_clip_that_is_too_long_is_told_by_its_header(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(3000), 1000)
+    read.check_clip_file(path, 3.0)
+    with pytest.raises(AudioError, match=r"is 3 s long and the limit is 2.9 s"):
+        read.check_clip_file(path, 2.9)
+
+
+def test_a_sample_rate_below_0():
+    with pytest.raises(AudioError, match="the array has the sample rate -24000; it must be a whole number above 0"):
+        read_audio((np.zeros(10, np.float32), -24000))
+
+
+def test_a_file_with_one_channel(tmp_path):
+    wave = np.linspace(-0.5, 0.5, 100, dtype=np.float32)
+    soundfile.write(tmp_path / "mono.wav", wave, 8000, subtype="FLOAT")
+    audio, rate = read_audio(tmp_path / "mono.wav")
+    assert rate == 8000
+    np.testing.assert_array_equal(audio, wave)

@@ -20,6 +20,7 @@ from mlx_qwen3_tts import Request
 from mlx_qwen3_tts.audio.formats import pcm16
 from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.server import protocol, speech as server_speech
+from mlx_qwen3_tts.server.gate import QueueFull
 from mlx_qwen3_tts.server.workers import SMALL
 from tests.support.server import LONG, SPEECH, TEXT, decoded, eventually, exact, running
 
@@ -473,3 +474,9 @@ def test_a_failure_in_the_middle_is_heard_of(server, monkeypatch):
     response = server.client.post(SPEECH, json=LONG)
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
+
+
+def test_a_full_queue_is_no_fault(server):
+    """The client is told, and the log has no traceback."""
+    assert server.service.problem(QueueFull(), "POST").status == 503
+    assert not any("QueueFull" in line for line in server.log)

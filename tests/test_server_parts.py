@@ -331,3 +331,8 @@ def test_models_that_are_refused(tmp_path):
             Models(sources, LoadOptions(), Workers())
     with pytest.raises(RequestError, match="adapter"):
         Models(("demo", "demo-base"), LoadOptions(adapter="x"), Workers())
+
+
+def test_memory_is_among_the_metrics():
+    names = {line.split()[0] for line in Metrics(Gate(1, 0)).text().decode().splitlines()}
+    assert {f"mlx_qwen3_tts_{name}" for name in ("queue", "batch", "memory_bytes", "cache_bytes")} <= names
