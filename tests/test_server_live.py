@@ -237,3 +237,12 @@ def test_a_client_that_leaves(server, pieces):
         socket.socket.shutdown(SHUT_RDWR)  # without a goodbye
     assert eventually(server.is_idle, 5)
     assert not waits_for_text()
+
+
+def test_a_client_that_leaves_is_no_fault(server, monkeypatch):
+    faults = []
+    monkeypatch.setattr("mlx_qwen3_tts.server.live.fault", lambda error, _log_text: faults.append(error) or "")
+    with connect(server.socket_url) as socket:
+        Talk(socket).write("It is ten.")
+    server.wait_until_idle()
+    assert faults == []
