@@ -434,7 +434,7 @@ def test_text_is_logged_only_if_that_was_asked_for(server):
 
 
 def test_the_time_limit():
-    with running(models=("demo-random",), time_limit=1.0) as server:
+    with running(models=("demo-random",), time_limit=2.0) as server:
         with pytest.raises(httpx.RemoteProtocolError), server.client.stream("POST", SPEECH, json=LONG) as response:
             list(response.iter_raw())
         server.wait_until_idle()
