@@ -484,12 +484,21 @@ def test_an_error_of_mlx_ends_all_rows(tts, monkeypatch):
             raise RuntimeError("out of memory")
         return step(self, *args)
 
+    finish = Batch.finish
+    collected = []
+
+    def noted(self, flight):
+        frames = finish(self, flight)
+        collected.extend(frames)
+        return frames
+
     requests = [Request("Hello world", seed=i, max_frames=12, stop_runaway=False) for i in range(3)]
     alone = [tts.run(request).codes for request in requests]
     errors = {}
     codes = [[], [], []]
     with monkeypatch.context() as patch:
         patch.setattr(FrameFunctions, "step", failing)
+        patch.setattr(Batch, "finish", noted)
         for index, chunk in tts.stream_batch(requests, on_error=errors.__setitem__):
             codes[index].append(chunk.codes)
     assert set(errors) == {0, 1, 2}
@@ -497,6 +506,7 @@ def test_an_error_of_mlx_ends_all_rows(tts, monkeypatch):
         found = np.concatenate(found)
         assert 0 < len(found) < 9
         np.testing.assert_array_equal(found, expected[: len(found)])
+    assert sum(len(found) for chunks in codes for found in chunks) == len(collected), "every frame before the error"
     assert len(tts.synthesize("Hello", seed=1, max_frames=3).codes) == 3
     assert mx.get_cache_memory() == 0
 
