@@ -20,11 +20,11 @@ from mlx_qwen3_tts.errors import BookError, DocumentError
 from mlx_qwen3_tts.files import PartialPath
 from mlx_qwen3_tts.generation.runaway import retry_seed
 from mlx_qwen3_tts.longform import plan, render as public_render
-from mlx_qwen3_tts.longform.distributed import Team
+from mlx_qwen3_tts.longform.distributed import Team, collect
 from mlx_qwen3_tts.longform.fingerprint import model_fingerprint
 from mlx_qwen3_tts.longform.options import BookOptions
 from mlx_qwen3_tts.longform.parts import sound_key
-from mlx_qwen3_tts.longform.render import Renderer, folder_beside
+from mlx_qwen3_tts.longform.render import DONE, MISSING, PROVISIONAL, Renderer, folder_beside
 from mlx_qwen3_tts.longform.takes import DamagedTake, Take, TakeStore
 from tests.support.books import CHAPTERS, Puppet, document_of, plan_of, tone
 from tests.support.engine import on_mlx_thread
@@ -636,3 +636,19 @@ def test_a_member_alone_asks_nobody(monkeypatch):
     monkeypatch.setattr(mx.distributed, "all_sum", None)
     row = np.array([1, 2], np.uint8)
     assert launch.run(lambda team: (team.gather(row).tolist(), team.send(b"x", 0))) == [([[1, 2]], b"x")]
+
+
+def test_the_first_member_gets_what_is_better_than_its_own(tmp_path, monkeypatch):
+    """Also what would be made once more: it is better than nothing."""
+    states = np.array([[MISSING, MISSING, PROVISIONAL, DONE], [PROVISIONAL, MISSING, DONE, DONE]], np.uint8)
+
+    def work(team):
+        store = TakeStore(tmp_path / str(team.rank), 24000)
+        store.folder.mkdir()
+        for key in "acd":
+            if team.rank == 1:
+                store.put(key, key.encode())
+        return collect(team, store, "abcd", states)
+
+    assert Launch(2, monkeypatch).run(work) == [2, 2]
+    assert {path.stem: path.read_bytes() for path in (tmp_path / "0").iterdir()} == {"a": b"a", "c": b"c"}

@@ -97,3 +97,7 @@ def test_wrong_files(tmp_path, content, message):
     with pytest.raises(Qwen3TTSError, match=pattern) as caught:
         read_pronunciations(path)
     assert "\n" not in str(caught.value)
+
+
+def test_case_counts_by_default():
+    assert Pronouncer([Pronunciation("Polish", "Poh-lish")]).apply("polish Polish") == "polish Poh-lish"

@@ -205,3 +205,9 @@ def test_letters_of_each_script(characters, letters):
 )
 def test_ends_sentence(text, ends):
     assert ends_sentence(text) is ends
+
+
+@pytest.mark.parametrize(("letters", "place"), [(130, (240, "CLAUSE")), (140, (491, "SENTENCE"))])
+def test_how_short_a_last_sentence_may_be(letters, place):
+    """With fewer letters it takes a clause from the one before. A book that is half made relies on it."""
+    assert shape(f"{sentence(240)[:-1]}, {sentence(250)} {sentence(letters)}")[0] == place
