@@ -2,13 +2,20 @@
 
 import asyncio
 import base64
+import errno
+import os
+import signal
+import socket
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
 
 from mlx_qwen3_tts import Qwen3TTS, Request, RequestError
+from mlx_qwen3_tts.audio.encode import StreamEncoder
 from mlx_qwen3_tts.errors import CheckpointError
 from mlx_qwen3_tts.generation.push import PushedSpeech
 from mlx_qwen3_tts.generation.speech import RUN_AHEAD
@@ -17,13 +24,17 @@ from mlx_qwen3_tts.server import speech
 from mlx_qwen3_tts.server.app import page_files
 from mlx_qwen3_tts.server.gate import Gate, QueueFull
 from mlx_qwen3_tts.server.metrics import Metrics
-from mlx_qwen3_tts.server.models import LoadOptions, Models
-from mlx_qwen3_tts.server.problem import Problem
+from mlx_qwen3_tts.server.models import LoadOptions, Models, describe
+from mlx_qwen3_tts.server.problem import Problem, fault
 from mlx_qwen3_tts.server.protocol import parse_call
+from mlx_qwen3_tts.server.reply import Hangup, Patience, SpeechEncoder
+from mlx_qwen3_tts.server.run import listen, run_server, serve_until
+from mlx_qwen3_tts.server.service import Service
 from mlx_qwen3_tts.server.settings import Settings
 from mlx_qwen3_tts.server.speech import SpeechStream, whole_speech
 from mlx_qwen3_tts.server.utterance import LiveText
-from mlx_qwen3_tts.server.workers import Workers
+from mlx_qwen3_tts.server.voices import Voices
+from mlx_qwen3_tts.server.workers import FAST_THREADS, SLOW_THREADS, Workers
 from tests.support import checkpoints
 from tests.support.server import eventually
 
@@ -336,3 +347,234 @@ def test_models_that_are_refused(tmp_path):
 def test_memory_is_among_the_metrics():
     names = {line.split()[0] for line in Metrics(Gate(1, 0)).text().decode().splitlines()}
     assert {f"mlx_qwen3_tts_{name}" for name in ("queue", "batch", "memory_bytes", "cache_bytes")} <= names
+
+
+def served(workers: Workers) -> Service:
+    return Service(Settings(), Models(("demo",), LoadOptions(), workers), workers)
+
+
+def test_where_the_server_listens(monkeypatch):
+    """At the first address of a name: the system has the best one first."""
+    addresses = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET, ("127.255.255.254", 0))]
+    found = [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with listen("localhost", 0) as bound:
+        host, port = bound.getsockname()
+    assert host == "127.0.0.1"
+    assert port > 0
+
+
+def test_why_the_server_cannot_listen():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError) as raised:
+            listen("127.0.0.1", port)
+    reason = os.strerror(errno.EADDRINUSE)
+    assert str(raised.value) == f"cannot listen at 127.0.0.1:{port}: {reason}; choose another port"
+
+
+def test_a_server_whose_first_model_cannot_be_loaded_ends(monkeypatch):
+    def fail(*_):
+        raise CheckpointError("it is damaged")
+
+    monkeypatch.setattr("mlx_qwen3_tts.server.models.load", fail)
+
+    async def run():
+        stop = asyncio.Event()
+        await serve_until(stop, served(Workers()), bound, ready=stop.set)
+
+    with listen("127.0.0.1", 0) as bound, pytest.raises(CheckpointError, match="it is damaged"):
+        asyncio.run(run())
+
+
+def test_signals_are_what_they_were_after_the_end(monkeypatch):
+    async def load_nothing(models):
+        pass
+
+    def others(number, frame):
+        raise AssertionError("the server was to heed the signal")
+
+    monkeypatch.setattr(Models, "load_default", load_nothing)
+    before = signal.signal(signal.SIGTERM, others)
+    try:
+        with listen("127.0.0.1", 0) as bound:
+            run_server(served(Workers()), bound, ready=partial(signal.raise_signal, signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is others
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("name", "threads"), [("fast", FAST_THREADS), ("slow", SLOW_THREADS)])
+def test_closing_waits_for_no_work(name, threads):
+    """What is under way goes on, what waits is dropped, and nothing more is taken."""
+    workers = Workers()
+    closed = threading.Event()
+    run_on_thread = getattr(workers, name)
+
+    async def run():
+        work = [asyncio.ensure_future(run_on_thread(partial(closed.wait, 2))) for _ in range(threads + 1)]
+        await asyncio.sleep(0)
+        workers.close()
+        closed.set()
+        *under_way, waiting = await asyncio.gather(*work, return_exceptions=True)
+        assert under_way == [True] * threads
+        assert isinstance(waiting, asyncio.CancelledError)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await run_on_thread(closed.is_set)
+
+    asyncio.run(run())
+
+
+def test_who_reads_a_live_text_goes_on_at_its_end():
+    text = LiveText()
+    pieces = []
+    reader = threading.Thread(target=lambda: pieces.extend(text), daemon=True)
+    reader.start()
+    text.add("One ")
+    text.add("text.")
+    text.close()
+    reader.join(2)
+    assert not reader.is_alive()
+    assert pieces == ["One ", "text."]
+
+
+def test_work_goes_on_until_the_client_leaves():
+    async def work_while(*messages):
+        coming = list(messages)
+
+        async def receive():
+            await asyncio.sleep(0 if coming else 10)
+            return {"type": coming.pop(0)}
+
+        patience = Patience(receive, 5, asyncio.Event())
+        try:
+            return await patience.during(asyncio.sleep(0.02, "done"))
+        finally:
+            patience.close()
+
+    assert asyncio.run(work_while("http.request")) == "done"
+    with pytest.raises(Hangup):
+        asyncio.run(work_while("http.request", "http.disconnect"))
+
+
+def test_work_that_is_ended_has_ended():
+    """What it holds is free before the client is told."""
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    async def run():
+        patience = Patience(None, 0.01, asyncio.Event())
+        with pytest.raises(Problem, match="the time limit"):
+            await patience.during(work())
+        assert ended
+        patience.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("fields", "takes_long"),
+    [({"response_format": "wav"}, False), ({"response_format": "mp3"}, True),
+     ({"response_format": "pcm", "speed": 1.5}, True)],
+)  # fmt: skip
+def test_what_takes_long_is_encoded_on_a_thread(demo, monkeypatch, fields, takes_long):
+    names = set()
+    write = StreamEncoder.write
+
+    def noted(encoder, audio):
+        names.add(threading.current_thread().name)
+        return write(encoder, audio)
+
+    monkeypatch.setattr(StreamEncoder, "write", noted)
+    (chunk,) = demo.stream_request(Request("hello", max_frames=1))
+    workers = Workers()
+    encoder = SpeechEncoder(parse_call({"input": "hello", **fields}, Settings(), "mp3"), 24000, workers)
+    assert asyncio.run(encoder.write(chunk))
+    workers.close()
+    assert names == {"server_0" if takes_long else threading.current_thread().name}
+
+
+def test_a_place_that_was_taken_again_is_given_back(demo, monkeypatch):
+    monkeypatch.setattr(speech, "AHEAD", 2)
+
+    async def run():
+        gate = Gate(8, 0)
+        request = Request("hello", seed=3, max_frames=8, stop_runaway=False, chunk_frames=1)
+        async with SpeechStream(demo, request, gate) as stream:
+            chunks = aiter(stream)
+            await anext(chunks)
+            await reached(lambda: gate.inside == 0)
+            async for _ in chunks:
+                assert gate.inside <= 1
+        assert (gate.inside, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_voice_of_a_model_that_has_none(tmp_path, server_voices, monkeypatch):
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(server_voices))
+    directory = checkpoints.write(tmp_path / "design", "projected", "voice_design")
+    workers = Workers()
+    voices = Voices(Models((str(directory),), LoadOptions(), workers), Settings(), workers)
+    with pytest.raises(Problem, match="describe one with instructions, and leave voice empty") as raised:
+        voices.choose(parse_call({"input": "hello", "voice": "slt"}, Settings()))
+    assert (raised.value.status, raised.value.code) == (400, "voice_not_found")
+
+
+@pytest.mark.parametrize("with_message", [True, False])
+def test_what_is_logged_of_a_fault(with_message):
+    """Where it was raised, and what it says only if texts are logged."""
+    message = "a text of a request"
+    try:
+        raise RuntimeError(message)
+    except RuntimeError as error:
+        logged = fault(error, with_message)
+    assert "RuntimeError" in logged
+    assert "in test_what_is_logged_of_a_fault" in logged
+    assert (message in logged) is with_message
+
+
+def test_a_download_shows_its_progress(tmp_path, monkeypatch):
+    directory = checkpoints.write(tmp_path / "model", "projected")
+    asked = []
+
+    @contextmanager
+    def download(source, **options):
+        asked.append((source, options))
+        yield directory
+
+    monkeypatch.setattr("mlx_qwen3_tts.server.models.resolve", download)
+    assert describe("some/model", LoadOptions(revision="v1")).name == "some/model"
+    assert asked == [("some/model", {"progress": True, "revision": "v1"})]
+
+
+def test_a_model_waits_for_room_without_looking_all_the_time(no_warm_up):
+    """That would stop the event loop."""
+
+    class Counted(list):
+        looks = 0
+
+        def __iter__(self):
+            self.looks += 1
+            assert self.looks < 50
+            return super().__iter__()
+
+    async def use(models, served):
+        async with models.use(served):
+            return loaded(models)
+
+    async def check(models):
+        models.all = Counted(models.all)
+        first, second, _ = models.all
+        async with models.use(first):
+            later = asyncio.ensure_future(use(models, second))
+            await asyncio.sleep(0.02)
+        assert await later == ["demo-base"]
+
+    run_models(check, memory=6_000_000)

@@ -196,3 +196,22 @@ def is_closed(raw: socket.socket, more: bytes) -> bool:
     except ConnectionError:
         pass
     return True
+
+
+def test_the_connection_ends_if_the_body_is_not_read(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+        answer = raw.recv(4096).lower()
+    assert answer.startswith(b"http/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    refused = server.speak(voice="nobody")
+    assert refused.status_code == 400
+    assert "connection" not in refused.headers
+
+
+def test_garbage_is_not_logged(server, caplog):
+    """Whoever can reach the server could fill the log of uvicorn."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"garbage\r\n\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert [record.message for record in caplog.records if record.name.startswith("uvicorn")] == []

@@ -339,3 +339,17 @@ def test_a_fault_with_an_event_is_logged(server, talk, monkeypatch):
     talk.send(Describe())
     assert talk.error().text == "the server has failed: see its log"
     assert [entry.startswith("wyoming: RuntimeError, raised at:") for entry in server.log] == [True]
+
+
+def test_the_data_of_an_event_is_an_object(server, port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b'{"type": "synthesize", "data": 5}\n')
+        answer = connection.recv(65536)
+    assert b"invalid_event" in answer
+    assert server.log == []
+
+
+def test_a_text_is_spoken_once_however_many_pieces_it_has(server, talk, monkeypatch):
+    monkeypatch.setattr(server.service.gate, "places", 0)
+    talk.send(SynthesizeStart(voice=RMS), *[SynthesizeChunk("One. ")] * (ours.MAX_UTTERANCES + 2), Ping("here"))
+    assert Pong.from_event(talk.next()).text == "here"
