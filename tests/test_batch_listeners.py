@@ -15,7 +15,7 @@ import pytest
 from mlx_qwen3_tts import BatchError, GenerationError, Qwen3TTS, Request, RequestError, SynthesisResult
 from mlx_qwen3_tts.codec.codec import Codec
 from mlx_qwen3_tts.device import device_memory
-from mlx_qwen3_tts.generation import engine
+from mlx_qwen3_tts.generation import engine, listen
 from mlx_qwen3_tts.generation.batch import MAX_ROWS, Batch
 from mlx_qwen3_tts.generation.engine import PREFILL_STEP, Engine
 from mlx_qwen3_tts.generation.frames import FrameFunctions
@@ -441,16 +441,17 @@ def test_a_runaway_is_generated_once_more(tts, monkeypatch):
         Request(text, frames_per_token=0.5, seed=seed)
         for text, seed in (("Hello world", None), (iter(["Hello ", "world"]), None), ("Hello world", 5))
     ]
-    runaways = []
+    asked = []
 
-    def ran_away(request, last):
-        runaways.append(last.seed)
-        return request.seed is None
+    def as_after_a_runaway(request, last, text):
+        asked.append(last.seed)
+        return second_attempt(request, replace(last, finish_reason="runaway"), text)
 
-    monkeypatch.setattr("mlx_qwen3_tts.generation.listen.runs_again", ran_away)
+    second_attempt = listen.second_attempt
+    monkeypatch.setattr(listen, "second_attempt", as_after_a_runaway)
     results = tts.synthesize_batch(requests)
     assert [result.seed for result in results] == [retry_seed(41), retry_seed(41), 5]
-    assert sorted(runaways) == [5, 41, 41]
+    assert sorted(asked) == [5, 41, 41]
     again = [
         Request("Hello world", frames_per_token=0.5, seed=retry_seed(41), non_streaming_mode=mode)
         for mode in (None, False)

@@ -20,10 +20,9 @@ from ..request import Request
 from ..result import AudioChunk, SynthesisResult
 from .batch import MAX_ROWS
 from .engine import Engine
-from .runaway import retry_seed
 from .scheduler import Scheduler
 from .speech import NeedsText, ResolvedRequest, Speech, resolve
-from .stream import Sizes, runs_again, with_repeatable_text
+from .stream import Sizes, second_attempt, with_repeatable_text
 from .timer import Clock
 
 BATCH_SIZE = 8  # requests under way at a time, unless another number is asked for
@@ -245,16 +244,19 @@ class BatchListener:
             self.frames += len(message.codes)
             if message.is_final:
                 self._end(item)
-                if self._retries and item.attempt == 0 and runs_again(item.resolved.request, message):
-                    self._begin_again(item, message.seed)
+                if self._retries and item.attempt == 0:
+                    self._begin_again(item, message)
             yield item.index, item.attempt, message
             if not message.is_final:
                 assert speech is not None
                 speech.ask()
                 self._scheduler.wake()
 
-    def _begin_again(self, item: _Item, seed: int) -> None:
-        again = replace(item.resolved.request, text=item.text, seed=retry_seed(seed))
+    def _begin_again(self, item: _Item, last: AudioChunk) -> None:
+        """Begin the second attempt of a request, if its last chunk asks for one."""
+        again = second_attempt(item.resolved.request, last, item.text)
+        if again is None:
+            return
         resolved = resolve(self._scheduler.engine, again)
         self._items.add(item.index)
         self._begin(_Item(item.index, resolved, item.text, Clock(), attempt=1))

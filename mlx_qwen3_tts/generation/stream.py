@@ -8,7 +8,7 @@
 The only way to speech: a result that is not streamed is these chunks, concatenated.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from queue import SimpleQueue
@@ -53,8 +53,8 @@ def stream_attempts(
     chunk = None
     for chunk in stream_chunks(scheduler, first, sizes):
         yield 0, chunk
-    if chunk is not None and runs_again(request, chunk):
-        again = replace(request, text=text, seed=retry_seed(chunk.seed))
+    again = chunk and second_attempt(request, chunk, text)
+    if again:
         for chunk in stream_chunks(scheduler, again, sizes):
             yield 1, chunk
 
@@ -67,9 +67,14 @@ def with_repeatable_text(request: Request) -> tuple[Request, str | list[str]]:
     return replace(request, text=tee(request.text, pieces)), pieces
 
 
-def runs_again(request: Request, last: AudioChunk) -> bool:
-    """Return whether a request is generated once more after its last chunk."""
-    return last.finish_reason == "runaway" and request.seed is None
+def second_attempt(request: Request, last: AudioChunk, text: str | Iterable[str]) -> Request | None:
+    """Return what is generated after a last chunk: a runaway once more, with another seed, unless it was given one.
+
+    text: that of the request, which is known now.
+    """
+    if last.finish_reason != "runaway" or request.seed is not None:
+        return None
+    return replace(request, text=text, seed=retry_seed(last.seed))
 
 
 def _chunks(

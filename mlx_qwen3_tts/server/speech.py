@@ -9,14 +9,12 @@ and it comes back once half of the chunks were taken. The same happens while a t
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from ..generation.push import PushedSpeech
-from ..generation.runaway import retry_seed
 from ..generation.speech import RUN_AHEAD
-from ..generation.stream import runs_again
+from ..generation.stream import second_attempt
 from ..request import Request
 from ..result import AudioChunk
 from ..tts import Qwen3TTS
@@ -185,8 +183,8 @@ async def whole_speech(
     """
     async with SpeechStream(tts, request, gate, patient) as stream:
         chunks = [chunk async for chunk in stream]
-    if not runs_again(request, chunks[-1]):
+    again = second_attempt(request, chunks[-1], request.text)
+    if again is None:
         return chunks, stream
-    again = replace(request, seed=retry_seed(chunks[-1].seed))
     async with SpeechStream(tts, again, gate, patient=True) as stream:
         return [chunk async for chunk in stream], stream
