@@ -578,3 +578,16 @@ def test_a_model_waits_for_room_without_looking_all_the_time(no_warm_up):
         assert await later == ["demo-base"]
 
     run_models(check, memory=6_000_000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"language": "english", "seed": 2, "max_frames": 3, "non_streaming_mode": False},
+     {"frames_per_token": 2.0, "max_silence": 9.0}, {"stop_runaway": False}],
+)  # fmt: skip
+def test_every_option_of_a_request_is_taken(options):
+    """Under its own name, unless HTTP has another form for it; `null` counts as absent."""
+    call = parse_call({"input": "hello", "chunk_frames": 3, **options}, Settings())
+    assert call.request(None) == Request("hello", **options)
+    assert call.ignored == ("chunk_frames",)
+    assert parse_call({"input": "hello", **dict.fromkeys(options)}, Settings()).request(None) == Request("hello")

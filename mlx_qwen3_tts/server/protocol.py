@@ -25,8 +25,9 @@ STREAM_FORMATS = ("audio", "sse")
 TASK_TYPES = {kind.lower(): model_type for model_type, kind in MODEL_KINDS.items()}  # "customvoice" to "custom_voice"
 
 SAMPLING = tuple(name for name, _ in options_of(Sampling))
-# Fields of Request that HTTP takes under their own names. How the audio is cut into chunks is the server's business.
-OPTIONS = ("language", "seed", "max_frames", "non_streaming_mode", "frames_per_token", "stop_runaway", "max_silence")
+# The fields of Request, but those that HTTP has in another form; the server itself cuts the audio into chunks.
+OTHER_FORM = ("text", "voice", "instruct", "sampling", "chunk_frames")
+OPTIONS = tuple(name for name, _ in options_of(Request) if name not in OTHER_FORM)
 STRINGS = ("model", "instructions", "response_format", "stream_format", "ref_audio", "ref_text", "task_type")
 KNOWN = {"input", "voice", "speed", "x_vector_only_mode", "max_new_tokens", *STRINGS, *OPTIONS, *SAMPLING}
 # Fields without effect: audio is always streamed.
