@@ -105,7 +105,7 @@ def measure(package: Path) -> dict[str, str]:
     layers, circles = layers_and_circles(graph)
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    lengths = {node: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
     longest_function = max(lengths, key=lengths.__getitem__)
     lines = {path: text.count("\n") for path, text in texts.items()}
     longest_file = max(lines, key=lines.__getitem__)
@@ -123,7 +123,7 @@ def measure(package: Path) -> dict[str, str]:
         "private uses across objects": str(sum(map(private_uses, trees.values()))),
         "median lines of a file": f"{median(lines.values()):.0f}",
         "longest file": f"{lines[longest_file]} ({longest_file.relative_to(package)})",
-        "longest function": f"{lengths[longest_function]} ({longest_function})",
+        "longest function": f"{lengths[longest_function]} ({longest_function.name})",
         "functions over 50 lines": str(sum(length > 50 for length in lengths.values())),
         "'where' per 1,000 words": f"{words.count('where') / thousand_words:.1f}",
         "'if' per 1,000 words": f"{words.count('if') / thousand_words:.1f}",

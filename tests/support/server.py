@@ -61,8 +61,8 @@ class LiveServer:
         return sum(tts.engine.worker.run(count_of, tts.scheduler) for tts in loaded)
 
     def logged(self) -> str:
-        """Return the last line of the log, which is written after the response has ended."""
-        assert eventually(lambda: bool(self.log))
+        """Return the line of the last request, which is written after the response has ended."""
+        assert eventually(lambda: bool(self.log) and not self.log[-1].startswith(("loaded ", "unloaded ")))
         return self.log[-1]
 
     def is_idle(self) -> bool:
