@@ -111,7 +111,7 @@ def test_list_tells_each_thing_once(read):
     assert code == 0
     assert out.splitlines()[2:] == [
         "left out of 'One': code: x = 0",
-        "note: chapter 1: [sic] is read as text: it is no script mark",
+        "note: chapter 1: [sic] is read as text: it is not a script mark",
     ]
 
 

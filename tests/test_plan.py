@@ -131,7 +131,7 @@ def test_a_voice_ends_with_its_chapter_and_is_told():
 def test_unknown_marks_are_text_and_told(mark):
     made = planned(f"The clock {mark} struck {mark} twelve.")
     assert made.segments[0].text == f"The clock {mark} struck {mark} twelve."
-    assert made.notes == (Note("mark", f"chapter 1: {mark} is read as text: it is no script mark (2 times)"),)
+    assert made.notes == (Note("mark", f"chapter 1: {mark} is read as text: it is not a script mark (2 times)"),)
 
 
 def test_dialogues():
@@ -271,7 +271,7 @@ def test_chosen_chapters_are_the_same_segments():
     assert some.chapters == (1, 3)
     assert [s.place for s in some.segments] == ["1:1", "1:2", "3:1", "3:2"]
     assert [s for s in whole.segments if s.chapter != 2] == list(some.segments)
-    assert some.notes == (Note("mark", "chapter 3: [sic] is read as text: it is no script mark"),)
+    assert some.notes == (Note("mark", "chapter 3: [sic] is read as text: it is not a script mark"),)
     assert whole.notes[0] == Note("left out", "left out of 'Chapter 2': footnote: '1'")
     with pytest.raises(DocumentError, match="chapter 2 is not among those"):
         some.find("2:1")

@@ -282,7 +282,7 @@ def test_text_unlike_the_speakers_others(base, tmp_path):
     slow = [replace(shared, text="a", speaker="bob", source=f"bob {i}") for i in range(8)]  # 9
     assert reason(base, tmp_path, clip(audio, "a" * 27), *others, *slow) is None  # 35
     assert reason(base, tmp_path, clip(audio, "a" * 28), *others, *slow) == (
-        "the text does not fit: 36.0 letters a second, where this speaker has 14.0 otherwise"
+        "the text does not fit: 36.0 letters a second; this speaker's median is 14.0"
     )
     assert reason(base, tmp_path, clip(audio, "a" * 28), *others[:5]) is None, "too few for a median"
 

@@ -274,6 +274,7 @@ def test_command(run_cli, checkpoint, tmp_path, monkeypatch):
     code, out, err = run_cli("verify", "demo-random")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {"pass", "skip"}
+    assert "not checked with --max-frames" in out
     assert "3 frames of each mode" in err
     path = checkpoint / "model.safetensors"
     spoil(path, "talker.codec_head.weight", lambda t: t.fill(np.nan))

@@ -86,7 +86,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="MINUTES",
-        help="save the state this often, beside the end of each epoch, for --resume (default: 10)",
+        help="save the state this often, in addition to the end of each epoch, for --resume (default: 10)",
     )
 
 

@@ -140,10 +140,10 @@ def fit_settings(tts: Qwen3TTS, request: Spoken, args: argparse.Namespace) -> Sp
     What is left out is told.
     """
     if args.voice is None and request.voice is not None and not has_voice(tts.config, request.voice):
-        note(f"the voice of your settings is none of {tts.name}: it is left out")
+        note(f"{tts.name} does not have the voice of your settings; ignoring it")
         request = replace(request, voice=None)
     if args.language is None and request.language is not None and match(request.language, tts.languages) is None:
-        note(f"the language of your settings, {request.language}, is none of {tts.name}: it is left out")
+        note(f"{tts.name} does not have the language of your settings, {request.language}; ignoring it")
         request = replace(request, language=None)
     return request
 

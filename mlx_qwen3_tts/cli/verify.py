@@ -8,6 +8,7 @@ from ..errors import CheckpointError, RequestError
 from ..evaluation.verify import verify as checks
 from ..hub import resolve
 from .console import emit, note
+from .flags import with_flag
 from .options import check_reference
 from .parser import Commands
 
@@ -52,7 +53,8 @@ def verify(args: argparse.Namespace) -> None:
     failed = 0
     with resolve(args.model, progress=True, revision=args.revision) as directory:
         for check in checks(directory, args.dtype, clip, frames):
-            emit(f"{check.outcome:5} {check.name:40} {check.detail}")
+            detail = with_flag(check.detail, "max_frames")
+            emit(f"{check.outcome:5} {check.name:40} {detail}")
             failed += check.outcome == "fail"
     if failed:
         raise CheckpointError(f"{args.model}: {failed} of the checks failed (see the lines that begin with fail)")

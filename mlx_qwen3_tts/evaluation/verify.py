@@ -185,7 +185,7 @@ def check_speech(tts: Qwen3TTS, clip: Clip | None, max_frames: int | None) -> It
         if max_frames is None:
             yield outcome(f"{mode}: ends", result.finish_reason == "stop", f"finish_reason {result.finish_reason}")
         else:
-            yield Check(f"{mode}: ends", "skip", "not checked with --max-frames")
+            yield Check(f"{mode}: ends", "skip", "not checked with max_frames")
         equal, detail = difference(result.codes, result.audio, chunks, stream_bar(tts.engine.worker.device))
         yield outcome(f"{mode}: streamed", equal, detail)
         timings.append(chunks[-1].timing)

@@ -132,7 +132,7 @@ def _refuse_noise(archive: Archive, package: Package) -> None:
             decode(data, item.name, declared=True)
         except DocumentError:
             raise DocumentError(
-                f"{item.name} in {str(archive.path)!r} is no text, and {ENCRYPTION} is damaged: the book seems to be "
+                f"{item.name} in {str(archive.path)!r} is not text, and {ENCRYPTION} is damaged: the book seems to be "
                 "encrypted (DRM), and only books without it can be read"
             ) from None
 

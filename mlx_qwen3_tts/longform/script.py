@@ -156,7 +156,7 @@ class _Reader:
                 yield from filter(None, [text])
                 self._end_voice()
             else:
-                self._notes[f"{match[0]} is read as text: it is no script mark"] += 1
+                self._notes[f"{match[0]} is read as text: it is not a script mark"] += 1
                 text += match[0]
                 continue
             text = ""

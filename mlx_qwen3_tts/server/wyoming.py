@@ -280,4 +280,4 @@ class BoundedReader:
 
 
 def _invalid_event() -> Problem:
-    return Problem(400, "this is no event of the Wyoming protocol", code="invalid_event")
+    return Problem(400, "not an event of the Wyoming protocol", code="invalid_event")

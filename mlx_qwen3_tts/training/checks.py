@@ -95,6 +95,6 @@ def rate_problems(rates: Sequence[float]) -> list[str | None]:
     return [
         None
         if median / MAX_FACTOR <= rate <= median * MAX_FACTOR
-        else f"the text does not fit: {rate:.1f} letters a second, where this speaker has {median:.1f} otherwise"
+        else f"the text does not fit: {rate:.1f} letters a second; this speaker's median is {median:.1f}"
         for rate in rates
     ]

@@ -38,14 +38,14 @@ OnClip = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What to train, beside TrainingOptions. Raises TrainingError for values out of range."""
+    """What to train, in addition to TrainingOptions. Raises TrainingError for values out of range."""
 
     name: str | None  # of the speaker of clips that name none; None if all of them name one
     lora: LoraOptions | None  # None trains all weights
     non_streaming_mode: bool = True  # the text layout that `synthesize` uses for a string
     max_seconds: float = 30.0  # longer clips are left out
     held_out: float = 0.05  # share of the clips that measures the validation loss
-    save_every: float = 10.0  # minutes after which the state is saved, beside the end of each epoch
+    save_every: float = 10.0  # minutes after which the state is saved, in addition to the end of each epoch
 
     def __post_init__(self) -> None:
         if not is_number(self.save_every) or not 0 < self.save_every < math.inf:
