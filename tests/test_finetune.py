@@ -175,7 +175,7 @@ def test_an_earlier_run_is_not_lost(run_cli, data, base, tmp_path):
     assert (code, "is the result of another run: replace it with --overwrite" in err) == (1, True)
     (tmp_path / "out.state").mkdir()
     code, _, err = finetune(run_cli, data, no_model, out)
-    assert (code, "is an interrupted run: go on with --resume, or begin anew with --overwrite" in err) == (1, True)
+    assert (code, "is an interrupted run: go on with --resume, or start over with --overwrite" in err) == (1, True)
     assert (out / "adapters.safetensors").read_bytes() == written
     code, _, err = finetune(run_cli, data, base, out, "--lora", 2, "--seed", 1, "--overwrite")
     assert code == 0, err

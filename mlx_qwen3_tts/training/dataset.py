@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import TrainingError, printable
 from ..text.unicode import is_unicode
 
-METADATA = "metadata.csv"  # of LJSpeech
+METADATA = "metadata.csv"  # the file that LJSpeech has
 TEXT_SUFFIXES = (".txt", ".lab")
 # The last five cannot be read; such a clip is left out with its reason instead of being overlooked.
 AUDIO_SUFFIXES = {
@@ -149,7 +149,7 @@ def _codes(value: Any, where: str) -> np.ndarray | None:
         codes = np.zeros(0)
     in_range = codes.size and codes.dtype.kind in "iu" and 0 <= codes.min() <= codes.max() < 2**31
     if codes.ndim != 2 or not in_range:
-        raise TrainingError(f"{where}: audio_codes must be rows of 16 codes; leave them out to make them anew")
+        raise TrainingError(f"{where}: audio_codes must be rows of 16 codes; leave them out to have them made again")
     return codes.astype(np.int32)
 
 

@@ -31,7 +31,7 @@ from .memory import MemoryEstimate, estimate_memory
 from .prepare import Example, LeftOut, Prepared, prepare, split
 from .trainer import Progress, Trainer, TrainingOptions
 
-STATE_SUFFIX = ".state"  # of the directory beside the result that an interrupted run goes on from
+STATE_SUFFIX = ".state"  # the suffix of the directory beside the result that holds an interrupted run
 
 OnClip = Callable[[int, int], None]
 
@@ -40,7 +40,7 @@ OnClip = Callable[[int, int], None]
 class FineTuning:
     """What to train, in addition to TrainingOptions. Raises TrainingError for values out of range."""
 
-    name: str | None  # of the speaker of clips that name none; None if all of them name one
+    name: str | None  # the speaker of clips that name none; None if all of them name one
     lora: LoraOptions | None  # None trains all weights
     non_streaming_mode: bool = True  # the text layout that `synthesize` uses for a string
     max_seconds: float = 30.0  # longer clips are left out
@@ -67,7 +67,7 @@ class FineTuner:
         bfloat16 on a GPU and float32 on the CPU. The weights that are trained are float32. cache: the directory that
         keeps the clips' codes; None takes one beside the data.
         on_clip: called with the number of clips that are prepared, and with the number of all.
-        resume: go on where an interrupted run with the same data and options ended. overwrite: begin anew, and replace
+        resume: go on where an interrupted run with the same data and options ended. overwrite: start over, and replace
         what such a run, or one that has ended, has left at `out`, which is an error otherwise.
         Raises TrainingError for invalid data and options, CheckpointError, DownloadError.
         """
@@ -129,7 +129,7 @@ class FineTuner:
         an error. Close the iterator if you leave it early (contextlib.closing).
         """
         if self.trainer.step == 0:
-            self._remove_state()  # of a run that is overwritten
+            self._remove_state()  # an earlier run's state, which this run replaces
         self._saved_step = self.trainer.step
         try:
             yield from self._steps()
@@ -201,13 +201,13 @@ def check_out(out: str | Path, known: str) -> Path:
 def check_earlier_run(out: Path, state: Path, resume: bool, overwrite: bool) -> None:
     """Raise TrainingError if there is nothing to resume, or something that would be lost. out: from check_out."""
     if resume and overwrite:
-        raise TrainingError("resume goes on and overwrite begins anew: leave one out", "resume", "overwrite")
+        raise TrainingError("resume goes on and overwrite starts over: leave one out", "resume", "overwrite")
     if resume and not state.is_dir():
         raise TrainingError(f"there is no interrupted run in {state}: leave resume out", "resume")
     if resume or overwrite:
         return
     if state.exists():
-        message = f"{state} is an interrupted run: go on with resume, or begin anew with overwrite"
+        message = f"{state} is an interrupted run: go on with resume, or start over with overwrite"
         raise TrainingError(message, "resume", "overwrite")
     if out.is_dir() and any(out.iterdir()):
         message = f"{out} is the result of another run: replace it with overwrite, or name another directory"

@@ -71,7 +71,7 @@ class _Usable(NamedTuple):
 
     example: Example
     embedding: np.ndarray  # float32 [hidden]
-    rate: float  # of speaking
+    rate: float  # the speaking rate, in letters a second
 
 
 class _UnfitError(Exception):
@@ -134,7 +134,7 @@ def _check_clip(clip: Clip, config: ModelConfig) -> None:
     if codes is not None and (codes.shape[1] != talker.num_code_groups or codes.max() >= talker.num_codes):
         raise TrainingError(
             f"{clip.where}: audio_codes are not of this model's codec, {talker.num_code_groups} codebooks of "
-            f"{talker.num_codes} codes: leave them out to make them anew"
+            f"{talker.num_codes} codes: leave them out to have them made again"
         )
 
 
