@@ -143,7 +143,7 @@ def remove_partial(folder: Path, name: str = "*") -> None:
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a directory for this process until the end of the block, or of the process.
 
-    Raises BlockingIOError if another one holds it. Where the file system has no locks, nothing is held.
+    Raises BlockingIOError if another one holds it. If the file system has no locks, nothing is held.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -81,7 +81,7 @@ class MLXThread:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job[Any]] = SimpleQueue()
-        self._late_jobs: SimpleQueue[Job[Any]] = SimpleQueue()  # of the main thread, at exit
+        self._late_jobs: SimpleQueue[Job[Any]] = SimpleQueue()  # the jobs of the main thread at exit
         self._thread: threading.Thread | None = None
         self._claim = threading.Lock()  # the thread that takes it is the MLX thread; it never gives it back
         self._exiting = False

@@ -20,7 +20,7 @@ SHORT_NAMES = {
 }
 _FOLDED = {short.casefold(): full for short, full in SHORT_NAMES.items()}
 
-# Of the CustomVoice checkpoints, by their config.json; the names are written in any case.
+# The voices and languages of the CustomVoice checkpoints, from their config.json; the names are written in any case.
 VOICES = ("Vivian", "Serena", "Uncle_Fu", "Dylan", "Eric", "Ryan", "Aiden", "Ono_Anna", "Sohee")
 LANGUAGES = (
     "auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French",

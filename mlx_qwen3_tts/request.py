@@ -27,7 +27,7 @@ from .voice import VoiceClonePrompt
 CHUNK_FRAMES = (1, 1, 2, 4, 8)  # frames in the first chunks of a stream; the last number is that of all further ones
 MAX_SEED = 2**63 - 1
 
-# float32 logits overflow if they are divided by less.
+# The lowest temperature is 0.001: float32 logits overflow if they are divided by less than that.
 TEMPERATURE_NOTE = "; for the most likely code every time, switch sampling off"
 
 

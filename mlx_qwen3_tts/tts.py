@@ -32,7 +32,7 @@ from .voice import MAX_SECONDS, VoiceClonePrompt, check_clip
 from .voice_design import DesignedReference, check_design, reference_text
 
 WHOLE_CHUNKS = 8  # frames in each chunk if nobody waits for the first
-MIN_SAMPLES = 2400  # of a reference clip: the speaker encoder's convolutions reflect at its ends
+MIN_SAMPLES = 2400  # samples of the shortest clip: the speaker encoder's convolutions reflect at its ends
 
 
 class Qwen3TTS:

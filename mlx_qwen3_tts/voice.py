@@ -24,7 +24,7 @@ from .files import write_file
 from .text.unicode import is_unicode
 
 VOICE_FORMAT = "mlx_qwen3_tts.voice"
-VOICE_VERSION = 1  # of the file format; a newer one is refused
+VOICE_VERSION = 1  # the version of the file format; a newer one is refused
 MAX_SECONDS = 120.0  # default limit of a clip
 MAX_FILE_SIZE = 64 * 2**20  # bytes; a voice of two minutes takes some 100 kB
 

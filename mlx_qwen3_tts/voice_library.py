@@ -15,7 +15,7 @@ from .files import user_path
 from .text.unicode import composed
 
 MAX_NAME = 64  # characters of a voice's name
-MAX_BYTES = 240  # of it as a file's name, without the suffix
+MAX_BYTES = 240  # bytes of the name as a file's name, without the suffix
 
 
 def library() -> Path:

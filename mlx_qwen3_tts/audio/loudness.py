@@ -16,9 +16,9 @@ CEILING_DB = -1.0  # dBFS: lossy codecs overshoot a little
 MAX_GAIN_DB = 20.0
 _GATE = -70.0  # LUFS: what is softer does not count (ITU-R BS.1770)
 _INTEGRATED = "lavfi.r128.I"
-_LAST_BYTES = 1000  # of the measurements, 10 a second
-_RAMP_SECONDS = 0.005  # in which the limiter's gain falls and rises
-_HOLD_SECONDS = 0.05  # for which it stays, longer than a period of a voice
+_LAST_BYTES = 1000  # bytes at the end of the measurements, of which there are 10 a second
+_RAMP_SECONDS = 0.005  # time in which the limiter's gain falls and rises
+_HOLD_SECONDS = 0.05  # time for which the gain stays low, longer than a period of a voice
 
 
 class LoudnessMeter:

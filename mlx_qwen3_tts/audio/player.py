@@ -22,10 +22,10 @@ from ..errors import PlaybackError
 RAMP_SECONDS = 0.005  # from silence to the first sample and back from the last, because a jump would click
 SPEED_MARGIN = 0.9  # the share of the measured speed that prebuffering relies on
 DEFAULT_REMAINING = 30.0  # seconds of speech to come that are planned for if their number is unknown
-MAX_QUEUE_SECONDS = 60.0  # of audio, at which `write` waits
+MAX_QUEUE_SECONDS = 60.0  # seconds of audio in the queue at which `write` waits
 POLL_SECONDS = 0.02  # between looks at the queue
-MAX_STALL_SECONDS = 3.0  # without a sample taken, until a device is given up
-LATENCY_SECONDS = 0.05  # of audio that the device may hold: it sounds for so long after Ctrl-C
+MAX_STALL_SECONDS = 3.0  # a device that takes no sample for this long is given up
+LATENCY_SECONDS = 0.05  # seconds of audio that the device may hold: it sounds for so long after Ctrl-C
 
 
 class OutputStream(Protocol):
@@ -74,7 +74,7 @@ class Player:
         self.waited: float | None = None  # seconds from the first audio to the first sound
         self.playing = False
         self._chunk_seconds = list(chunk_seconds)
-        self._num_chunks = 0  # of the current text
+        self._num_chunks = 0  # chunks of the current text
         self._queue: deque[tuple[np.ndarray, bool]] = deque()  # pieces, and whether they are audio or a ramp
         self._num_written = 0  # samples of audio
         self._num_played = 0

@@ -14,7 +14,7 @@ from .pyav import FilterChain, frame_audio, load_pyav
 
 MIN_SPEED = 0.25
 MAX_SPEED = 4.0
-_PASS_LIMITS = (0.5, 2.0)  # of one pass
+_PASS_LIMITS = (0.5, 2.0)  # the slowest and the fastest speed of one pass
 _BLOCK_SECONDS = 0.02  # atempo's output depends on how its input is cut, so it is cut in one way
 
 

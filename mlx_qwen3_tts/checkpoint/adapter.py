@@ -51,7 +51,7 @@ class AdapterEntry:
 
     format: int
     base: str  # name of the model that was trained
-    hidden_size: int  # of its talker
+    hidden_size: int  # the hidden size of its talker
     speakers: dict[str, int]
 
 

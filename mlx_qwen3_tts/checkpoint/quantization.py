@@ -15,7 +15,7 @@ import mlx.nn as nn
 from ..config.schema import quoted
 from ..errors import CheckpointError
 
-# Of MLX's affine mode.
+# The choices of MLX's affine mode.
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 # The modes of mx.quantize with their bits and group sizes.

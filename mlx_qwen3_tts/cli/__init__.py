@@ -19,7 +19,7 @@ from .console import note
 from .flags import error_message
 from .parser import CommandParser
 
-NO_GPU = "No Metal device available"  # in MLX's message
+NO_GPU = "No Metal device available"  # part of MLX's message
 
 # Each is a module of this package with a function add_NAME. A command imports its own alone: `say` is heard some 0.15 s
 # sooner without the modules of books, training and conversion.

@@ -162,7 +162,7 @@ def voices_of_script(tts: Qwen3TTS, planned: Plan) -> dict[str, Voice]:
     return {name: from_library(voice) if isinstance(voice, str) else voice for name, voice in found.items() if voice}
 
 
-# What is told
+# What is printed
 
 
 def list_book(document: Document, planned: Plan, speed: float) -> None:

@@ -43,7 +43,7 @@ class LineFiles:
         """Raises AudioError if the directory cannot be made or written."""
         width = max(4, len(str(lines[-1][0])))
         self.paths = [Path(directory) / f"{number:0{width}}.{suffix}" for number, _ in lines]
-        self.count = 0  # of whole files
+        self.count = 0  # files that are whole
         self._sample_rate = sample_rate
         self._writers: dict[int, AudioWriter] = {}
         self._attempts: dict[int, int] = {}

@@ -18,7 +18,7 @@ from ..errors import PlaybackError, Qwen3TTSError
 from ..result import AudioChunk, FinishReason
 from .console import note
 
-BYTES_PER_SECOND = 14  # of UTF-8 text in speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
+BYTES_PER_SECOND = 14  # UTF-8 bytes in a second of speech: some 14 Latin letters, or 4.7 Chinese characters of 3 bytes
 MIN_REMAINING = 1.0  # seconds of speech that are still planned for once the estimate is used up
 MIN_WAIT = 0.3  # seconds; shorter prebuffering is not reported
 ENDINGS = {
@@ -36,7 +36,7 @@ class Progress:
     work_seconds: float = 0.0
     first_audio: float = 0.0  # seconds from the first request to its first samples
     peak_memory: int = 0  # bytes
-    seed: int | None = None  # of the first text
+    seed: int | None = None  # the seed of the first text
     finish_reason: FinishReason = "stop"  # the last one that is not "stop"
 
     def add(self, chunk: AudioChunk, work: float) -> None:

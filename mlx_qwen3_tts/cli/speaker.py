@@ -72,7 +72,7 @@ def configured_voice(args: argparse.Namespace) -> str | None:
 
 
 def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None, clones: bool = False) -> str:
-    """Return the model that was named, or the one that the adapter or the voice needs, which is told.
+    """Return the model that was named, or the one that the adapter or the voice needs, and print which one it is.
 
     Otherwise it is the one of the user's settings, if it has the voice, or the default.
     clones: the model is to clone a voice, so that it must be a Base model.
@@ -103,7 +103,7 @@ def base_model() -> str:
 
 
 def preset_model(voice: str | None) -> str:
-    """Return the model of the user's settings, or the default if only that has the preset voice, which is told.
+    """Return the model of the user's settings, or the default, with a note, if only that has the preset voice.
 
     Raises RequestError for a voice that the default model does not have, before it is downloaded.
     """
@@ -137,7 +137,7 @@ def configured_language(args: argparse.Namespace) -> str | None:
 def fit_settings(tts: Qwen3TTS, request: Spoken, args: argparse.Namespace) -> Spoken:
     """Return a request, or the options of a book, without the settings' voice and language if the model lacks them.
 
-    What is left out is told.
+    Prints a note for each that it leaves out.
     """
     if args.voice is None and request.voice is not None and not has_voice(tts.config, request.voice):
         note(f"{tts.name} does not have the voice of your settings; ignoring it")

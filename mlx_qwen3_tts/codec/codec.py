@@ -23,7 +23,7 @@ from .layers import State
 # Frames decoded at a time are a power of two and at most 8: enough to share the reading of the weights, in 0.3 GB of
 # intermediate results at the released sizes, and four sizes are all that is ever compiled.
 MAX_CHUNK = 8
-ENCODE_FRAMES = 64  # of a block, 5 s: the first convolutions take 6 MB a second for each array
+ENCODE_FRAMES = 64  # frames in a block, 5 s: the first convolutions take 6 MB a second for each array
 
 
 class CodecNetwork(nn.Module):

@@ -34,7 +34,7 @@ class AttentionState(NamedTuple):
     position: mx.array  # time steps seen so far, int32 [1]
 
 
-# Of a layer, or of several in a row: a tree that mx.eval and mx.compile understand.
+# The state of a layer, or of several in a row: a tree that mx.eval and mx.compile understand.
 State: TypeAlias = "mx.array | AttentionState | list[State] | None"
 
 

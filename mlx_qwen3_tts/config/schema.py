@@ -19,7 +19,8 @@ MAX_INTEGER = 2**24
 MAX_FLOAT = 1e30
 MAX_MODULES = 256
 MAX_FILE_SIZE = 64 * 2**20  # bytes of a JSON or text file; the released vocabulary takes 3 million
-COUNTS = ("num_hidden_layers", "num_code_groups", "num_quantizers", "enc_res2net_scale")  # of modules to build
+# The fields that say how many modules to build.
+COUNTS = ("num_hidden_layers", "num_code_groups", "num_quantizers", "enc_res2net_scale")
 
 
 class Dataclass(Protocol):

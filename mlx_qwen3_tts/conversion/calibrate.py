@@ -20,7 +20,7 @@ from ..generation.scoring import score
 from ..tts import Qwen3TTS
 from ..voice import VoiceClonePrompt
 
-MAX_FRAMES = 250  # of each text: 20 s of speech
+MAX_FRAMES = 250  # frames for each text: 20 s of speech
 
 
 class InputStatistics(nn.Module):

@@ -18,7 +18,7 @@ from .benchmark import Figures, first_audio, frame_launches
 from .samples import sample_request
 
 REPEATS = 3
-BUSY_FRAMES = 500  # of the requests that run beside a measured one: they outlive it, and 16 of them fit into memory
+BUSY_FRAMES = 500  # frames of the requests beside a measured one: they outlive it, and 16 of them fit into memory
 
 
 def measure_batches(tts: Qwen3TTS, sizes: Sequence[int], frames: int) -> list[Figures]:

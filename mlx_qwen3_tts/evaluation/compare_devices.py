@@ -32,14 +32,14 @@ FLOAT32 = 1e-3  # sums in another order, through all layers
 TF32 = 2e-2  # matrix products with a 10-bit mantissa: some 1e-3 each, through all layers
 HALF = 1e-1  # bfloat16 or float16 against float32, through all layers; measured on the CPU: 2e-2 and 3e-3 at 28 layers
 
-Outputs = dict[str, np.ndarray]  # of each stage, by name
+Outputs = dict[str, np.ndarray]  # the outputs of each stage, by its name
 
 
 class Difference(NamedTuple):
     """The distance of two devices in one stage."""
 
     stage: str
-    dtype: str  # of the second device; the first one computes in float32
+    dtype: str  # the second device's; the first one computes in float32
     relative: float
     bar: float
 

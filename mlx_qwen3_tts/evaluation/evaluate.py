@@ -35,7 +35,7 @@ TEXTS = (
     "今天天气很好，我们去公园散步吧。",
 )
 MAX_FRAMES = 125  # 10 s of speech for each text
-DECIBEL = 20 / np.log(10)  # of a natural logarithm of magnitude
+DECIBEL = 20 / np.log(10)  # decibels in one unit of a natural logarithm of magnitude
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class CheckpointStats:
     """One of the two checkpoints."""
 
     name: str
-    bytes: int  # of its weight files, including those of the speech tokenizer
-    seconds_per_frame: float  # of SynthesisTiming.generation; a frame is 0.08 s of speech
+    bytes: int  # the size of its weight files, including those of the speech tokenizer
+    seconds_per_frame: float  # from SynthesisTiming.generation; a frame is 0.08 s of speech
     real_time_factor: float  # all work divided by the length of the speech; below 1 is faster than real time
     peak_memory: int  # the most bytes that MLX held, without those of the other checkpoint
 
@@ -196,7 +196,7 @@ class _Comparison(NamedTuple):
 
     agreement: np.ndarray  # bool [frames, 16]: the same likeliest code
     kl: np.ndarray  # float [frames, 16], in nats
-    wave: np.ndarray  # of the model's likeliest codes [samples]
+    wave: np.ndarray  # float32 [samples]: the sound of the model's likeliest codes
     reference_wave: np.ndarray
 
 

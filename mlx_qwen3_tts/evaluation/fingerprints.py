@@ -31,7 +31,7 @@ class Fingerprints:
     pad: tuple[float, ...] = ()  # the first values of the projected embedding of tts_pad
     ids: tuple[int, ...] = ()
     codes: tuple[int, ...] = ()  # the likeliest one after each id
-    layers: LayerMeans = ()  # of the talker
+    layers: LayerMeans = ()  # the talker's
     residual_codes: tuple[int, ...] = ()  # the likeliest one of each of the 15 heads, all at the second position
     predictor_layers: LayerMeans = ()
 

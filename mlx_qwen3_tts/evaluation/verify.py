@@ -31,7 +31,7 @@ SEED = 7
 # The largest difference of samples between a stream and the whole.
 STREAM_FLOAT32 = 1e-4  # sums in another order
 STREAM_TF32 = 1e-2  # chunks of another size may use other kernels, of which some round factors to 10 bits
-FINGERPRINT_TOLERANCE = 1e-4  # of means that are known to six digits: another order of summing moves the last two
+FINGERPRINT_TOLERANCE = 1e-4  # means are known to six digits: another order of summing moves the last two
 MIN_LOUDNESS = 1e-3  # root mean square of speech
 DEVICES = "GPU and CPU"
 

@@ -28,7 +28,7 @@ from .state import DecodeState
 
 BUCKETS = (1, 2, 4, 8, 16)  # numbers of slots
 MAX_ROWS = BUCKETS[-1]
-SHRINK_AFTER = 25  # frames in which fewer slots would have done
+SHRINK_AFTER = 25  # frames for which fewer slots would have been enough
 
 
 def bucket_for(rows: int) -> int:
@@ -50,7 +50,7 @@ class Row:
         self.position = position
         self.frames = 0  # number generated
         self.stepped = True  # the talker has seen the last frame: hidden and logits are those of the next one
-        self.ended = False  # by the model
+        self.ended = False  # the model ended the speech, or a frame failed
 
     @property
     def needs_text(self) -> bool:
@@ -59,21 +59,20 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        """True if there is no further frame."""
+        """True if no frame is left to make."""
         return self.ended or self.frames == self.limit
 
 
-Outcome = (
-    np.ndarray | GenerationError | None
-)  # the frame, int32 [16]; what failed; or None if the model ended the speech
+# The frame, int32 [16]; what failed; or None if the model ended the speech.
+Outcome = np.ndarray | GenerationError | None
 
 
 class Flight(NamedTuple):
     """A frame that was queued."""
 
     rows: Sequence[Row]
-    slots: Sequence[int]  # of the rows
-    codes: mx.array  # of all slots, [slots, 16]
+    slots: Sequence[int]  # the slots of the rows
+    codes: mx.array  # the codes of all slots, [slots, 16]
 
 
 class Batch:
@@ -89,8 +88,8 @@ class Batch:
         self._config = config
         self._slots: list[Row | None] = []
         self._state: DecodeState | None = None
-        self._options: FrameOptions | None = None  # of the rows in their slots
-        self._spare_frames = 0  # that a smaller bucket would have done for
+        self._options: FrameOptions | None = None  # the options of the rows in their slots
+        self._spare_frames = 0  # frames for which a smaller bucket would have been enough
 
     @property
     def rows(self) -> list[Row]:
@@ -159,7 +158,7 @@ class Batch:
         self._options = None
 
     def _shrink(self) -> None:
-        """Take fewer slots if that would have done for a while."""
+        """Take fewer slots if they would have been enough for a while."""
         smaller = bucket_for(len(self.rows))
         self._spare_frames += 1
         if smaller == self.size:
@@ -187,7 +186,8 @@ class Batch:
 
     def finish(self, flight: Flight) -> list[Outcome]:
         """Wait for the codes of a frame; return what became of each row."""
-        frames = np.array(flight.codes)  # not of an index, which would be a computation behind all that is queued
+        # Convert the whole array: indexing it first would queue a computation behind everything that is queued already.
+        frames = np.array(flight.codes)
         return [self._outcome(row, frames[slot]) for row, slot in zip(flight.rows, flight.slots, strict=True)]
 
     def _outcome(self, row: Row, frame: np.ndarray) -> Outcome:
@@ -212,7 +212,7 @@ class Batch:
         for slot, row in enumerate(self._slots):
             if row is None:
                 continue
-            # Of a row that does not step: a place that its own step overwrites before anything looks at it.
+            # A row that does not step writes to a position that its own step overwrites before anything reads it.
             positions[slot] = row.position
             kept[slot] = row.stepped
             if row in rows:

@@ -20,7 +20,7 @@ from ..models.talker import NO_CODE, Talker
 from .sampling import FrameOptions, gumbel_noise, split_keys, talker_logits
 
 MIN_FRAMES = 2  # min_new_tokens of the official generate(), which is not configurable there either
-MAX_TRACES = 16  # of the frame function that are kept
+MAX_TRACES = 16  # traces of the frame function that are kept
 
 Frame = tuple[mx.array, mx.array, mx.array, mx.array]
 Step = tuple[mx.array, mx.array, list[mx.array]]

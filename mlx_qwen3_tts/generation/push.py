@@ -146,7 +146,7 @@ class PushedSpeech:
             return
         self._deliver(message)
         if isinstance(message, AudioChunk) and message.text_ran_dry:
-            self._wake()  # that the text is needed is said at the next frame, which nobody else may ask for
+            self._wake()  # the next frame says that text is needed, and nobody else may ask for that frame
 
     def _in_thread(self, function: Callable[[], None]) -> None:
         """Run a function that may wait for the source of the text."""

@@ -20,11 +20,11 @@ import numpy as np
 from ..request import Request
 
 FRAMES_PER_SECOND = 12.5
-FRAMES_PER_TOKEN = 12.0  # of the budget: 0.96 s for each token of the text, some 3 times what speech takes
+FRAMES_PER_TOKEN = 12.0  # frames in the budget for each token, 0.96 s: some 3 times what speech takes
 SPARE_FRAMES = 250  # 20 s more, for short texts and slow beginnings
 
-QUIET = 0.01  # of the loudest frame, -40 dB: a frame below it is near-silent
-FLOOR = 0.0003  # of full scale, -70 dB: so is a frame below this
+QUIET = 0.01  # share of the loudest frame, -40 dB: a frame below it is near-silent
+FLOOR = 0.0003  # share of full scale, -70 dB: a frame below it is near-silent, too
 SILENCE_BUFFERED = 13  # frames, over 1 s
 MAX_SILENCE = 50  # frames, 4 s: pauses of up to 3 s are speech
 MAX_PERIOD = 8  # frames of the longest cycle that is detected

@@ -23,7 +23,7 @@ from .engine import Engine
 from .speech import Inbox, Message, PendingChunk, Speech
 from .state import DecodeState
 
-MEMORY_SHARE = 0.25  # of what the device recommends, for the keys and values of a batch
+MEMORY_SHARE = 0.25  # share of the recommended memory, for the keys and values of a batch
 
 
 class Scheduler:

@@ -19,7 +19,7 @@ from .engine import PREFILL_STEP, Engine
 from .prompt import Prompt, embed
 from .sampling import talker_logits
 
-FRAMES = 64  # that the code predictor sees at a time: bounds memory
+FRAMES = 64  # frames that the code predictor sees at a time: bounds memory
 
 
 class LogProbabilities(NamedTuple):

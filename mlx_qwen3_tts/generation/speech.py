@@ -27,7 +27,7 @@ from .state import DecodeState
 from .timer import Clock
 
 RUN_AHEAD = 1  # chunks that are made before the listener asks for them
-PRIME_FRAMES = 64  # of a reference clip that are decoded at a time
+PRIME_FRAMES = 64  # frames of a reference clip that are decoded at a time
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Speech:
         self.clock = clock
         self.limit = frame_limit(engine, request, prompt)
         self.row: Row | None = None  # if the speech is generated at present
-        self.parked: DecodeState | None = None  # of the row, while another one has its slot
+        self.parked: DecodeState | None = None  # the row's state, while another row has its slot
         self.ended = False  # nothing more goes into the outbox
         self.cancelled = False  # nobody waits for more
         self._engine = engine
@@ -92,8 +92,8 @@ class Speech:
         self._asked = 0  # chunks
         self._delivered = 0  # chunks
         self._sizes = chain(sizes, repeat(sizes[-1]))
-        self._size = next(self._sizes)  # of the chunk that is being collected
-        self._codes: list[np.ndarray] = []  # of that chunk
+        self._size = next(self._sizes)  # the size of the chunk that is being collected
+        self._codes: list[np.ndarray] = []  # the codes of that chunk
         self._reason: FinishReason | None = None
         self._error: Exception | None = None  # to be raised after the audio before it
         self._waits_for_text = False  # the listener was told

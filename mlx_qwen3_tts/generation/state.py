@@ -20,7 +20,7 @@ class DecodeState:
     embedding: mx.array  # [rows, hidden], of the last frame, for the talker's next step
     seen: mx.array  # bool [rows, vocab], true for every id of codebook 0 so far
     keys: mx.array  # uint32 [rows, 2], of the next draws
-    buffers: list[mx.array]  # of each layer, [2, rows, kv_heads, capacity, head_dim]; see models/cache.py
+    buffers: list[mx.array]  # one for each layer, [2, rows, kv_heads, capacity, head_dim]; see models/cache.py
 
     @property
     def capacity(self) -> int:

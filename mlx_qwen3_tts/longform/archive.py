@@ -21,8 +21,8 @@ MAX_DIRECTORY = 4 << 20  # bytes of the archive's own list of files: some 30,000
 MAX_FILES = 20_000  # a long study Bible has some 5,000
 MAX_PIECE = 1 << 20
 MAX_TEXT = 64 << 20  # bytes of all files that are read, but pictures
-MAX_TAGS = 1_000_000  # of all files, each up to 50 us: a novel has some 50,000, a Bible with a tag a verse 500,000
-MAX_ENTITIES = 4_000_000  # of all files, each 4 us: a Chinese novel may have one for each of its 500,000 letters
+MAX_TAGS = 1_000_000  # tags of all files, up to 50 us each: a novel has 50,000, a Bible with a tag a verse 500,000
+MAX_ENTITIES = 4_000_000  # in all files, 4 us each: a Chinese novel may have one for each of its 500,000 letters
 DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, OverflowError, NotImplementedError,
     RuntimeError,

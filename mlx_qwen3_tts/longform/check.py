@@ -23,11 +23,11 @@ from ..result import FinishReason
 from .plan import Segment
 from .takes import Heard
 
-SHORTEST = 0.35  # of the time that a text is expected to take
+SHORTEST = 0.35  # share of the time that a text is expected to take
 LONGEST = 3.0
 SLACK = 1.5  # seconds more, for short texts
-SILENT = 0.002  # of full scale, -54 dB: speech has louder moments
-SECONDS = 600  # that a recognizer may take
+SILENT = 0.002  # share of full scale, -54 dB: speech has louder moments
+SECONDS = 600  # the longest that a recognizer may take
 ERROR_LIMIT = 0.3  # the share of a text's words or characters that may be heard wrongly
 # How wrong a take is, by its problem; the least wrong one is kept.
 RAN_AWAY, HEARD_WRONGLY, IMPLAUSIBLE, CUT_OFF, SILENCE = 1.0, 1.5, 3.0, 6.0, 9.0
@@ -69,7 +69,7 @@ class Recognizer:
         if not self._arguments:
             raise BookError("check must be a command that prints the text of a WAV file", "check")
         name = self._arguments[0]
-        if shutil.which(name) is None:  # told now: it first runs once a segment is made
+        if shutil.which(name) is None:  # reported now: it first runs once a segment is made
             raise BookError(f"check: cannot run {name}: no program of this name is found", "check")
         if not 0 <= limit <= 1:
             raise BookError(f"check_limit must be a number from 0 to 1, not {limit!r}", "check_limit")

@@ -3,7 +3,7 @@
 begin_chapter, write, write, begin_chapter, ... ─ BookWriter ─┬─ novel.m4b
                                                               └─ novel/01 The Beginning.mp3, ...
 
-Audio goes to disk at once; memory does not grow but for the index of MP4 files, some 6 MB an hour. Nothing appears
+Audio goes to disk at once; memory does not grow, except for the index of MP4 files, some 6 MB an hour. Nothing appears
 under its name before the book is complete.
 """
 
@@ -21,7 +21,7 @@ from .media_file import FORMATS, MediaFile
 from .tags import ChapterMark, Metadata, clean, open_cover
 
 DEFAULT_FOLDER_FORMAT = "mp3"
-_MAX_NAME_BYTES = 120  # of a chapter's title in a file name; file systems take 255 for the whole
+_MAX_NAME_BYTES = 120  # bytes of a chapter's title in a file name; file systems take 255 for the whole name
 _INVALID_IN_NAMES = set('/\\:*?"<>|')
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 _BLOCK_SECONDS = 0.02
-_QUIET = 0.05  # of the loudness of loud blocks (-26 dB): pauses are below it
-_REACH = 0.45  # of the shorter neighbour's length; below 0.5, boundaries keep their order
+_QUIET = 0.05  # share of the loudness of loud blocks (-26 dB): pauses are below it
+_REACH = 0.45  # share of the shorter neighbour's length; below 0.5, boundaries keep their order
 _DISTANCE_COST = 0.25  # seconds of pause that a second of distance outweighs
 MAX_LINES = 2
 _NO_LINE_START = set("，。、．！？：；）］｝〉》」』】〕〗〙〛”’…‥·・ー々ゝゞヽヾ％°~～,.!?:;)]}%")

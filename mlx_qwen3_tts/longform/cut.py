@@ -29,12 +29,12 @@ class End(IntEnum):
 
 
 # What a cut costs. A piece that is much too short costs up to SHORT, which is less than a cut inside a word and more
-# than one after a clause: a one-word sentence is no segment of its own if its neighbour can spare a clause.
+# than one after a clause: a one-word sentence does not become a segment if its neighbour can spare a clause.
 COSTS = {End.PARAGRAPH: 0.0, End.SENTENCE: 5.0, End.CLAUSE: 30.0, End.WORD: 120.0, End.CHARACTER: 500.0}
 SHORT = 50.0
-UNEVEN = 5.0  # of a piece as far from the middle of the range as its ends are
+UNEVEN = 5.0  # for a piece as far from the middle of the range as its ends are
 STEPS = 32  # places in a piece between whose characters it can be cut
-SILENT = 1000.0  # of a piece without any letter or digit
+SILENT = 1000.0  # for a piece without any letter or digit
 
 WORD_GAP = re.compile(r"\s+(?=\S)")
 # Where a Japanese phrase begins, as a rule: a kanji or katakana word after hiragana.
@@ -81,7 +81,7 @@ def _places(text: str, lengths: list[float], longest: float) -> dict[int, End]:
     add([len(text), *(match.end() for match in re.finditer(r"\n+", text))], End.PARAGRAPH)
     add(sentence_ends(text), End.SENTENCE)
     add(clause_ends(text), End.CLAUSE)
-    # Worse places only where better ones are far apart.
+    # Worse places are added only if better ones are far apart.
     for start, end in _gaps(places, lengths, longest / 2):
         add((match.end() for match in WORD_GAP.finditer(text, start, end)), End.WORD)
         add((match.start() for match in PHRASE.finditer(text, start, end)), End.WORD)

@@ -27,8 +27,8 @@ __all__ = ["Block", "Chapter", "Document", "Dropped", "read_document", "select_c
 EPUB_SUFFIXES = {".epub"}
 MARKDOWN_SUFFIXES = {".md", ".markdown"}
 HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
-MAX_BYTES = 64 << 20  # of a plain text file
-MAX_MARKUP_BYTES = 16 << 20  # of a Markdown or HTML file: a long novel has 3 MB, the rest is for pictures inside it
+MAX_BYTES = 64 << 20  # bytes of a plain text file
+MAX_MARKUP_BYTES = 16 << 20  # bytes of a Markdown or HTML file: a long novel has 3 MB, the rest is for pictures
 RANGE = re.compile(r"\s*(\d{1,6})?\s*(-)?\s*(\d{1,6})?\s*")
 
 

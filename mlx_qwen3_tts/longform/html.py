@@ -29,7 +29,7 @@ BLOCKS = {
 NOTES = {"dd", "div", "dt", "li", "p"}  # what may be a footnote, if a mark links to it
 NO_TEXT = {"base", "link", "meta", "title"}
 LINE = "\u2028"  # between the lines of a paragraph
-PIECES_BEFORE, CHARACTERS_BEFORE = 8, 80  # that are looked at before a raised number
+PIECES_BEFORE, CHARACTERS_BEFORE = 8, 80  # how much is looked at before a raised number
 MAX_BEGINNINGS = 3  # nested elements that may be the same footnote
 
 

@@ -7,7 +7,7 @@ lines as the file has them ─┬─ one line, white space collapsed
 import re
 from collections.abc import Sequence
 
-# Chinese and Japanese letters and punctuation: a line end between two of them is no space. Korean has spaces.
+# Chinese and Japanese letters and punctuation: a line end between two of them is not a space. Korean has spaces.
 WIDE = (
     "\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\U00020000-\U0003ffff"
 )

@@ -21,7 +21,7 @@ from .parts import Part
 from .takes import SUFFIX, Take, write_error
 
 FORMAT = "mlx_qwen3_tts.book"
-VERSION = 1  # of manifest.json; a newer one is refused
+VERSION = 1  # the version of manifest.json; a newer one is refused
 MANIFEST = "manifest.json"
 TAKES = "segments"  # the folder of takes
 

@@ -16,7 +16,7 @@ from ..errors import DocumentError
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
-MAX_TAGS = 400_000  # of a file; a tag takes up to 1 KB of memory
+MAX_TAGS = 400_000  # tags of a file; each takes up to 1 KB of memory
 MAX_TAG_CHARACTERS = 2000
 SECTIONS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": ">"}
 SECTION = re.compile(r"<!--|<!\[CDATA\[|<\?", re.IGNORECASE)

@@ -30,7 +30,7 @@ HINT = re.compile(
 # How a footnote begins: with its mark.
 BEGINNING = re.compile(r"([\[［〔【(（]?(?:注|註)?(?:\d{1,4}|[*＊†‡§¶※]{1,4})[\]］〕】)）]?)[.:、\s]")
 
-# A raised text that is a footnote mark right behind a word, if that is no base of an exponent.
+# A raised text is a footnote mark right behind a word, unless the word is the base of an exponent.
 RAISED = re.compile(r"\d{1,3}(?:\s?[,–-]\s?\d{1,3})*")
 AFTER_SENTENCE = re.compile(r"[^\W_][)\]]*[.,;:!?\"'”’»…—–]+[)\]]*$")
 AFTER_WIDE = re.compile(rf"(?![０-９Ａ-Ｚａ-ｚ])[{WIDE}]$")
@@ -42,7 +42,7 @@ BASES = {
 
 
 def follows_word(before: str) -> bool:
-    """Return whether a raised number behind a text is a footnote mark, and no exponent as in 10³, 5 in² and km²."""
+    """Return whether a raised number behind a text is a footnote mark, not an exponent as in 10³, 5 in² and km²."""
     if AFTER_SENTENCE.search(before) or AFTER_WIDE.search(before):
         return True
     found = LAST_WORD.search(before)

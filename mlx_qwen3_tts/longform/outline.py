@@ -18,7 +18,7 @@ from .content import Block
 from .flow import Start
 from .toc import Entry
 
-# Of a part's text, how much may stand before its first chapter: a heading, an epigraph.
+# The share of a part's text that may stand before its first chapter: a heading, an epigraph.
 PART_SHARE = 0.02
 # Beside parts, an entry with up to this share before its first child is a part, whose introduction is a chapter.
 INTRODUCTION_SHARE = 0.2
@@ -133,7 +133,7 @@ def _starts(nodes: Sequence[_Node], chapters: set[_Node]) -> list[Start]:
         if node not in chapters or node.total == 0:
             heading = heading or node
             continue
-        if node.place != taken:  # of entries for one place, the first
+        if node.place != taken:  # if several entries share a place, the first one counts
             starts.append(Start(heading.place if heading else node.place, node.entry.title))
             taken = node.place
         heading = None

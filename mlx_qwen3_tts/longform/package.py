@@ -1,7 +1,7 @@
 """The package file of an EPUB: what the book is called, which files it has, and their order.
 
 META-INF/container.xml ─ name of the package file ─ metadata, manifest (files), spine (their order), guide
-META-INF/encryption.xml ─ refused, but for fonts; if it is damaged, what it would say shows in the files of the spine
+META-INF/encryption.xml ─ refused, except for fonts; if it is damaged, the files of the spine show if they are encrypted
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,9 @@ FONTS_ONLY = {"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc
 PAGE_TYPES = {"application/xhtml+xml", "text/html", "application/html", "text/x-oeb1-document", ""}
 PAGE_SUFFIXES = (".xhtml", ".html", ".htm", ".xht")
 MAX_MARKUP = 8 << 20  # bytes of a file
-MAX_PACKAGE_TAGS = 100_000  # of the package file: one for each entry, and few more
-MAX_ENTRIES = (
-    20_000  # of the manifest, of the spine, and of the table of contents: as many as an archive may have files
-)
+MAX_PACKAGE_TAGS = 100_000  # tags of the package file: one for each entry, and a few more
+# Entries of the manifest, of the spine, and of the table of contents: as many as an archive may have files.
+MAX_ENTRIES = 20_000
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _refuse_encrypted(archive: Archive) -> bool:
 
 
 def _refuse_noise(archive: Archive, package: Package) -> None:
-    """Raise DocumentError if a file of the spine is no text, as if it were encrypted."""
+    """Raise DocumentError if a file of the spine is not text, as if it were encrypted."""
     for identifier, _ in package.spine:
         item = package.manifest.get(identifier)
         if item is None or item.name not in archive or not item.is_page:

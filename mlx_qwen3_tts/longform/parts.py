@@ -22,7 +22,7 @@ from .fingerprint import model_fingerprint, voice_fingerprint
 from .options import BookOptions
 from .plan import Segment
 
-SOUND_VERSION = 1  # of the package: to be raised if it speaks the same request in another way
+SOUND_VERSION = 1  # raise it when the package speaks the same request in another way
 BOOK_VOICE = "(the book's)"  # the name of a cloned voice, which has none
 CHUNK_FRAMES = 8  # nobody waits for the first sound
 

@@ -4,7 +4,7 @@
                                 └─ assemble: takes ─ sound.py ─ BookWriter ─► NAME.m4b, subtitles
 
 The file is assembled from the takes' files alone, so that it is the same whatever was interrupted, and what changes
-pauses, speed, loudness or format makes no segment anew.
+pauses, speed, loudness or format regenerates no segment.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from .parts import Part, PartBuilder, Voice
 from .plan import Plan, plan as plan_document
 from .takes import DamagedTake, Take, TakeStore, write_error
 
-FOLDER_SUFFIX = ".book"  # of the folder beside a book
+FOLDER_SUFFIX = ".book"  # the suffix of the folder beside a book
 OnProgress = Callable[[Progress], None]
 
 MISSING, PROVISIONAL, DONE = 0, 1, 2  # states of a part

@@ -1,6 +1,6 @@
 """What a chapter's script marks ask for: pauses, voices, and the speakers of dialogues.
 
-Chapter ─ blocks ─ lines of speakers ─ marks ─ [Spoken | Rest | SceneBreak], and notes on what is no mark
+Chapter ─ blocks ─ lines of speakers ─ marks ─ [Spoken | Rest | SceneBreak], and notes on what is not a mark
 
     [pause 0.5]                     so many seconds of silence
     [voice Serena] ... [/voice]     another voice, over as many paragraphs of a chapter as it takes
@@ -88,7 +88,7 @@ class _Reader:
             self._read_line(line, block.kind, speaker)
 
     def _lines(self, block: Block) -> Iterator[tuple[str | None, str]]:
-        """Yield the voice and the text of each speaker's line; the voice is None in text that is no dialogue."""
+        """Yield the voice and the text of each speaker's line; the voice is None in text that is not dialogue."""
         matches = []
         if self._line_start and block.kind == "paragraph":
             matches = list(self._line_start.finditer(block.text))

@@ -14,7 +14,7 @@ from .abbreviations import ABBREVIATIONS, NUMBERED, ORDINAL_NOUNS, ORDINAL_WORDS
 from .lengths import UNSPACED
 
 WIDE_MARKS = "。！？｡．"  # end a sentence without white space after them
-QUOTES = "\"'”’“‘»«›‹」』"  # that may close; some of them open in other languages
+QUOTES = "\"'”’“‘»«›‹」』"  # quotes that may close; some of them open in other languages
 BRACKETS = ")]}）】］〉》〕"
 OPENERS = "\"'“‘„‚«»‹›「『（([{【［〈《〔¿¡"
 DASHES = "—–―-"

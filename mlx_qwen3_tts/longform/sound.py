@@ -14,11 +14,11 @@ from ..audio.loudness import Limiter, gain_for
 from ..audio.stretch import Stretch
 from .takes import Take
 
-BLOCK_SECONDS = 0.01  # of the search for speech
-QUIET = 0.01  # of the loudest block, -40 dB: a block below it is no speech
+BLOCK_SECONDS = 0.01  # length of a block in the search for speech
+QUIET = 0.01  # share of the loudest block, -40 dB: a block below it is not speech
 LEAD_SECONDS = 0.03  # kept before the first such block, for a soft beginning
 TAIL_SECONDS = 0.08  # kept after the last, for a sound that fades away
-FADE_SECONDS = 0.005  # of both ends, to and from 0
+FADE_SECONDS = 0.005  # length of the fade at both ends, from and to 0
 RELIABLE_SECONDS = 2.0  # shorter speech takes the gain of its voice: a single word may be loud by itself
 
 

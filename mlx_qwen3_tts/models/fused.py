@@ -99,7 +99,7 @@ class FusedLayer(nn.Module):
 def stack_rows(layers: list[nn.Module]) -> nn.Module:
     """Return one linear layer whose output is the concatenation of the outputs of `layers`, which have no bias."""
     fused = layers[0]
-    for name in fused.parameters():  # of a quantized layer also its scales and biases, which have the rows as well
+    for name in fused.parameters():  # a quantized layer also has scales and biases, with a row for each of its rows
         fused[name] = mx.concatenate([layer[name] for layer in layers])
     return fused
 

@@ -20,10 +20,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .problem import RETRY_SECONDS, Problem
 
 HEADER_SECONDS = 30.0
-REFUSED_SECONDS = 2.0  # that a connection beyond the limit may take for its request
+REFUSED_SECONDS = 2.0  # time that a connection beyond the limit has for its request
 MAX_CONNECTIONS = 1024
 MAX_REFUSED = 32  # connections beyond the limit that get an answer; more are closed at once
-OTHER_FILES = 64  # that the process may have open beside its connections
+OTHER_FILES = 64  # files that the process may have open in addition to its connections
 
 
 def connection_limit() -> int:

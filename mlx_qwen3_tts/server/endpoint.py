@@ -21,8 +21,8 @@ from .problem import Problem
 from .reply import Cut, Hangup, Patience
 from .service import Service
 
-BODY_SECONDS = 60.0  # in which a body must have arrived
-MAX_FIELDS = 20  # of a form
+BODY_SECONDS = 60.0  # time within which a body must arrive
+MAX_FIELDS = 20  # fields of a form
 
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -39,7 +39,7 @@ class Exchange:
     send: Send
     stack: AsyncExitStack
     began: float
-    status: int | None = None  # of the response, once it has begun
+    status: int | None = None  # the status of the response, once it has begun
     details: str = ""
 
     async def note(self, message: Message) -> None:

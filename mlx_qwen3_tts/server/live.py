@@ -32,8 +32,8 @@ from .utterance import Utterance
 
 NAME = "/v1/audio/speech/stream"
 MAX_SESSIONS = 32
-MAX_UTTERANCES = 8  # of a session that wait
-IDLE_SECONDS = 300.0  # without a message, after which a session is closed
+MAX_UTTERANCES = 8  # utterances of a session that may wait
+IDLE_SECONDS = 300.0  # a session without a message for this long is closed
 NORMAL, GOING_AWAY = 1000, 1001
 
 
@@ -72,7 +72,7 @@ class Session:
         self._call = parse_call({}, service.settings, "wav", needs_text=False)
         self._streams_audio = False
         self._count = 0
-        self._written: Utterance | None = None  # whose text is being written
+        self._written: Utterance | None = None  # the utterance whose text is being written
         self._waiting: asyncio.Queue[Utterance | None] = asyncio.Queue()  # None: no more
 
     async def run(self) -> None:

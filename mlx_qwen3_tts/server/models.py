@@ -41,7 +41,7 @@ class ServedModel:
     size: int  # bytes: of the files, and once it was loaded of its weights
     tts: Qwen3TTS | None = None  # None: not loaded
     loading: asyncio.Task[None] | None = None
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)  # for it to be loaded
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)  # those that wait for it to be loaded
     users: int = 0  # requests under way
     last_used: float = 0.0
 
@@ -91,7 +91,7 @@ def size_of(tts: Qwen3TTS) -> int:
 
 
 class Models:
-    """Loads and unloads models. To be used on one event loop, but for the constructor."""
+    """Loads and unloads models. To be used on one event loop, except for the constructor."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ SPEECH = "/v1/audio/speech"
 BATCH = f"{SPEECH}/batch"
 STARTED = int(time.time())
 FORM_OVERHEAD = 2**16  # bytes of a form beyond the clip
-MAX_NAMES = 10  # of unknown fields in a header
+MAX_NAMES = 10  # unknown fields that a header names
 
 
 async def speech(exchange: Exchange) -> None:
@@ -49,7 +49,7 @@ async def speech(exchange: Exchange) -> None:
     await patience.during(exchange.stack.enter_async_context(stream))
     data = audio_bytes(stream, encoder)
     exchange.stack.push_async_callback(data.aclose)  # type: ignore[attr-defined]
-    first = await patience.during(anext(data))  # an error before it has a status of its own
+    first = await patience.during(anext(data))  # an error before the first chunk gets its own HTTP status
     audio = with_first(first, data)
     if call.sse:
         audio = events(audio, stream, call.response_format, partial(service.problem, name=SPEECH))

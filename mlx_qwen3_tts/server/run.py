@@ -20,7 +20,7 @@ from .service import Service
 
 GRACE = 10.0  # seconds that requests under way have at the end
 HEADER_LIMIT = 64 * 1024  # bytes of a request line and its headers
-CONNECTIONS = 2048  # that wait to be accepted
+CONNECTIONS = 2048  # connections that may wait to be accepted
 
 Beside = contextlib.AbstractAsyncContextManager[object]
 

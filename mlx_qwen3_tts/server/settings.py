@@ -20,7 +20,7 @@ class Settings:
     time_limit: float = 600.0  # seconds that a request may take, with its time in the queue
     max_text: int = 4096  # characters, as in OpenAI's API
     max_upload: int = 10 * MEGABYTE  # bytes of a clip
-    max_ref_seconds: float = 30.0  # of a clip
+    max_ref_seconds: float = 30.0  # the longest clip
     memory: int | None = None  # bytes of all loaded models; None: no limit
     log_text: bool = False
 

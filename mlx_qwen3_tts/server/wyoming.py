@@ -38,9 +38,9 @@ from .utterance import LiveText
 from .wyoming_info import LANGUAGES, describe
 
 NAME = "wyoming"  # in the log and the counters
-FORMAT = {"width": 2, "channels": 1}  # of the samples
+FORMAT = {"width": 2, "channels": 1}  # the format of the samples
 LINE_LIMIT = 2**16  # bytes of an event without its data
-CLOSING_SECONDS = 1.0  # that sessions have when the server ends
+CLOSING_SECONDS = 1.0  # time that sessions have when the server ends
 
 
 class WyomingServer:
@@ -87,7 +87,7 @@ class Utterance:
 
     call: SpeechCall
     text: LiveText | None = None
-    is_waiting: bool = False  # to be spoken, as it has begun
+    is_waiting: bool = False  # it has begun, and waits to be spoken
 
 
 class Session:
@@ -98,7 +98,7 @@ class Session:
         self._reader = BoundedReader(reader, service.settings.max_body)
         self._writer = writer
         self._sending = asyncio.Lock()  # the info may come between two pieces of audio
-        self._written: Utterance | None = None  # whose text is being written
+        self._written: Utterance | None = None  # the utterance whose text is being written
         self._waiting: asyncio.Queue[Utterance] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -203,7 +203,7 @@ class Session:
         if utterance is not None and utterance.text is not None:
             utterance.text.close()
             if not utterance.is_waiting:
-                self._add(utterance)  # an empty one: its end is told in its turn
+                self._add(utterance)  # an empty one: its end is reported in its turn
 
     # Speech
 

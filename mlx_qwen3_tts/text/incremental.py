@@ -15,7 +15,7 @@ MIN_LONG_WORD = 256  # characters, from which a word is not examined at each pie
 
 
 def _is_starter(character: str) -> bool:
-    """Return True if NFC never joins `character` to the one before it: it is no mark, and no Hangul vowel or final."""
+    """Return True if NFC never joins `character` to the one before it: it is not a mark or a Hangul vowel or final."""
     return not unicodedata.category(character).startswith("M") and not "\u1160" <= character <= "\u11ff"
 
 
@@ -25,7 +25,7 @@ class IncrementalEncoder:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._tail = ""  # text that is not encoded yet
-        self._next_length = 0  # of the tail, at which it is examined again
+        self._next_length = 0  # the length of the tail at which it is examined again
 
     def feed(self, piece: str) -> list[int]:
         """Append `piece` and return the ids of what no later text can change."""

@@ -23,9 +23,9 @@ PAUSE = 8  # letters, some 0.6 s: the silence that a clip may have at its ends
 MIN_RATE = 3.0
 MAX_RATE = 40.0
 MAX_FACTOR = 2.5  # between a clip and the median of its speaker
-MIN_CLIPS = 8  # of a speaker, for a median
-WIDE_LETTERS = 3  # of a Chinese, Japanese or Korean character, a syllable each
-DIGIT_LETTERS = 4  # of a digit: 1999 is read as nineteen ninety-nine
+MIN_CLIPS = 8  # clips that a speaker needs for a median
+WIDE_LETTERS = 3  # letters that a Chinese, Japanese or Korean character counts as, a syllable each
+DIGIT_LETTERS = 4  # letters that a digit counts as: 1999 is read as nineteen ninety-nine
 
 
 def text_problem(text: str) -> str | None:

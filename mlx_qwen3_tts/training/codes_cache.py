@@ -74,7 +74,7 @@ class CodesCache:
 def codec_fingerprint(codec: Codec) -> str:
     """Return a hash of a codec's configuration and of its encoder's first and last convolution. On the MLX thread.
 
-    All weights would take a second to read, and these differ wherever the encoder was trained anew.
+    All weights would take a second to read, and these differ whenever the encoder was trained again.
     """
     digest = hashlib.sha256(json.dumps(asdict(codec.config), sort_keys=True).encode())
     encoder = codec.network.encoder

@@ -25,7 +25,7 @@ from ..errors import TrainingError
 
 # The arguments of a batch -> losses, of which the first one is minimized. All are shares of the step's losses.
 Loss = Callable[..., tuple[mx.array, ...]]
-Batches = Iterable[tuple[Any, ...]]  # of a step, each as the arguments of the loss
+Batches = Iterable[tuple[Any, ...]]  # the batches of a step, each as the arguments of the loss
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DescentOptions:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradients
-    seed: int = 0  # of what is random in the loss
+    seed: int = 0  # seeds what is random in the loss
 
     def schedule(self) -> Callable[[mx.array], mx.array]:
         """Return the learning rate as a function of the number of steps done."""

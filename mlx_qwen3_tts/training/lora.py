@@ -23,7 +23,7 @@ class LoraOptions:
     """Which layers get an adapter, and of what size."""
 
     rank: int = 16
-    scale: float = 2.0  # of the adapter's output; other packages write it as alpha / rank
+    scale: float = 2.0  # the factor on the adapter's output; other packages write it as alpha / rank
     dropout: float = 0.0
     parts: Sequence[str] = ("talker", "predictor")
     projections: Sequence[str] = PROJECTIONS

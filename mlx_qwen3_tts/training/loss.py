@@ -27,7 +27,7 @@ from ..models.talker import NO_CODE, Talker
 from ..request import Request
 from ..voice import VoiceClonePrompt
 
-PREDICTOR_WEIGHT = 0.3  # of the predictor's loss, as in the official script
+PREDICTOR_WEIGHT = 0.3  # the weight of the predictor's loss, as in the official script
 NO_VOICE = -1  # no position
 MULTIPLE = 32  # lengths of batches are multiples of it, so that few different shapes are compiled
 
@@ -63,8 +63,8 @@ class TrainingBatch(NamedTuple):
 class Totals(NamedTuple):
     """What a mean is taken over: numbers of predictions, of all batches whose gradients are added up."""
 
-    targets: float  # of codebook 0 and the end
-    residuals: float  # of codebooks 1..15
+    targets: float  # predictions of codebook 0 and of the end
+    residuals: float  # predictions of codebooks 1..15
 
     @classmethod
     def of(cls, sequences: Sequence[TrainingSequence]) -> "Totals":

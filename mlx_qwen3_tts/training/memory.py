@@ -43,7 +43,7 @@ def estimate_memory(
         (talker, time * len(longest)),
         (predictor, padded(frames) * talker.num_code_groups),
     ]
-    layers = [count * _floats_per_position(config) for config, count in positions]  # of one layer of each
+    layers = [count * _floats_per_position(config) for config, count in positions]  # floats of one layer of each kind
     inner = sum(config.num_hidden_layers * one for (config, _), one in zip(positions, layers, strict=True))
     if options.low_memory:  # the inputs of all layers, and one layer with its gradients
         inputs = sum(config.num_hidden_layers * config.hidden_size * count for config, count in positions)

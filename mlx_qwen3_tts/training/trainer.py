@@ -28,7 +28,7 @@ from .descent import Descent, DescentOptions, Step, number, other_weights
 from .loss import Totals, TrainingBatch, TrainingSequence, collate, losses, mean_loss
 from .run_state import read_facts, read_state, run_identity, write_run
 
-FORWARD_SHARE = 1 / 3  # of the time of a batch with its gradients
+FORWARD_SHARE = 1 / 3  # the forward pass's share of the time of a batch with its gradients
 LOSSES = ("loss", "talker", "predictor")
 
 
@@ -66,7 +66,7 @@ class Progress:
     steps: int
     epoch: int  # from 1
     talker_loss: float  # cross-entropy of codebook 0 and the end, in nats
-    predictor_loss: float  # of codebooks 1..15
+    predictor_loss: float  # cross-entropy of codebooks 1..15
     learning_rate: float
     seconds: float  # since the beginning of this run
     seconds_left: float
@@ -104,7 +104,7 @@ class Trainer:
         self._apply_layer = checkpointed_layer if options.low_memory else call_layer
         self._identity = run_identity(asdict(options), [*train, *held_out], self._group.size(), description)
         self.best = math.inf
-        self._epoch_losses: list[tuple[float, float]] = []  # of the steps of this epoch, until its end is evaluated
+        self._epoch_losses: list[tuple[float, float]] = []  # this epoch's steps, until its end is evaluated
 
     def _descent_options(self) -> DescentOptions:
         options = self._options
