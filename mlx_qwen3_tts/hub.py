@@ -28,6 +28,7 @@ FILES = (
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MAX_HUB_ID = 96  # characters, by the hub's own rule
+OWNER = "Qwen/"  # of the released checkpoints
 OTHER_MODEL = "name a local directory, or 'demo'"
 
 
@@ -114,9 +115,11 @@ def _download(hub_id: str, progress: bool, files: Sequence[str], revision: str |
     except RevisionNotFoundError:
         message = f"{hub_id} has no revision {revision!r}; check its name, or leave it out"
     except LocalEntryNotFoundError:
-        message = (
-            f"{hub_id} was not downloaded yet and the hub cannot be reached; connect to the network, {OTHER_MODEL}"
-        )
+        message = f"{hub_id} was not downloaded yet and the hub cannot be reached"
+        if hub_id.startswith(OWNER) and hub_id not in HUB_IDS:
+            message = suggest(message, hub_id, HUB_IDS, f"check the name, connect to the network, {OTHER_MODEL}")
+        else:
+            message = f"{message}; connect to the network, {OTHER_MODEL}"
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         message = f"cannot download {hub_id}: {reason}; try later, or {OTHER_MODEL}"

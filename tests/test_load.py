@@ -402,6 +402,25 @@ def test_hub(hub, tmp_path):
     assert "Traceback" not in unknown.stderr + other.stderr
 
 
+@pytest.mark.parametrize(
+    ("model", "guess"),
+    [("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoic", "did you mean Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice?"),
+     ("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", None), ("owner/Qwen3-TTS-12Hz-0.6B-CustomVoice", None)],
+)  # fmt: skip
+def test_a_misspelled_model_without_a_network(monkeypatch, model, guess):
+    """The nearest released one is named, unless the model is another owner's."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fail(*_, **__):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(DownloadError, match="the hub cannot be reached") as caught:
+        Qwen3TTS.from_pretrained(model)
+    assert ("did you mean" in str(caught.value)) == (guess is not None)
+    assert (guess or "") in str(caught.value)
+
+
 @pytest.mark.parametrize("revision", ["main", "", " ", 5])
 def test_a_revision_requires_a_hub_model(checkpoint, revision):
     for model in ("demo", checkpoint):
