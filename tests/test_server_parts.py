@@ -591,3 +591,14 @@ def test_every_option_of_a_request_is_taken(options):
     assert call.request(None) == Request("hello", **options)
     assert call.ignored == ("chunk_frames",)
     assert parse_call({"input": "hello", **dict.fromkeys(options)}, Settings()).request(None) == Request("hello")
+
+
+@pytest.mark.parametrize(("models", "listed"), [(("demo",), "slt, rms"), (("demo", "demo-base"), "slt, rms, anna")])
+def test_saved_voices_are_named_if_a_base_model_is_served(tmp_path, monkeypatch, models, listed):
+    monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(tmp_path))
+    (tmp_path / "anna.safetensors").touch()
+    workers = Workers()
+    voices = Voices(Models(models, LoadOptions(), workers), Settings(), workers)
+    with pytest.raises(Problem) as raised:
+        voices.choose(parse_call({"input": "hello", "voice": "nobody"}, Settings()))
+    assert str(raised.value).endswith(f"this server has: {listed}")

@@ -107,7 +107,9 @@ class Voices:
         if served.kind == "voice_design":
             message = "a VoiceDesign model has no preset voices: describe one with instructions, and leave voice empty"
             return Problem(400, message, "voice", "voice_not_found")
-        known = [*served.speakers, *library_names()]
+        known = list(served.speakers)
+        if any(one.kind == "base" for one in self._models.all):  # others cannot speak in the library's voices
+            known += library_names()
         listed = f"this server has: {', '.join(known)}" if known else "upload one, or describe one with instructions"
         message = unknown("voice", name, known, listed)
         if name.lower() in OPENAI_VOICES:
