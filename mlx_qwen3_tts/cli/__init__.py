@@ -35,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = make_parsers(asked_commands(argv))
     if is_asked():
         complete(parser, list(commands.values()))
-    args = parse(parser, commands, argv)
+    debug = False
     try:
+        args = parse(parser, commands, argv)
+        debug = args.debug
         args.run(args)
         if sys.stdout:
             sys.stdout.flush()
@@ -44,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
         return 1
     except (Qwen3TTSError, OSError) as error:
-        if args.debug:
+        if debug:
             raise
         note(f"{program_name()}: error: {error_message(error)}")
         return 1
     except (RuntimeError, MemoryError) as error:  # MLX's own: no memory for an array, no place for its compiler's files
-        if args.debug:
+        if debug:
             raise
         note(f"{program_name()}: error: {explain_failure(error)}")
         return 1
@@ -90,6 +92,8 @@ def parse(parser: CommandParser, commands: dict[str, CommandParser], argv: Seque
     """Return the arguments. Exits with an error for a command or an option that does not exist."""
     if argv and not argv[0].startswith("-") and argv[0] not in commands:
         parser.error(unknown("command", argv[0], commands, f"the commands are {', '.join(commands)}"))
+    if argv and argv[0].startswith("-") and not parser.takes(argv[0]):
+        parser.error(f"options come after the command: {program_name()} COMMAND {argv[0]} ...")
     args, extra = parser.parse_known_args(argv)
     are_words = not any(word.startswith("-") for word in extra)
     if extra and are_words and isinstance(getattr(args, "text", None), list):

@@ -8,9 +8,9 @@ arguments ─ CommandParser ─┬─ --help       the options that matter first
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from ..suggest import unknown
+from ..suggest import nearest
 
 # argparse has no public names for what add_subparsers returns, and for what takes arguments: a parser or a group.
 Commands = argparse._SubParsersAction  # noqa: SLF001
@@ -42,6 +42,18 @@ class CommandParser(argparse.ArgumentParser):
         """Return all arguments."""
         return list(self._actions)
 
+    def takes(self, option: str) -> bool:
+        """Return whether this is an option, as argparse reads it: the beginning of a long one is enough."""
+        flag = option.split("=")[0]
+        known = [known for action in self._actions for known in action.option_strings]
+        return flag in known or (flag.startswith("--") and any(one.startswith(flag) for one in known))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit; an error of standard output is raised before, while it can be handled."""
+        if sys.stdout:
+            sys.stdout.flush()
+        super().exit(status, message)
+
     def brief_help(self) -> str:
         """Return the help of the options that matter first."""
         if self._first is None:
@@ -66,7 +78,9 @@ class CommandParser(argparse.ArgumentParser):
         if option is None:
             self.error(f"unrecognized arguments: {' '.join(extra)}")
         known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        self.error(unknown("option", option, known, f"`{self.prog} --help` lists the options"))
+        near = nearest(option.lstrip("-"), [flag.lstrip("-") for flag in known])  # all of them begin alike
+        guess = "" if near is None else f": did you mean --{near}?"
+        self.error(f"unknown option {option!r}{guess or ';'} `{self.prog} --help` lists the options")
 
 
 class _Help(argparse.Action):

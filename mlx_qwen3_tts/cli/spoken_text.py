@@ -21,6 +21,8 @@ def settle_text(args: argparse.Namespace) -> None:
 
     Raises RequestError for arguments that exclude each other; exits if there is nothing to say.
     """
+    if args.text and args.text[0] == STANDARD_INPUT and len(args.text) > 1:
+        raise RequestError(f"{STANDARD_INPUT} stands for standard input, and a text follows it; leave one out")
     text = " ".join(args.text) if args.text else None
     if args.file is not None:
         if text is not None or args.lines is not None:
