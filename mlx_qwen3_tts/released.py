@@ -20,7 +20,8 @@ SHORT_NAMES = {
 }
 _FOLDED = {short.casefold(): full for short, full in SHORT_NAMES.items()}
 
-# The voices and languages of the CustomVoice checkpoints, from their config.json; the names are written in any case.
+PRESET_MODELS = tuple(name for name in HUB_IDS if name.endswith("CustomVoice"))
+# What these have, by their config.json; the names are written in any case.
 VOICES = ("Vivian", "Serena", "Uncle_Fu", "Dylan", "Eric", "Ryan", "Aiden", "Ono_Anna", "Sohee")
 LANGUAGES = (
     "auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French",

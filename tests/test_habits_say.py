@@ -141,6 +141,23 @@ def test_an_unknown_voice_is_refused_before_a_download(run_cli, monkeypatch, tmp
     assert "did you mean anna? `voices` lists" in line
 
 
+@pytest.mark.parametrize("model", [(), ("--model", "0.6B"), ("--model", "Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice")])
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["-v", "Ryan", "--language", "englsh"], "unknown language 'englsh': did you mean English?"),
+        (["-v", "Rian"], "unknown voice 'Rian': did you mean Ryan?"),
+    ],
+)
+def test_what_a_released_model_lacks_is_refused_before_its_download(
+    run_cli, monkeypatch, tmp_path, model, argv, message
+):
+    monkeypatch.setattr(Qwen3TTS, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded first"))
+    assert message in last_line(run_cli("say", "hello", *argv, *model, "-o", tmp_path / "a.wav"))
+    (tmp_path / "book.txt").write_text("Hello.")
+    assert message in last_line(run_cli("book", tmp_path / "book.txt", *argv, *model, "-o", tmp_path / "a.m4b"))
+
+
 def test_a_preset_voice_finds_its_model(run_cli, monkeypatch, tmp_path):
     asked = []
 
@@ -221,12 +238,31 @@ def test_help_of_other_commands(run_cli):
         ),
         (["say", "hello", "--langage=x"], "unknown option '--langage': did you mean --language?"),
         (["voices", "hello"], "unrecognized arguments: hello"),
+        (["voices", "--delete", "me"], "unknown option '--delete'; `mlx-qwen3-tts voices --help` lists the options"),
+        (["-v", "slt", "seven"], "options come after the command: mlx-qwen3-tts COMMAND -v ..."),
+        (["--model", "demo", "voices"], "options come after the command: mlx-qwen3-tts COMMAND --model ..."),
+        (["--debug", "say", "hi"], "options come after the command: mlx-qwen3-tts COMMAND --debug ..."),
     ],
 )
 def test_wrong_words(run_cli, argv, message):
     result = run_cli(*argv)
     assert result[0] == 2
     assert message in last_line(result)
+
+
+def test_a_dash_and_words(run_cli):
+    code, _, err = run_cli("say", "-", "eight", "--model", "demo")
+    assert code == 1
+    assert "- stands for standard input, and a text follows it; leave one out" in err
+    assert run_cli("--vers")[0] == 0, "argparse takes the beginning of an option"
+
+
+@pytest.mark.parametrize("argv", [("--completion", "zsh"), ("say", "--help-all"), ("--version",)])
+def test_who_reads_the_output_leaves_early(argv):
+    with subprocess.Popen(spawn(*argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() in (0, 1), "argparse itself hides some errors"
 
 
 # --- completion ---
@@ -434,10 +470,14 @@ def test_a_disk_that_fails_is_one_line():
 
 
 def test_the_default_voice_comes_with_the_command_that_lists_the_others():
-    """The voices that an adapter adds are listed with it alone."""
+    """The voices of a named model are listed with it alone, and so are those that an adapter adds."""
     tts = SimpleNamespace(default_speaker="Ryan")
-    assert "qwen3-tts voices` lists" in speaker.default_voice_notice(tts, None, None)
-    assert "qwen3-tts voices --adapter my.safetensors` lists" in speaker.default_voice_notice(
-        tts, None, "my.safetensors"
+    cases = (
+        (None, None, "voices"),
+        ("demo", None, "voices --model demo"),
+        (None, "my adapter", "voices --adapter 'my adapter'"),
     )
-    assert speaker.default_voice_notice(tts, "Ryan", None) is None
+    for model, adapter, command in cases:
+        args = SimpleNamespace(model=model, adapter=adapter)
+        assert f"qwen3-tts {command}` lists" in speaker.default_voice_notice(tts, None, args)
+        assert speaker.default_voice_notice(tts, "Ryan", args) is None

@@ -37,6 +37,7 @@ from .options import (
 )
 from .parser import Commands
 from .speaker import (
+    check_released,
     configured_language,
     configured_voice,
     default_voice_notice,
@@ -124,9 +125,9 @@ def book(args: argparse.Namespace) -> None:
     begun = Manifest.load(folder).seed or 0
     options = options_from(args, voice, begun if args.redo or args.seed is None else args.seed)
     planned = plan(document, options, chapters)
-    tts = Qwen3TTS.from_pretrained(
-        model_for(args, voice), args.dtype, progress=True, revision=args.revision, adapter=args.adapter
-    )
+    model = model_for(args, voice)
+    check_released(model, args, voice)
+    tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
     options = fit_settings(tts, options, args)
     if tts.model_type == "base" and isinstance(options.voice, str):
         options = replace(options, voice=from_library(options.voice))
@@ -142,7 +143,7 @@ def book(args: argparse.Namespace) -> None:
         check_limit=args.check_limit,
     )
     if renderer.team.is_main:
-        introduce(tts, planned, options, args.adapter)
+        introduce(tts, planned, options, args)
     run(renderer, target, args.subtitles, args.out_format)
 
 
@@ -178,9 +179,9 @@ def list_book(document: Document, planned: Plan, speed: float) -> None:
             emit(f"note: {told}")
 
 
-def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions, adapter: str | None) -> None:
+def introduce(tts: Qwen3TTS, planned: Plan, options: BookOptions, args: argparse.Namespace) -> None:
     """Say what is read and what is not."""
-    for line in (default_voice_notice(tts, options.voice, adapter), NOTES.get(tts.name)):
+    for line in (default_voice_notice(tts, options.voice, args), NOTES.get(tts.name)):
         if line:
             note(line)
     for told in planned.notes[:SHOWN]:

@@ -47,6 +47,7 @@ from .options import (
 from .output import SpeechOutput, open_output
 from .parser import CommandParser, Commands
 from .speaker import (
+    check_released,
     configured_language,
     configured_voice,
     default_voice_notice,
@@ -120,10 +121,11 @@ def say(args: argparse.Namespace) -> None:
     lines = read_lines(args.lines) if args.lines else []
     target = None if args.lines else find_target(args)
     model = model_for(args, request.voice, clones=args.ref_audio is not None)
+    check_released(model, args, request.voice)
     tts = Qwen3TTS.from_pretrained(model, args.dtype, progress=True, revision=args.revision, adapter=args.adapter)
     request = with_voice(tts, fit_settings(tts, request, args), args)
     check_request(request, tts.config)
-    for line in (target and target.notice, default_voice_notice(tts, request.voice, args.adapter), NOTES.get(tts.name)):
+    for line in (target and target.notice, default_voice_notice(tts, request.voice, args), NOTES.get(tts.name)):
         if line:
             note(line)
     warm_up(tts, batch_size_of(args))

@@ -6,6 +6,7 @@ name, or that of the settings ─┬─ a voice file, or the library ─ VoiceCl
 
 import argparse
 import os
+import shlex
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -14,9 +15,9 @@ from ..checkpoint.adapter import adapter_path, read_adapter
 from ..checkpoint.load import read_config
 from ..config.model import ModelConfig
 from ..errors import RequestError, VoiceError
-from ..hub import CONFIG_FILES, resolve
+from ..hub import CONFIG_FILES, hub_name, resolve
 from ..program import program_name
-from ..released import VOICES
+from ..released import LANGUAGES, PRESET_MODELS, VOICES
 from ..request import Request
 from ..suggest import suggest, unknown
 from ..tts import Qwen3TTS
@@ -94,6 +95,19 @@ def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None, cl
     return model
 
 
+def check_released(model: str, args: argparse.Namespace, voice: str | VoiceClonePrompt | None) -> None:
+    """Refuse a voice or a language that a released model with preset voices lacks, before it is downloaded.
+
+    voice: the one that --voice names. Raises RequestError.
+    """
+    if hub_name(model) not in PRESET_MODELS or args.revision is not None:
+        return
+    preset = args.voice if isinstance(voice, str) else None
+    for kind, name, known in (("voice", preset, VOICES), ("language", args.language, LANGUAGES)):
+        if name is not None and match(name, list(known)) is None:
+            raise RequestError(unknown(kind, name, known, f"this model has: {', '.join(known)}"))
+
+
 def base_model() -> str:
     """Return the model of the user's settings if it is a Base model, or the default one."""
     configured = setting_value("model")
@@ -162,9 +176,13 @@ def has_voice(config: ModelConfig, voice: str | VoiceClonePrompt) -> bool:
     return True
 
 
-def default_voice_notice(tts: Qwen3TTS, voice: str | VoiceClonePrompt | None, adapter: str | None) -> str | None:
+def default_voice_notice(tts: Qwen3TTS, voice: str | VoiceClonePrompt | None, args: argparse.Namespace) -> str | None:
     """Return a line about the voice if none was named."""
     if voice is not None or tts.default_speaker is None:
         return None
-    command = "voices" if adapter is None else f"voices --adapter {adapter}"
+    command = "voices"
+    if args.adapter is not None:
+        command += f" --adapter {shlex.quote(args.adapter)}"
+    elif args.model is not None:
+        command += f" --model {shlex.quote(args.model)}"
     return f"voice: {tts.default_speaker} (the default; `{program_name()} {command}` lists the others)"
