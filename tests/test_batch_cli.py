@@ -102,7 +102,7 @@ def test_a_failing_paragraph_keeps_those_before(speak_book, monkeypatch):
     assert kept[44:] == whole[44 : len(kept)]
 
 
-def test_too_little_memory_is_told(speak_book, monkeypatch):
+def test_too_little_memory_is_reported(speak_book, monkeypatch):
     monkeypatch.setattr("mlx_qwen3_tts.generation.scheduler.MEMORY_SHARE", 1e-9)
     code, err, audio = speak_book("--batch", 4, text=b"One.\n\nTwo.\n")
     assert code == 0

@@ -225,7 +225,7 @@ def test_long_prompts_run_in_pieces_between_frames(tts, monkeypatch):
     assert all(later > earlier + 1 for earlier, later in itertools.pairwise(pieces)), "a frame between two pieces"
 
 
-def test_a_waiting_text_holds_up_nobody(tts):
+def test_a_waiting_text_does_not_delay_other_rows(tts):
     """Its source is silent until all others have ended; it takes no code meanwhile."""
     others_ended = threading.Event()
 
@@ -420,7 +420,7 @@ def test_cancelling_frees_the_slot_at_the_next_frame(tts, monkeypatch):
     assert set(sizes) == {1}
 
 
-def test_a_listener_that_does_not_listen_holds_up_nobody(tts):
+def test_a_listener_that_does_not_listen_does_not_delay_others(tts):
     """Its row waits after the chunk that it asked for and one more."""
     lazy = tts.stream("Hello", seed=2, max_frames=12, chunk_frames=2, stop_runaway=False)
     first = next(lazy)

@@ -128,7 +128,7 @@ def test_commands_that_fail(command, message):
         Recognizer("true", 1.5)
 
 
-def test_a_missing_program_is_told_before_the_work(clock, tmp_path):
+def test_a_missing_program_is_reported_before_the_work(clock, tmp_path):
     puppet = Puppet(clock, lambda request: tone(1.6))
     with pytest.raises(BookError, match="cannot run no-such-ear: no program of this name"):
         Renderer(puppet, plan_of(), tmp_path / "b.book", check="no-such-ear --fast")
@@ -140,7 +140,7 @@ def test_a_limit_without_a_recognizer_is_refused(clock, tmp_path):
         Renderer(Puppet(clock, lambda request: tone(1.6)), plan_of(), tmp_path / "b.book", check_limit=0.1)
 
 
-def test_the_last_line_of_a_failure_is_told(tmp_path):
+def test_the_last_line_of_a_failure_is_reported(tmp_path):
     command = script(tmp_path, "sys.exit('no model\\nload one first\\n')")
     with pytest.raises(BookError, match=r"failed with exit code 1: load one first$"):
         Recognizer(command).hear(tone(1.0), 24000, SEGMENT)

@@ -110,7 +110,7 @@ def test_two_processes_with_folders_of_their_own(tmp_path, whole):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told(tmp_path, whole):
+def test_a_process_that_dies_is_reported(tmp_path, whole):
     """The first one goes on to the end of its share; the next run makes up for what is missing."""
     target = tmp_path / "book.m4b"
     done = run(target, "DIE", launch=True)

@@ -458,7 +458,7 @@ def test_a_designed_voice_is_refused(puppet, tmp_path):
         render(puppet, tmp_path)
 
 
-def test_an_unknown_voice_is_told_before_the_work(puppet, tmp_path):
+def test_an_unknown_voice_is_reported_before_the_work(puppet, tmp_path):
     with pytest.raises(RequestError, match=r"segment 1:1: unknown voice 'nobody'"):
         render(puppet, tmp_path, plan_of(voice="nobody"))
     with pytest.raises(RequestError, match="unknown voice 'nobody'; this model has"):
@@ -471,7 +471,7 @@ def test_voices_of_the_script(puppet, tmp_path):
     assert {request.voice for request in puppet.requests} == {"rms"}
 
 
-def test_cloned_voices_are_told_by_their_bytes(demo_base, tmp_path):
+def test_cloned_voices_are_identified_by_their_bytes(demo_base, tmp_path):
     from tests.support import sounds
 
     puppet = Puppet(demo_base, plausible)

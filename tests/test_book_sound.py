@@ -74,7 +74,7 @@ def test_bounds_of_silence_and_of_nothing():
     assert speech_bounds(np.ones(100, np.float32), RATE) == (0, 100)
 
 
-def test_what_is_40_db_softer_is_no_speech():
+def test_sound_that_is_40_db_softer_is_not_speech():
     for decibels, start in ((-39, 0), (-41, 2400 - LEAD)):
         softer = np.full(2400, 0.5 * 10 ** (decibels / 20), np.float32)
         audio = np.concatenate([softer, np.full(2400, 0.5, np.float32), np.zeros(4800, np.float32)])

@@ -124,7 +124,7 @@ def with_nav(entries, **chapters):
     return parts
 
 
-def test_a_navigation_file_that_is_missing_is_no_obstacle(tmp_path):
+def test_a_missing_navigation_file_is_ignored(tmp_path):
     parts = with_nav('<li><a href="a.xhtml">One</a></li>', a="<h1>Two</h1><p>a</p>")
     del parts["OEBPS/nav.xhtml"]
     assert titles(read_document(epubs.write(tmp_path, parts))) == ["Two"]
@@ -407,7 +407,7 @@ def test_a_footnote_is_listed_without_the_way_back_and_that_alone_as_it_is(tmp_p
     assert [part.text for part in read(tmp_path, "a.html", markup).dropped] == ["Of salt.", "↩"]
 
 
-def test_a_raised_text_that_is_no_number_is_read(tmp_path):
+def test_superscripts_that_are_not_numbers_are_read(tmp_path):
     assert outline(read(tmp_path, "a.html", "<p>une M<sup>me</sup>, Ca<sup>2+</sup></p>"))[0][1] == ["une Mme, Ca2+"]
 
 

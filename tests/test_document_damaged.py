@@ -249,7 +249,7 @@ def test_contents_that_lead_nowhere(tmp_path, kind, ncx):
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", bytes(17 << 20), None])
-def test_a_cover_that_is_no_picture(tmp_path, data):
+def test_a_cover_that_is_not_a_picture(tmp_path, data):
     parts = changed(OPF, "<manifest>", f"<manifest>{epubs.item('c', 'c.png', 'image/png', 'cover-image')}")
     if data is not None:
         parts["OEBPS/c.png"] = data

@@ -72,7 +72,7 @@ def test_accented_names_in_two_forms(tmp_path):
     assert titles(read(tmp_path, parts)) == ["A", "B"]
 
 
-def test_a_name_similar_to_two_is_none_of_them(tmp_path):
+def test_a_name_that_matches_two_files_is_missing(tmp_path):
     parts = edited(two(), ('"a.xhtml"', '"A.xhtml"'))
     parts["OEBPS/a.XHTML"] = parts[A]
     book = read(tmp_path, parts)

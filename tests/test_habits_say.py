@@ -91,7 +91,7 @@ def test_wrong_files(run_cli, monkeypatch, argv, message):
     assert message in last_line(run_cli("say", *argv))
 
 
-def test_a_directory_is_no_text(run_cli, tmp_path):
+def test_a_directory_is_not_a_text_file(run_cli, tmp_path):
     assert "cannot read" in last_line(run_cli("say", "-f", tmp_path, *MODEL, "-o", tmp_path / "a.wav"))
 
 

@@ -603,7 +603,7 @@ def test_the_source_of_a_batch_fails(script):
     assert found == [1, 2]
 
 
-def test_a_batch_beyond_the_memory_is_told_once(script):
+def test_a_batch_beyond_the_memory_is_reported_once(script):
     script.fitting = 2
     for size, count in ((2, 0), (3, 1)):
         script.speeches.clear()

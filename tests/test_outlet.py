@@ -559,7 +559,7 @@ def test_the_figures_of_all_texts(capsys):
     "playing, speed, buffered, is_told",
     [(False, 0.8, 0.31, True), (False, 0.8, 0.3, False), (False, 1.0, 0.5, False), (True, 0.8, 0.5, False)],
 )
-def test_waiting_is_told_once(capsys, playing, speed, buffered, is_told):
+def test_waiting_is_reported_once(capsys, playing, speed, buffered, is_told):
     player = NotedPlayer()
     player.playing, player.speed, player.buffered = playing, speed, buffered
     output = SpeechOutput("played", None, player)

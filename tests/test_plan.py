@@ -116,7 +116,7 @@ def test_punctuation_without_a_word_is_shown(text):
     assert "".join(shown.split()) == "".join(text.split())
 
 
-def test_a_voice_ends_with_its_chapter_and_is_told():
+def test_a_voice_ends_with_its_chapter_and_is_reported():
     made = plan(document(["[voice Serena]" + LONG], [LONG + "[/voice]"]), BookOptions())
     assert [segment.voice for segment in made.segments] == ["Serena", None]
     assert tuple(map(str, made.notes)) == (
@@ -128,7 +128,7 @@ def test_a_voice_ends_with_its_chapter_and_is_told():
 @pytest.mark.parametrize(
     "mark", ["[sic]", "[foo bar]", "[pause]", "[pause x]", "[pause -1]", "[pause 61]", "[voice]", "[1]"]
 )
-def test_unknown_marks_are_text_and_told(mark):
+def test_unknown_marks_are_text_and_reported(mark):
     made = planned(f"The clock {mark} struck {mark} twelve.")
     assert made.segments[0].text == f"The clock {mark} struck {mark} twelve."
     assert made.notes == (Note("mark", f"chapter 1: {mark} is read as text: it is not a script mark (2 times)"),)
@@ -280,7 +280,7 @@ def test_chosen_chapters_are_the_same_segments():
             plan(book, BookOptions(), [index])
 
 
-def test_what_is_left_out_is_told_by_chapter_and_kind():
+def test_what_is_left_out_is_reported_by_chapter_and_kind():
     dropped = [Dropped("code", f"x = {number}", "Chapter 1") for number in range(99)] + [
         Dropped("image", "", "Chapter 1")
     ]

@@ -37,7 +37,7 @@ def test_arrays():
         (5.5, "the audio cannot be read"),
     ],
 )
-def test_what_is_no_audio(source, message):
+def test_sources_that_are_not_audio(source, message):
     with pytest.raises(AudioError, match=message):
         read_audio(source)
 
@@ -84,7 +84,7 @@ def test_all_of_silence_stays():
     assert trim_silence(silence, RATE) is silence
 
 
-def test_a_clip_that_is_too_long_is_told_by_its_header(tmp_path):
+def test_a_too_long_clip_is_refused_by_its_header(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, np.zeros(3000), 1000)
     read.check_clip_file(path, 3.0)

@@ -201,7 +201,7 @@ def test_the_end_without_a_frame():
     assert (len(codes), len(audio), ran_away) == (8, 32, False)
 
 
-def test_a_cycle_of_nine_frames_is_none():
+def test_nine_frames_that_repeat_are_not_a_cycle():
     assert emitted_frames([0.5] * 200, [number % 9 for number in range(200)]) == [1] * 200
 
 

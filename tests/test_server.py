@@ -476,7 +476,7 @@ def test_a_failure_in_the_middle_is_heard_of(server, monkeypatch):
     assert response.json()["error"]["type"] == "server_error"
 
 
-def test_a_full_queue_is_no_fault(server):
+def test_a_full_queue_is_not_logged_as_a_fault(server):
     """The client is told, and the log has no traceback."""
     assert server.service.problem(QueueFull(), "POST").status == 429
     assert not any("QueueFull" in line for line in server.log)

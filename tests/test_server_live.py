@@ -239,7 +239,7 @@ def test_a_client_that_leaves(server, pieces):
     assert not waits_for_text()
 
 
-def test_a_client_that_leaves_is_no_fault(server, monkeypatch):
+def test_a_client_that_leaves_is_not_reported_as_a_fault(server, monkeypatch):
     faults = []
     monkeypatch.setattr("mlx_qwen3_tts.server.live.fault", lambda error, _log_text: faults.append(error) or "")
     with connect(server.socket_url) as socket:

@@ -425,7 +425,7 @@ def test_closing_waits_for_no_work(name, threads):
     asyncio.run(run())
 
 
-def test_who_reads_a_live_text_goes_on_at_its_end():
+def test_reading_a_live_text_ends_when_the_text_is_closed():
     text = LiveText()
     pieces = []
     reader = threading.Thread(target=lambda: pieces.extend(text), daemon=True)

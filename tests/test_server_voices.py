@@ -97,7 +97,7 @@ def test_no_voice_is_deleted_while_the_server_ends(server, server_voices, monkey
     assert len(list(server_voices.iterdir())) == 1
 
 
-def test_a_damaged_voice_is_no_obstacle(server, server_voices):
+def test_a_damaged_voice_can_be_deleted(server, server_voices):
     (server_voices / "old.safetensors").write_bytes(b"damaged")
     assert voice_named(server, "old") is None
     refused = server.speak(voice="old")

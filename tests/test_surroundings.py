@@ -146,7 +146,7 @@ def test_names_of_all_scripts(voices, name):
 @pytest.mark.parametrize(
     "name", ["", "x" * 65, "𠀀" * 64, "🙂", "a/b", "..", ".a", " a", "-a", "a\nb", "a\0b", '"a"', "\ud800", "\u0301/"]
 )
-def test_names_that_are_none(voices, name):
+def test_invalid_names(voices, name):
     with pytest.raises(VoiceError, match="invalid name"):
         library_path(name)
 
