@@ -112,7 +112,7 @@ def test_sentences_fill_pieces_evenly():
     assert max(lengths) <= 500
 
 
-def test_the_last_sentence_is_no_orphan():
+def test_the_last_sentence_is_not_an_orphan():
     """It is balanced with the sentence before it, at a sentence's end or, if there is none, at a clause's."""
     assert shape(" ".join([sentence(120)] * 4 + [sentence(30)])) == [(241, "SENTENCE"), (272, "PARAGRAPH")]
     clauses = f"{sentence(240)[:-1]}, {sentence(250)}"
@@ -147,7 +147,7 @@ def test_clauses(clause):
     assert clause_ends(text)[:2] == [len(clause), 2 * len(clause)]
 
 
-def test_numbers_are_no_clauses():
+def test_numbers_are_not_clauses():
     assert clause_ends("1,000 and 3:17 and 5-6 and well-known") == []
 
 

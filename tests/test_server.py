@@ -358,7 +358,7 @@ def test_a_client_that_leaves_the_queue(server, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_slow_reader_pauses_and_holds_up_nobody(server, monkeypatch):
+def test_a_slow_reader_pauses_and_does_not_delay_others(server, monkeypatch):
     """Its row waits for it, its place is another's, and its audio is the same in the end."""
     monkeypatch.setattr(server_speech, "AHEAD", 3)
     monkeypatch.setattr(server.service.gate, "places", 1)

@@ -517,7 +517,7 @@ def test_a_place_that_was_taken_again_is_given_back(demo, monkeypatch):
     asyncio.run(run())
 
 
-def test_a_voice_of_a_model_that_has_none(tmp_path, server_voices, monkeypatch):
+def test_a_voice_of_a_model_without_voices(tmp_path, server_voices, monkeypatch):
     monkeypatch.setenv("MLX_QWEN3_TTS_VOICES", str(server_voices))
     directory = checkpoints.write(tmp_path / "design", "projected", "voice_design")
     workers = Workers()
