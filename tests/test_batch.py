@@ -17,7 +17,16 @@ from mlx_qwen3_tts.generation.batch import MAX_ROWS
 from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.sampling import FrameOptions
 from tests.support import checkpoints
-from tests.support.batches import RandomBatch, first_difference, requests_of, solo_codes
+from tests.support.batches import (
+    RandomBatch,
+    first_difference,
+    frame_arguments,
+    positions_of_the_first_row,
+    requests_of,
+    seen_by_any_row,
+    solo_codes,
+    text_of_the_first_row,
+)  # fmt: skip
 from tests.support.engine import on_mlx_thread
 
 KINDS = ("custom_voice", "voice_design", "base", "ending")  # the last one is a CustomVoice model whose speech ends
@@ -83,16 +92,6 @@ def test_compositions_are_what_they_should_be(models, alone):
     assert {("GenerationError", False, False), ("str", False, True), ("str", True, False)} <= kinds
 
 
-def positions_of_the_first_row(monkeypatch):
-    step = FrameFunctions.step
-    monkeypatch.setattr(
-        FrameFunctions, "step",
-        lambda self, embedding, text, buffers, positions: step(
-            self, embedding, text, buffers, np.full_like(positions, positions[0])
-        ),
-    )  # fmt: skip
-
-
 def one_position_too_many(monkeypatch):
     """A row that waits is written at the place of its last position."""
     step = FrameFunctions.step
@@ -101,13 +100,6 @@ def one_position_too_many(monkeypatch):
         lambda self, embedding, text, buffers, positions: step(
             self, embedding, text, buffers, np.where(positions == positions.max(), positions, positions - 1)
         ),
-    )  # fmt: skip
-
-
-def text_of_the_first_row(monkeypatch):
-    embed_text = FrameFunctions.embed_text
-    monkeypatch.setattr(
-        FrameFunctions, "embed_text", lambda self, ids, pad: embed_text(self, [ids[0]] * len(ids), pad)
     )  # fmt: skip
 
 
@@ -126,11 +118,6 @@ def penalty_of_the_first_row(monkeypatch):
     monkeypatch.setattr(FrameOptions, "of", mutated)
 
 
-def frame_arguments(monkeypatch, change):
-    frame = FrameFunctions.frame
-    monkeypatch.setattr(FrameFunctions, "frame", lambda self, *args: frame(self, *change(list(args))))
-
-
 def keys_of_the_first_row(monkeypatch):
     def change(args):
         args[3] = mx.broadcast_to(args[3][:1], args[3].shape)
@@ -139,30 +126,34 @@ def keys_of_the_first_row(monkeypatch):
     frame_arguments(monkeypatch, change)
 
 
-def seen_by_any_row(monkeypatch):
-    def change(args):
-        args[2] = mx.broadcast_to(mx.any(args[2], axis=0, keepdims=True), args[2].shape)
-        return args
-
-    frame_arguments(monkeypatch, change)
+MERGED = {"step": ("hidden", "logits"), "frame": ("embedding", "seen", "keys")}  # what `merge` gets after each call
 
 
-def waiting_rows_lose(*names):
-    """A row that waits gets the `names` of the frame or step that it had no part in."""
+def lose(monkeypatch, *arrays):
+    """Let a row that waits get these arrays of the frame or step that it had no part in."""
+    merge = batch.merge
+    coming: list[str] = []
 
-    def mutate(monkeypatch):
-        for name in names:
-            original = getattr(batch.Batch, f"_{name}")
+    def mutated(kept, old, new):
+        return new if coming.pop(0) in arrays else merge(kept, old, new)
 
-            def mutated(self, rows, original=original):
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(batch, "merge", lambda kept, old, new: new)
-                    return original(self, rows)
+    for name, merged in MERGED.items():
+        original = getattr(FrameFunctions, name)
 
-            monkeypatch.setattr(batch.Batch, f"_{name}", mutated)
+        def listed(self, *args, original=original, merged=merged):
+            coming[:] = merged
+            return original(self, *args)
 
-    mutate.__name__ = "waiting_rows_lose_" + "_".join(names)
-    return mutate
+        monkeypatch.setattr(FrameFunctions, name, listed)
+    monkeypatch.setattr(batch, "merge", mutated)
+
+
+def waiting_rows_lose_a_frame(monkeypatch):
+    lose(monkeypatch, *MERGED["frame"])
+
+
+def waiting_rows_lose_a_step(monkeypatch):
+    lose(monkeypatch, *MERGED["step"])
 
 
 def slots_are_not_cleared(monkeypatch):
@@ -209,8 +200,8 @@ def any_row_may_end(monkeypatch):
 
 MUTATIONS = [
     positions_of_the_first_row, one_position_too_many, text_of_the_first_row, options_of_the_first_row,
-    penalty_of_the_first_row, keys_of_the_first_row, seen_by_any_row, waiting_rows_lose("frame"),
-    waiting_rows_lose("step"), slots_are_not_cleared, slots_are_exchanged, failures_spread,
+    penalty_of_the_first_row, keys_of_the_first_row, seen_by_any_row, waiting_rows_lose_a_frame,
+    waiting_rows_lose_a_step, slots_are_not_cleared, slots_are_exchanged, failures_spread,
 ]  # fmt: skip
 
 
@@ -231,24 +222,9 @@ def test_a_mutation_of_each_row_quantity_is_found(models, alone, monkeypatch, mu
     assert any(first_difference(tts, requests, codes, seed) for seed in range(25))
 
 
-@pytest.mark.parametrize("name", ["embedding", "seen", "keys", "hidden", "logits"])
+@pytest.mark.parametrize("name", [name for names in MERGED.values() for name in names])
 def test_each_array_of_a_waiting_row_is_kept(models, alone, monkeypatch, name):
     """`merge` is left out for one array at a time."""
-    merge = batch.merge
-    names = {"_step": ["hidden", "logits"], "_frame": ["embedding", "seen", "keys"]}
-    calls: list[str] = []
-
-    def mutated(kept, old, new):
-        return new if calls.pop(0) == name else merge(kept, old, new)
-
-    for method, arrays in names.items():
-        original = getattr(batch.Batch, method)
-
-        def listed(self, rows, original=original, arrays=arrays):
-            calls[:] = arrays
-            return original(self, rows)
-
-        monkeypatch.setattr(batch.Batch, method, listed)
-    monkeypatch.setattr(batch, "merge", mutated)
+    lose(monkeypatch, name)
     requests, codes = alone["custom_voice"]
     assert any(first_difference(models["custom_voice"], requests, codes, seed) for seed in range(25))

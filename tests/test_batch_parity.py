@@ -9,9 +9,9 @@ import pytest
 from mlx_qwen3_tts import Qwen3TTS, SynthesisResult
 from mlx_qwen3_tts.generation.batch import Batch
 from tests.support import checkpoints
+from tests.support.batches import positions_of_the_first_row, seen_by_any_row, text_of_the_first_row
 from tests.support.golden import FRAMES, BatchGolden, read_golden, until_a_tie
 from tests.support.tolerances import LOGITS, TIE
-from tests.test_batch import positions_of_the_first_row, seen_by_any_row, text_of_the_first_row
 
 pytestmark = pytest.mark.parity
 

@@ -1,15 +1,17 @@
 """Random batches, driven frame by frame: which rows join, advance, wait, fail and leave is drawn from a seed."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 from mlx_qwen3_tts import GenerationError, Qwen3TTS, Request, Sampling
 from mlx_qwen3_tts.generation.batch import MAX_ROWS, Batch, Row
 from mlx_qwen3_tts.generation.engine import Engine, finish
+from mlx_qwen3_tts.generation.frames import FrameFunctions
 from mlx_qwen3_tts.generation.state import DecodeState
 from tests.support import sounds
 from tests.support.engine import on_mlx_thread
@@ -164,3 +166,38 @@ def first_difference(tts: Qwen3TTS, requests: Sequence[Request], alone: list[np.
         if not np.array_equal(codes, expected[: len(codes)]):
             return f"{where} differs"
     return ""
+
+
+def positions_of_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: all rows are at the position of the first one."""
+    step = FrameFunctions.step
+    monkeypatch.setattr(
+        FrameFunctions, "step",
+        lambda self, embedding, text, buffers, positions: step(
+            self, embedding, text, buffers, np.full_like(positions, positions[0])
+        ),
+    )  # fmt: skip
+
+
+def text_of_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: all rows are fed the text of the first one."""
+    embed_text = FrameFunctions.embed_text
+    monkeypatch.setattr(
+        FrameFunctions, "embed_text", lambda self, ids, pad: embed_text(self, [ids[0]] * len(ids), pad)
+    )  # fmt: skip
+
+
+def frame_arguments(monkeypatch: pytest.MonkeyPatch, change: Callable[[list], list]) -> None:
+    """Change the arguments of `FrameFunctions.frame`: hidden, logits, seen, keys, may_end, options."""
+    frame = FrameFunctions.frame
+    monkeypatch.setattr(FrameFunctions, "frame", lambda self, *args: frame(self, *change(list(args))))
+
+
+def seen_by_any_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: what any row has seen counts for all of them."""
+
+    def change(args):
+        args[2] = mx.broadcast_to(mx.any(args[2], axis=0, keepdims=True), args[2].shape)
+        return args
+
+    frame_arguments(monkeypatch, change)
