@@ -16,8 +16,8 @@ import soundfile
 from mlx_qwen3_tts import Qwen3TTS
 from mlx_qwen3_tts.cli.batch import Speed
 from mlx_qwen3_tts.errors import AudioError
+from mlx_qwen3_tts.generation.batch import Batch
 from mlx_qwen3_tts.generation.frames import FrameFunctions
-from mlx_qwen3_tts.generation.scheduler import Scheduler
 from mlx_qwen3_tts.models.talker import NO_CODE
 from tests.support.process import spawn
 
@@ -44,22 +44,14 @@ def speak_book(run_cli, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [(), ("--non-streaming-mode", "--temperature", 0.5)])
-def test_paragraphs_side_by_side_give_the_same_file(speak_book, monkeypatch, options):
+def test_paragraphs_side_by_side_give_the_same_file(speak_book, spy, options):
     code, err, one_by_one = speak_book(*options)
     assert code == 0, err
-    together = []
-    participants = Scheduler._participants  # noqa: SLF001
-
-    def counted(self):
-        found = participants(self)
-        together.append(len(found))
-        return found
-
-    monkeypatch.setattr(Scheduler, "_participants", counted)
+    calls = spy(Batch, "begin")
     code, err, side_by_side = speak_book(*options, "--batch", 4)
     assert code == 0, err
     assert side_by_side == one_by_one
-    assert max(together) == 4
+    assert max(len(rows) for _, (_, rows) in calls) == 4
     assert "real-time factor" in err
 
 

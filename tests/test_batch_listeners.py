@@ -48,28 +48,20 @@ def assert_equal(found: SynthesisResult, expected: SynthesisResult) -> None:
     assert (found.seed, found.finish_reason) == (expected.seed, expected.finish_reason)
 
 
-def rows_in_use(monkeypatch) -> list[int]:
-    """The number of rows of each frame that is generated from now on."""
-    sizes = []
-    begin = Batch.begin
-
-    def counted(self, rows):
-        sizes.append(len(rows))
-        return begin(self, rows)
-
-    monkeypatch.setattr(Batch, "begin", counted)
-    return sizes
+def row_counts(begun: list[tuple[str, tuple]]) -> list[int]:
+    """Return the number of rows of each frame. begun: the calls of `Batch.begin`, as `spy` lists them."""
+    return [len(rows) for _, (_, rows) in begun]
 
 
 @pytest.mark.parametrize("kind, batch_size", [("custom_voice", 3), ("voice_design", 16), ("base", 16)])
-def test_results_are_those_of_each_request_alone(models, monkeypatch, kind, batch_size):
+def test_results_are_those_of_each_request_alone(models, spy, kind, batch_size):
     """Codes and samples are equal and in order."""
     tts = models[kind]
     requests = [replace(request, max_frames=request.max_frames + 6) for request in requests_of(tts, 8)]
     alone = [tts.run(request) for request in requests]
-    sizes = rows_in_use(monkeypatch)
+    begun = spy(Batch, "begin")
     results = tts.synthesize_batch(requests, batch_size=batch_size)
-    assert min(batch_size, 6) <= max(sizes) <= min(batch_size, 8)
+    assert min(batch_size, 6) <= max(row_counts(begun)) <= min(batch_size, 8)
     for found, expected in zip(results, alone, strict=True):
         assert_equal(found, expected)
 
@@ -118,12 +110,12 @@ def test_empty(tts):
     assert list(tts.stream_batch(iter([]))) == []
 
 
-def test_a_request_joins_and_leaves_a_running_batch(tts, monkeypatch):
+def test_a_request_joins_and_leaves_a_running_batch(tts, spy):
     """Eight threads that begin at different times share one batch by themselves."""
     requests = requests_of(tts, 8)
     requests = [replace(request, max_frames=10) for request in requests]
     alone = [tts.run(request) for request in requests]
-    sizes = rows_in_use(monkeypatch)
+    begun = spy(Batch, "begin")
 
     def speak(number: int) -> SynthesisResult:
         time.sleep(0.01 * number)
@@ -134,7 +126,7 @@ def test_a_request_joins_and_leaves_a_running_batch(tts, monkeypatch):
     for found, expected in zip(results, alone, strict=True):
         np.testing.assert_array_equal(found.codes, expected.codes)
         np.testing.assert_allclose(found.audio, expected.audio, atol=1e-5)
-    assert max(sizes) > 4
+    assert max(row_counts(begun)) > 4
 
 
 @contextmanager
@@ -164,64 +156,43 @@ def busy_rows(tts: Qwen3TTS, count: int):
         thread.join()
 
 
-def test_first_audio_takes_a_prompt_and_two_steps_of_the_batch(tts, monkeypatch):
+def test_first_audio_takes_a_prompt_and_two_steps_of_the_batch(tts, spy):
     calls = []
-    begin, prefill, add = Batch.begin, Engine.prefill, Scheduler.add
-
-    def noted_begin(self, rows):
-        calls.append("frame")
-        return begin(self, rows)
-
-    def noted_prefill(self, *args):
-        calls.append("prompt")
-        return (yield from prefill(self, *args))
-
-    def noted_add(self, speech):
-        calls.append("request")
-        add(self, speech)
-
     with busy_rows(tts, 7):
-        monkeypatch.setattr(Batch, "begin", noted_begin)
-        monkeypatch.setattr(Engine, "prefill", noted_prefill)
-        monkeypatch.setattr(Scheduler, "add", noted_add)
+        spy(Batch, "begin", calls)
+        spy(Engine, "prefill", calls)
+        spy(Scheduler, "add", calls)
         for seed in range(5):
             stream = tts.stream("Hello world", seed=seed)
             next(stream)
-            calls.append("audio")
+            calls.append(("audio", ()))
             stream.close()
-    between = "".join(name[0] for name in calls).split("r")[1:]
-    assert len(between) == 5
-    for part in between:
-        waited = part[: part.index("a")]
-        assert waited.count("p") == 1
-        assert waited.count("f") <= 1 + 2 + 1, "one may be under way, and one may begin before the listener wakes up"
+    names = [name for name, _ in calls]
+    added = [i for i, name in enumerate(names) if name == "add"]
+    assert len(added) == 5
+    for start in added:
+        waited = names[start : names.index("audio", start)]
+        assert waited.count("prefill") == 1
+        # One may be under way, and one may begin before the listener wakes up.
+        assert waited.count("begin") <= 1 + 2 + 1
 
 
-def test_long_prompts_run_in_pieces_between_frames(tts, monkeypatch):
+def test_long_prompts_run_in_pieces_between_frames(tts, spy):
     """Running rows wait for one piece at most, and the codes are those of the request alone."""
     request = Request("Hello world. " * 80, seed=1, max_frames=3)
     prompt = tts.engine.prompts.build(request)
     assert len(prompt) > 2 * PREFILL_STEP
     alone = tts.run(request)
     calls = []
-    begin, embed = Batch.begin, engine.embed
-
-    def noted_begin(self, rows):
-        calls.append(0)
-        return begin(self, rows)
-
-    def noted_embed(talker, prompt, start, stop):
-        calls.append(stop - start)
-        return embed(talker, prompt, start, stop)
-
     with busy_rows(tts, 2):
-        monkeypatch.setattr(Batch, "begin", noted_begin)
-        monkeypatch.setattr(engine, "embed", noted_embed)
+        spy(Batch, "begin", calls)
+        spy(engine, "embed", calls)
         found = tts.run(request)
     np.testing.assert_array_equal(found.codes, alone.codes)
-    pieces = [i for i, size in enumerate(calls) if size]
-    assert max(calls) <= PREFILL_STEP
-    assert sum(calls) == len(prompt)
+    pieces = [i for i, (name, _) in enumerate(calls) if name == "embed"]
+    sizes = [stop - start for start, stop in (calls[i][1][2:] for i in pieces)]
+    assert max(sizes) <= PREFILL_STEP
+    assert sum(sizes) == len(prompt)
     assert all(later > earlier + 1 for earlier, later in itertools.pairwise(pieces)), "a frame between two pieces"
 
 
@@ -339,21 +310,21 @@ def test_an_invalid_batch_size(tts, size):
         tts.synthesize_batch([Request("Hello")], batch_size=size)
 
 
-def test_memory_admits_what_fits(tts, monkeypatch):
+def test_memory_admits_what_fits(tts, monkeypatch, spy):
     """The others wait in order; one request is served always; a batch size beyond what fits is told once."""
     requests = [Request("Hello world", seed=i, max_frames=6) for i in range(6)]
     alone = [tts.run(request) for request in requests]
     config = tts.config.talker_config
     row = MIN_CAPACITY * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     monkeypatch.setattr(tts.scheduler, "memory", 3 * row)
-    sizes = rows_in_use(monkeypatch)
+    begun = spy(Batch, "begin")
     with pytest.warns(
         RuntimeWarning,
         match="batch_size 6: the .* GB for keys and values hold 3 at a time of requests of up to 6 frames",
     ) as told:
         results = tts.synthesize_batch(requests, batch_size=6)
     assert len(told) == 1
-    assert max(sizes) == 2, "three would take four slots"
+    assert max(row_counts(begun)) == 2, "three would take four slots"
     for found, expected in zip(results, alone, strict=True):
         assert_equal(found, expected)
     tts.batch_memory = 1
@@ -361,19 +332,19 @@ def test_memory_admits_what_fits(tts, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_equal(tts.synthesize_batch(requests[:1], batch_size=1)[0], alone[0])
-    assert max(sizes) == 2
+    assert max(row_counts(begun)) == 2
     with pytest.raises(RequestError, match="batch_memory must be"):
         tts.batch_memory = 0
 
 
-def test_a_long_request_waits_for_memory(tts, monkeypatch):
+def test_a_long_request_waits_for_memory(tts, monkeypatch, spy):
     """Its keys and values would double those of all rows."""
     short = Request("Hello", seed=1, max_frames=8)
     long = Request("Hello", seed=2, max_frames=300, stop_runaway=False)
     config = tts.config.talker_config
     row = MIN_CAPACITY * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     monkeypatch.setattr(tts.scheduler, "memory", 2 * row)
-    sizes = rows_in_use(monkeypatch)
+    begun = spy(Batch, "begin")
     listener = BatchListener(tts.scheduler, [short, long], 2)
     chunks = listener.chunks()
     frames = [0, 0]
@@ -385,7 +356,7 @@ def test_a_long_request_waits_for_memory(tts, monkeypatch):
     assert frames[0] == 8, "the short one has ended"
     assert frames[1] > 0
     chunks.close()
-    assert max(sizes) == 1
+    assert max(row_counts(begun)) == 1
 
 
 def test_more_streams_than_slots(tts, spy):
@@ -406,18 +377,17 @@ def test_more_streams_than_slots(tts, spy):
     assert tts.scheduler.count == 0
 
 
-def test_cancelling_frees_the_slot_at_the_next_frame(tts, monkeypatch):
-    sizes = rows_in_use(monkeypatch)
+def test_cancelling_frees_the_slot_at_the_next_frame(tts, spy):
+    begun = spy(Batch, "begin")
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(tts.synthesize, "Hello world", seed=1, max_frames=60, stop_runaway=False)
         stream = tts.stream("Hello", seed=2, max_frames=300, chunk_frames=1, stop_runaway=False)
         for _ in range(3):
             next(stream)
         stream.close()
-        on_mlx_thread(tts, sizes.clear)
+        on_mlx_thread(tts, begun.clear)
         other.result()
-    assert sizes
-    assert set(sizes) == {1}
+    assert set(row_counts(begun)) == {1}
 
 
 def test_a_listener_that_does_not_listen_does_not_delay_others(tts):
