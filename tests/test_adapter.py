@@ -1,6 +1,7 @@
 """Adapters and trained checkpoints: merged as mlx-lm does, spoken by both paths alike, strict about damage."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from mlx_qwen3_tts.errors import TrainingError
 from mlx_qwen3_tts.evaluation.evaluate import evaluate
 from mlx_qwen3_tts.mlx_thread import MLX_THREAD
 from mlx_qwen3_tts.models.network import Network
-from mlx_qwen3_tts.training import export
 from mlx_qwen3_tts.training.export import speaker_ids, write_adapter, write_checkpoint
 from tests.support import checkpoints, released
 
@@ -443,11 +443,11 @@ def test_writing_loses_nothing(wide, damaged, tmp_path, monkeypatch):
     """Other files stay, and so does the former adapter if the disk is full."""
     before = (damaged / MATRICES).read_bytes()
 
-    def full(path, data):
+    def full(file):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(export, "_write_json", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(TrainingError, match=r"cannot write .*: No space left on device; nothing is left behind"):
             write(damaged, wide, zero=True)
     assert (damaged / MATRICES).read_bytes() == before

@@ -260,7 +260,7 @@ def test_a_segment_that_cannot_be_made(clock, tmp_path):
     assert not (tmp_path / "book.wav").exists()
     assert len(puppet.requests) == COUNT - 1 + 3
     puppet.requests.clear()
-    puppet._speak = plausible  # noqa: SLF001
+    puppet.speak = plausible
     render(puppet, tmp_path)
     assert texts(puppet) == ["Eight nine."]
 

@@ -127,12 +127,13 @@ import sys, time
 from mlx_qwen3_tts.__main__ import main
 from mlx_qwen3_tts.training.descent import Descent
 
-def slow(self, *args):
-    time.sleep(0.3)
-    return do_step(self, *args)
+def slow(self, batches):
+    for step in run(self, batches):
+        time.sleep(0.3)
+        yield step
 
-do_step = Descent._do_step
-Descent._do_step = slow
+run = Descent.run
+Descent.run = slow
 sys.exit(main())
 """
 

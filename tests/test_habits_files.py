@@ -135,7 +135,7 @@ def test_m4a_on_a_failing_disk(tmp_path, monkeypatch):
     def full(frame):
         raise av.error.OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "_encode", full)
+    monkeypatch.setattr(writer, "encode", full)
     with pytest.raises(AudioError, match=r"No space left on device\): nothing was kept"):
         writer.write(WAVE)
     assert path.read_bytes() == b"old"

@@ -603,7 +603,7 @@ def test_a_file_that_could_not_be_kept_is_not_reported(tmp_path, monkeypatch):
 
     with pytest.raises(AudioError, match="nothing was kept"), open_output(output):
         output.write(chunk(20, 0, 0.8))
-        monkeypatch.setattr(writer, "_encode", full)
+        monkeypatch.setattr(writer, "encode", full)
         output.write(chunk(20, 20, 1.5))
     assert list(tmp_path.iterdir()) == []
     assert not output.has_output

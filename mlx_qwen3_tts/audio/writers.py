@@ -271,14 +271,14 @@ class M4aFile(AudioWriter):
     def _append(self, audio: np.ndarray) -> None:
         if len(audio):
             with self._as_os_error():
-                self._encode(audio_frame(self._av, audio, "fltp", self._sample_rate, self._num_samples))
+                self.encode(audio_frame(self._av, audio, "fltp", self._sample_rate, self._num_samples))
 
     def _end(self) -> None:
         if self._is_complete:
             return
         self._is_complete = True
         with self._as_os_error():
-            self._encode(None)
+            self.encode(None)
             self._container.close()
 
     def abort(self) -> None:
@@ -286,7 +286,8 @@ class M4aFile(AudioWriter):
             self._end()
         super().abort()
 
-    def _encode(self, frame: object) -> None:
+    def encode(self, frame: object) -> None:
+        """Encode a frame of PyAV and write the packets that are complete; None: write all that is held back."""
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
 

@@ -55,7 +55,7 @@ class Puppet:
     def __init__(self, tts: Qwen3TTS, speak: Callable[[Request], np.ndarray | FinishReason | Exception]) -> None:
         """speak: returns the audio of a request, a reason for its end (with plausible audio), or an error."""
         self._tts = tts
-        self._speak = speak
+        self.speak = speak  # a test may replace it
         self.requests: list[Request] = []  # in the order in which they began
         self.most = 0  # under way at a time
 
@@ -74,7 +74,7 @@ class Puppet:
             if not under_way:
                 return
             index, request, half = under_way.pop(0)
-            found = self._speak(request)
+            found = self.speak(request)
             if isinstance(found, Exception):
                 on_error(index, found)
                 continue
