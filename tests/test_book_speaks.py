@@ -4,6 +4,7 @@ The demo speaks, pocketsphinx hears: first each segment (`--check`), and in the 
 """
 
 import json
+import os
 import shlex
 import sys
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 
 from mlx_qwen3_tts.longform.check import error_rate
 from tests.support import ear
+from tests.support.process import ROOT
 
 pytest.importorskip("pocketsphinx")
 from demo_ears import recognizer
@@ -60,9 +62,10 @@ def decode(path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_book_is_heard(run_cli, tmp_path):
+def test_a_book_is_heard(run_cli, tmp_path, monkeypatch):
     import mutagen.mp4
 
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tools"), prepend=os.pathsep)  # of the recognizer's process
     write_epub(tmp_path / "times.epub")
     target = tmp_path / "times.m4b"
     code, _, err = run_cli(

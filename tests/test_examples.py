@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import runpy
 import subprocess
 import sys
@@ -97,7 +98,6 @@ def stream_generate(model, tokenizer, prompt, max_tokens):
 """)
     code = f"""
 import sys, runpy
-sys.path.insert(0, {str(tmp_path)!r})
 import mlx_qwen3_tts.tts, mlx_qwen3_tts.audio.player
 from tests.support.device import opener
 opened = []
@@ -108,7 +108,8 @@ sys.argv = ["x", "What is it?"]
 runpy.run_path({str(EXAMPLES / "llm_to_speech.py")!r})
 assert (opened[0].sound != 0).sum() >= 12 * 1900
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    known = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=known, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello world")
 

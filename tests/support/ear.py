@@ -1,14 +1,11 @@
 """A recognizer for `book --check`: prints the times and digits that pocketsphinx hears in a WAV file.
 
-python tests/support/ear.py FILE.wav
+PYTHONPATH=tools python tests/support/ear.py FILE.wav
 """
 
 import sys
-from pathlib import Path
 
 import soundfile
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 from demo_ears import recognizer
 
