@@ -149,7 +149,7 @@ def test_m4a_on_a_failing_disk(tmp_path, monkeypatch):
 def small_wav(monkeypatch):
     """Let a WAV end after 20,000 bytes."""
     monkeypatch.setattr(writers, "MAX_WAV_SIZE", 20_000)
-    monkeypatch.setattr(writers, "_SHIFT_BLOCK", 1000)
+    monkeypatch.setattr(writers, "SHIFT_BLOCK", 1000)
 
 
 def test_a_large_wav_is_rf64(tmp_path, small_wav):

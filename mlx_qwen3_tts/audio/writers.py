@@ -22,7 +22,7 @@ from .pyav import audio_frame, error_text, load_pyav
 from .sinks import FileSink, Sink
 
 MAX_AIFF_SAMPLES = (MAX_WAV_SIZE - 4096) // 2  # its sizes have 32 bits; the headers take less than 4096 bytes
-_SHIFT_BLOCK = 2**24  # bytes
+SHIFT_BLOCK = 2**24  # bytes
 M4A_BIT_RATE = 64_000
 
 
@@ -211,7 +211,7 @@ class WavFile(AudioWriter):
             self._file.truncate(end)
             return False
         while end > self._header_size:
-            start = max(self._header_size, end - _SHIFT_BLOCK)
+            start = max(self._header_size, end - SHIFT_BLOCK)
             block = self._file.read(start, end - start)
             self._file.raw.seek(start + gap)
             self._file.write(block)
