@@ -31,7 +31,8 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        argv = sys.argv[1:]
     parser, commands = make_parsers(asked_commands(argv))
     if is_asked():
         complete(parser, list(commands.values()))
@@ -62,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def asked_commands(argv: Sequence[str]) -> Sequence[str]:
     """Return the command that a line begins with, or all of them if it begins with none or is to be completed."""
-    return argv[:1] if argv and argv[0] in COMMANDS and not is_asked() else COMMANDS
+    if argv and argv[0] in COMMANDS and not is_asked():
+        return argv[:1]
+    return COMMANDS
 
 
 def import_commands(names: Sequence[str]) -> None:

@@ -102,8 +102,7 @@ def columns(rows: list[Figures]) -> str:
     for row in rows:
         cells = []
         for name, value in row.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            cells.append(shown.rjust(len(name)))
+            cells.append(in_digits(value).rjust(len(name)))
         lines.append("  ".join(cells))
     return "\n".join(lines)
 
@@ -123,15 +122,23 @@ def load_model(args: argparse.Namespace) -> Qwen3TTS:
 
 def rounded(value: float | int | str) -> float | int | str:
     """Return a figure for JSON."""
-    return round(value, 4) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 4)
+    return value
+
+
+def in_digits(value: float | int | str) -> str:
+    """Return a figure as text."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def table(figures: Figures) -> str:
     """Return the figures as text, one on each line."""
     lines = []
     for name, value in figures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        lines.append(f"{name:28s} {shown}")
+        lines.append(f"{name:28s} {in_digits(value)}")
     return "\n".join(lines)
 
 

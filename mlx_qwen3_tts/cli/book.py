@@ -122,8 +122,8 @@ def book(args: argparse.Namespace) -> None:
     check_output(target, args.subtitles, args.out_format)
     folder = folder_beside(target, args.out_format)
     voice = find_voice(args.voice or configured_voice(args), args.model or args.adapter)
-    begun = Manifest.load(folder).seed or 0
-    options = options_from(args, voice, begun if args.redo or args.seed is None else args.seed)
+    seed, redo_seed = find_seeds(args, folder)
+    options = options_from(args, voice, seed)
     planned = plan(document, options, chapters)
     model = model_for(args, voice)
     check_released(model, args, voice)
@@ -138,13 +138,23 @@ def book(args: argparse.Namespace) -> None:
         options,
         voices=voices_of_script(tts, planned),
         redo=args.redo,
-        redo_seed=args.seed if args.redo else None,
+        redo_seed=redo_seed,
         check=args.check,
         check_limit=args.check_limit,
     )
     if renderer.team.is_main:
         introduce(tts, planned, options, args)
     run(renderer, target, args.subtitles, args.out_format)
+
+
+def find_seeds(args: argparse.Namespace, folder: Path) -> tuple[int, int | None]:
+    """Return the seed of the book, and that of the segments of --redo; --seed is one of the two."""
+    begun = Manifest.load(folder).seed or 0
+    if args.redo:
+        return begun, args.seed
+    if args.seed is None:
+        return begun, None
+    return args.seed, None
 
 
 def options_from(args: argparse.Namespace, voice: Voice | None, seed: int) -> BookOptions:
@@ -207,20 +217,26 @@ def report(renderer: Renderer, target: Path, seconds: float) -> None:
 
 def counted(count: int, noun: str) -> str:
     """Return a number and a noun, such as "1 chapter" or "2 chapters"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count} {noun}s"
 
 
 def clock(seconds: float) -> str:
     """Return a length as h:mm:ss or m:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    if hours:
+        return f"{hours}:{minutes:02}:{seconds:02}"
+    return f"{minutes}:{seconds:02}"
 
 
 def shorten(text: str) -> str:
     """Return the beginning of a text, on one line."""
     text = " ".join(text.split())
-    return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 3]}..."
+    if len(text) <= TEXT_SHOWN:
+        return text
+    return f"{text[: TEXT_SHOWN - 3]}..."
 
 
 # Work
@@ -262,5 +278,8 @@ def describe(progress: Progress) -> str:
 @contextmanager
 def progress_line(is_shown: bool) -> Iterator[tqdm]:
     """Show a line of progress on a terminal."""
-    with tqdm(bar_format="{desc}", disable=None if is_shown else True, leave=False) as bar:
+    is_disabled = None  # tqdm looks whether it writes to a terminal
+    if not is_shown:
+        is_disabled = True
+    with tqdm(bar_format="{desc}", disable=is_disabled, leave=False) as bar:
         yield bar

@@ -17,7 +17,7 @@ from ..voice_library import library_names
 from .console import emit, note
 from .options import DEFAULT_MODEL
 from .parser import Commands
-from .settings import NAMES, read_settings, setting, settings_path, write_settings
+from .settings import NAMES, Setting, read_settings, setting, settings_path, write_settings
 
 ACTIONS = ("set", "unset")
 DEFAULTS = {"model": DEFAULT_MODEL, "voice": "the model's first", "language": "auto"}
@@ -63,9 +63,8 @@ def config(args: argparse.Namespace) -> None:
 def show() -> None:
     """Print the settings, and where each comes from."""
     for name in NAMES:
-        found = setting(name)
-        value, source = (DEFAULTS[name], "default") if found is None else (found.value, found.source)
-        emit(f"{name:9} {value}  ({source})")
+        found = setting(name) or Setting(DEFAULTS[name], "default")
+        emit(f"{name:9} {found.value}  ({found.source})")
     if not settings_path().exists():
         note(f"`config set` writes {settings_path()}")
 

@@ -145,7 +145,7 @@ def prepare(args: argparse.Namespace) -> FineTuner:
     )
     what = FineTuning(
         name=args.name,
-        lora=None if args.full else lora_options(args),
+        lora=lora_options(args),
         non_streaming_mode=args.non_streaming_mode,
         max_seconds=args.max_seconds,
         held_out=args.held_out,
@@ -162,8 +162,10 @@ def prepare(args: argparse.Namespace) -> FineTuner:
         )  # fmt: skip
 
 
-def lora_options(args: argparse.Namespace) -> LoraOptions:
-    """Return the options of the adapters."""
+def lora_options(args: argparse.Namespace) -> LoraOptions | None:
+    """Return the options of the adapters; None with --full."""
+    if args.full:
+        return None
     given = {"rank": args.lora, "scale": args.lora_scale, "dropout": args.lora_dropout, "num_layers": args.lora_layers}
     if args.lora_parts not in (None, "both"):
         given["parts"] = (args.lora_parts,)
@@ -196,7 +198,9 @@ def in_bytes(count: int) -> str:
     """Return a number of bytes as text."""
     if count >= 0.95 * GB:
         return f"{count / GB:.1f} GB"
-    return f"{count / MB:.{0 if count >= 10 * MB else 1}f} MB"
+    if count >= 10 * MB:
+        return f"{count / MB:.0f} MB"
+    return f"{count / MB:.1f} MB"
 
 
 def in_time(seconds: float) -> str:
@@ -205,7 +209,9 @@ def in_time(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    if minutes:
+        return f"{minutes} min {rest:02d} s"
+    return f"{rest} s"
 
 
 def describe(progress: Progress) -> str:

@@ -91,5 +91,8 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         assert isinstance(parser, CommandParser)
-        parser.show(parser.brief_help() if self.dest == "help" else parser.format_help())
+        if self.dest == "help":
+            parser.show(parser.brief_help())
+        else:
+            parser.show(parser.format_help())
         parser.exit()

@@ -135,7 +135,9 @@ def serve(args: argparse.Namespace) -> None:
 def address_of(bound: socket.socket) -> str:
     """Return where a socket listens, as a URL has it."""
     host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if ":" in host:
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"
 
 
 def emit_now(line: str) -> None:
@@ -155,6 +157,9 @@ def settings_from(args: argparse.Namespace) -> Settings:
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             raise invalid(name, "a number above 0", value)
+    memory = args.memory
+    if memory is not None:
+        memory = round(memory * GIGABYTE)
     return Settings(
         api_key=key_from(args),
         hosts=frozenset(args.allow_host),
@@ -165,7 +170,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         max_text=args.max_text,
         max_upload=round(args.max_upload * MEGABYTE),
         max_ref_seconds=args.max_ref_seconds,
-        memory=None if args.memory is None else round(args.memory * GIGABYTE),
+        memory=memory,
         log_text=args.log_text,
     )
 

@@ -95,5 +95,12 @@ def write_settings(values: dict[str, str]) -> None:
 
 def _quoted(text: str) -> str:
     """Return a text as a basic string of TOML, in which quotes, backslashes and control characters are escaped."""
-    shown = (_ESCAPES.get(c) or (c if c.isprintable() or c == " " else f"\\U{ord(c):08x}") for c in text)
-    return f'"{"".join(shown)}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    return f"\\U{ord(character):08x}"

@@ -89,8 +89,10 @@ def model_for(args: argparse.Namespace, voice: str | VoiceClonePrompt | None, cl
         model = voice.provenance.get("model") or DEFAULT_BASE
     elif clones:
         return base_model()
+    elif args.voice is None:
+        return preset_model(None)
     else:
-        return preset_model(voice if args.voice is not None else None)
+        return preset_model(voice)
     note(f"model: {model} (the one that the {subject} was made with; --model takes another)")
     return model
 
