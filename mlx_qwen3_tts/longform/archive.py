@@ -95,7 +95,9 @@ class Archive:
 
         A name that only differs in case, slashes or encoding is taken if there is no other such.
         """
-        return name if name in self._files else self._loose.get(loose(name), "")
+        if name in self._files:
+            return name
+        return self._loose.get(loose(name), "")
 
     def locate(self, base: str, href: str) -> tuple[str, str]:
         """Return the file and the fragment in it that a link in the file `base` leads to, there or not: see resolve."""

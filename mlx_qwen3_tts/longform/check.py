@@ -114,6 +114,17 @@ class Recognizer:
         return " ".join(done.stdout.decode(errors="replace").split())
 
 
+def find_recognizer(check: str | None, check_limit: float | None) -> Recognizer | None:
+    """Return the recognizer that runs a command; None without one. Raises BookError."""
+    if check is None and check_limit is not None:
+        raise BookError("check_limit has no effect without check; leave it out", "check_limit", "check")
+    if check is None:
+        return None
+    if check_limit is None:
+        return Recognizer(check)
+    return Recognizer(check, check_limit)
+
+
 def error_rate(expected: str, heard: str) -> float:
     """Return the share of the words of a text that were heard wrongly, or of its characters if it has no spaces.
 
@@ -130,7 +141,14 @@ def error_rate(expected: str, heard: str) -> float:
 def _words(text: str) -> list[str]:
     """Return the words of a text in lower case, without punctuation."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    return "".join(map(_letter_or_space, text)).split()
+
+
+def _letter_or_space(character: str) -> str:
+    """Return a letter, a digit or an accent as it is, and a space in place of anything else."""
+    if unicodedata.category(character)[0] in "LMN":
+        return character
+    return " "
 
 
 def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from .tags import ChapterMark, Metadata, clean, open_cover
 
 DEFAULT_FOLDER_FORMAT = "mp3"
 _MAX_NAME_BYTES = 120  # bytes of a chapter's title in a file name; file systems take 255 for the whole name
-_INVALID_IN_NAMES = set('/\\:*?"<>|')
+_SPACES_IN_NAMES = str.maketrans(dict.fromkeys('/\\:*?"<>|', " "))  # in place of what some systems refuse
 
 
 def find_format(target: Path, folder_format: str | None = None) -> tuple[str, bool]:
@@ -130,13 +130,16 @@ class BookWriter(WholeOrNothing):
 
         number: of its file in a folder; None counts on. Raises BookError.
         """
-        number = len(self._titles) + 1 if number is None else number
+        if number is None:
+            number = len(self._titles) + 1
         self._number = number
         self._titles.append(clean(title) or str(number))
         self._starts.append(self._num_samples)
         if self._is_folder:
             self._end_file()
-            track = str(number) if self._num_chapters is None else f"{number}/{self._num_chapters}"
+            track = str(number)
+            if self._num_chapters is not None:
+                track += f"/{self._num_chapters}"
             try:
                 self._file = self._open(self._partial.path / self.chapter_file_name, self._titles[-1], track)
             except BookError as error:
@@ -189,12 +192,15 @@ class BookWriter(WholeOrNothing):
             self._file = None
             return
         try:
-            self._file.close([] if self._is_folder else self._marks())
+            self._file.close(self._marks())
         except BookError as error:
             raise self._failure(error) from None
         self._file = None
 
     def _marks(self) -> list[ChapterMark]:
+        """Return where the chapters are in the file; a file in a folder is one chapter and has no marks."""
+        if self._is_folder:
+            return []
         ends = [*self._starts[1:], self._num_samples]
         marks = [ChapterMark(*mark) for mark in zip(self._titles, self._starts, ends, strict=True)]
         return [mark for mark in marks if mark.end > mark.start]
@@ -203,7 +209,7 @@ class BookWriter(WholeOrNothing):
     def chapter_file_name(self) -> str:
         """The name of the file of the chapter that was begun last, in a folder."""
         digits = max(2, len(str(self._num_chapters or 0)))
-        title = "".join(" " if c in _INVALID_IN_NAMES else c for c in self._titles[-1])
+        title = self._titles[-1].translate(_SPACES_IN_NAMES)
         title = title.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
         title = " ".join(title.split()).strip(". ")
         return f"{self._number:0{digits}} {title}".strip() + self._suffix

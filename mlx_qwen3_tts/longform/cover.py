@@ -42,7 +42,9 @@ def _candidates(archive: Archive, package: Package) -> list[str]:
         named.append(item.name or item.href)
     elif package.cover:  # some name the file, not its id
         name, _ = archive.locate(package.name, package.cover)
-        named.append(name if name in archive else package.cover)
+        if name not in archive:
+            name = package.cover
+        named.append(name)
     if "cover" in package.guide:
         named.append(package.guide["cover"][0])
     return list(dict.fromkeys(name for name in named if name))[:MAX_CANDIDATES]

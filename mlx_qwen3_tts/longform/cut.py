@@ -98,11 +98,13 @@ def _gaps(places: Iterable[int], lengths: list[float], limit: float) -> list[tup
 def _between_characters(text: str, lengths: list[float], start: int, end: int, longest: float) -> list[int]:
     """Return places in a text without white space, such as Chinese or an address: STEPS in a piece, or some more."""
     found: list[int] = []
+    last = start
     for place in range(start + 1, end):
-        distance = lengths[place] - lengths[found[-1] if found else start]
+        distance = lengths[place] - lengths[last]
         is_good = _may_begin(text[place]) and text[place - 1] not in JOINERS
         if distance >= longest / STEPS and (is_good or distance > longest / 4):
             found.append(place)
+            last = place
     return found
 
 
@@ -130,10 +132,14 @@ def _cheapest(
         options = []
         for start in range(first, index):
             length = lengths[end] - lengths[places[start]]
-            silent = SILENT if spoken[end] == spoken[places[start]] else 0.0
-            options.append((best[start][0] + _cost(length, shortest, longest) + silent, start))
+            cost = best[start][0] + _cost(length, shortest, longest)
+            if spoken[end] == spoken[places[start]]:
+                cost += SILENT
+            options.append((cost, start))
         cost, start = min(options)
-        best.append((cost + (COSTS[ends[end]] if index < len(places) - 1 else 0.0), start))
+        if index < len(places) - 1:
+            cost += COSTS[ends[end]]
+        best.append((cost, start))
     starts = []
     index = len(places) - 1
     while index > 0:

@@ -111,7 +111,10 @@ def collect(team: Team, store: TakeStore, keys: Sequence[str], states: np.ndarra
         owner = int(states[:, i].argmax())
         if states[owner, i] == states[0, i]:
             continue
-        data = team.send(store.get(key) if team.rank == owner else None, owner)
+        own = None
+        if team.rank == owner:
+            own = store.get(key)
+        data = team.send(own, owner)
         if team.is_main:
             store.put(key, data)
         count += 1

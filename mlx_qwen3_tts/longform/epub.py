@@ -77,18 +77,22 @@ def _read_spine(archive: Archive, package: Package, entries: Sequence[Entry]) ->
     book = Book(Footnotes(archive.locate))
     for identifier, linear in package.spine:
         item = package.manifest.get(identifier)
-        if item is None or item.name not in archive:
-            book.skip("missing file", item.href if item else identifier)
+        if item is None:
+            book.skip("missing file", identifier)
+        elif item.name not in archive:
+            book.skip("missing file", item.href)
         elif item.name in book.starts:
             continue
         elif not linear:
             book.skip("file outside the text", item.href)
         elif _is_contents(package, entries, item):
             book.skip("navigation", item.href)
-        elif not item.is_page:
-            book.skip("image" if item.media_type.startswith("image/") else "media", item.href)
-        else:
+        elif item.is_page:
             book.add(item.name, read_page(read_text(archive, item.name), f"{item.name} in {str(archive.path)!r}"))
+        elif item.media_type.startswith("image/"):
+            book.skip("image", item.href)
+        else:
+            book.skip("media", item.href)
     return book
 
 
@@ -107,5 +111,6 @@ def _starts(book: Book, entries: Sequence[Entry]) -> list[Start]:
     if starts:
         return starts
     titles = [book.titles[name] for name in book.starts]
-    distinct = len(set(titles)) == len(titles)
-    return [Start(index, title if distinct else "") for title, index in zip(titles, book.starts.values(), strict=True)]
+    if len(set(titles)) < len(titles):  # titles of the book, not of the chapters
+        titles = [""] * len(titles)
+    return [Start(index, title) for title, index in zip(titles, book.starts.values(), strict=True)]

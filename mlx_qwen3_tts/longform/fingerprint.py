@@ -38,7 +38,8 @@ def _sums(network: nn.Module) -> list[tuple[str, bytes]]:
     found = []
     for name, weight in sorted(dict(tree_flatten(network.parameters())).items()):
         bits = mx.flatten(weight).view(BITS[weight.dtype.size])
-        rows = bits.reshape(-1, max(1, weight.shape[-1] if weight.ndim else 1))
+        columns = max([1, *weight.shape[-1:]])  # a scalar has no axis
+        rows = bits.reshape(-1, columns)
         sums = [np.array(mx.sum(rows, axis=axis)).tobytes() for axis in (0, 1)]
         found.append((f"{name} {weight.shape} {weight.dtype}", b"".join(sums)))
     mx.clear_cache()

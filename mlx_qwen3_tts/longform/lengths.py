@@ -39,12 +39,13 @@ def letters_in(text: str) -> float:
 
 def letters_of(character: str) -> float:
     """Return how many letters of Latin script a character counts as."""
-    if character < "\u1100":
-        return DIGIT if character.isdigit() else 1.0
-    for first, last, letters in SCRIPTS:
-        if first <= character <= last:
-            return letters
-    return DIGIT if character.isdigit() else 1.0
+    if character >= "\u1100":
+        for first, last, letters in SCRIPTS:
+            if first <= character <= last:
+                return letters
+    if character.isdigit():
+        return DIGIT
+    return 1.0
 
 
 def expected_seconds(text: str) -> float:

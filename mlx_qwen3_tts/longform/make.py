@@ -87,7 +87,9 @@ class TakeMaker:
         return not self.takes[part.key].needs_more(self._limit(part)) and not self._is_unheard(part)
 
     def _limit(self, part: Part) -> int:
-        return 1 if part.is_chosen else self._attempts
+        if part.is_chosen:
+            return 1
+        return self._attempts
 
     def _has_failed(self, part: Part) -> bool:
         return part.key not in self.takes and self._failures[part.key] >= self._limit(part)
@@ -97,7 +99,9 @@ class TakeMaker:
         take = self.takes.get(part.key)
         if take is None or self._recognizer is None:
             return False
-        return not take.problem if take.heard is None else not self._recognizer.has_heard(take.heard)
+        if take.heard is None:
+            return not take.problem
+        return not self._recognizer.has_heard(take.heard)
 
     def run(self, parts: Sequence[Part]) -> Iterator[Progress]:
         """Make what is missing of the parts. Closing the iterator ends the work, and what was made is kept.
@@ -185,8 +189,11 @@ class TakeMaker:
 
     def _next_attempt(self, part: Part) -> int:
         """Return the number of the next attempt, from 0."""
+        failures = self._failures[part.key]
         take = self.takes.get(part.key)
-        return max(self._failures[part.key], 0 if take is None else take.attempts)
+        if take is None:
+            return failures
+        return max(failures, take.attempts)
 
     # One take, on the thread of the pool
 

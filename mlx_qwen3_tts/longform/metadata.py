@@ -41,7 +41,10 @@ def read_metadata(tags: Sequence["Tag"]) -> Metadata:
                 found[name].append((text, tag))
 
     def refinements(tag: "Tag", name: str) -> set[str]:
-        return refined.get((name, attribute(tag, "id")), set()) if attribute(tag, "id") else set()
+        identifier = attribute(tag, "id")
+        if not identifier:
+            return set()
+        return refined.get((name, identifier), set())
 
     main = [text for text, tag in found["title"] if "main" in refinements(tag, "title-type")]
     titles = main + [text for text, _ in found["title"]]

@@ -66,7 +66,9 @@ def _check_loudness(name: str, value: Any) -> None:
 
 def _parse_loudness(text: str) -> float | None:
     """Parse a number or "off". Raises ValueError for anything else."""
-    return None if text == "off" else float(text)
+    if text == "off":
+        return None
+    return float(text)
 
 
 @dataclass(frozen=True)

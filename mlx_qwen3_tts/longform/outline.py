@@ -33,8 +33,8 @@ CHAPTER = re.compile(
 class _Node:
     """An entry in the tree.
 
-    order: among the entries. place: index of its block. own: characters of paragraphs up to the next entry. total: with
-    those of the entries below it.
+    order: among the entries. place: index of its block, -1 if it leads nowhere. own: characters of paragraphs up to the
+    next entry. total: with those of the entries below it.
     """
 
     entry: Entry
@@ -47,7 +47,9 @@ class _Node:
     @property
     def share(self) -> float:
         """How much of its text stands before its first child."""
-        return self.own / self.total if self.total else 0.0
+        if not self.total:
+            return 0.0
+        return self.own / self.total
 
     @property
     def can_be_part(self) -> bool:
@@ -81,7 +83,9 @@ def _tree(entries: Sequence[Entry], places: Sequence[int | None]) -> list[_Node]
     nodes = []
     ancestors: list[_Node] = []
     for order, (entry, place) in enumerate(zip(entries, places, strict=True)):
-        node = _Node(entry, order, -1 if place is None else place)
+        node = _Node(entry, order)
+        if place is not None:
+            node.place = place
         while ancestors and ancestors[-1].entry.depth >= entry.depth:
             ancestors.pop()
         if ancestors:
@@ -134,7 +138,8 @@ def _starts(nodes: Sequence[_Node], chapters: set[_Node]) -> list[Start]:
             heading = heading or node
             continue
         if node.place != taken:  # if several entries share a place, the first one counts
-            starts.append(Start(heading.place if heading else node.place, node.entry.title))
+            first = heading or node
+            starts.append(Start(first.place, node.entry.title))
             taken = node.place
         heading = None
     if heading is not None:

@@ -68,7 +68,9 @@ def _passages(items: Sequence[Item], options: BookOptions) -> tuple[float, list[
             before += item.seconds
         elif isinstance(item, Rest):
             last = passages[-1]
-            last.pause = last.pause + item.seconds if last.is_set else item.seconds
+            if not last.is_set:  # the script's rests replace the pause
+                last.pause = 0.0
+            last.pause += item.seconds
             last.is_set = True
         elif isinstance(item, SceneBreak) and passages:
             last = passages[-1]
@@ -80,9 +82,13 @@ def _passages(items: Sequence[Item], options: BookOptions) -> tuple[float, list[
 
 def _pause_after(spoken: Spoken, options: BookOptions) -> float:
     """Return the pause after a heading, a paragraph, or a part of one before another voice or a rest."""
+    if spoken.ends_block and spoken.kind == "heading":
+        return options.heading_pause
     if spoken.ends_block:
-        return options.heading_pause if spoken.kind == "heading" else options.paragraph_pause
-    return options.sentence_pause if ends_sentence(spoken.text) else options.clause_pause
+        return options.paragraph_pause
+    if ends_sentence(spoken.text):
+        return options.sentence_pause
+    return options.clause_pause
 
 
 def _pause_at(end: End, options: BookOptions) -> float:

@@ -71,7 +71,9 @@ def heading_level(line: str) -> int:
 def heading_text(line: str) -> str:
     """Return a heading without Markdown's marks."""
     markdown = MARKDOWN.fullmatch(line)
-    return markdown[2] if markdown else line
+    if markdown:
+        return markdown[2]
+    return line
 
 
 def is_line_by_line(text: str) -> bool:

@@ -187,9 +187,10 @@ def _segments(
                 seed=segment_seed(seed, draft.voice, text, occurrences[draft.voice, text]),
                 kind=draft.kind,
                 seconds=expected_seconds(text),
-                pause_before=before if number == 1 else 0.0,
+                pause_before=before,
             )
         )
+        before = 0.0  # the others have none
     return segments
 
 
@@ -220,7 +221,10 @@ def _notes_on_dropped(document: Document, chosen: Sequence[int]) -> list[Note]:
         quoted = ", ".join(repr(text) for text in found if text)
         if len(quoted) > MAX_LISTED:
             quoted = f"{quoted[:MAX_LISTED]} ..."
-        times = f" ({len(found)} times)" if len(found) > 1 else ""
-        text = f"left out of {title!r}: {kind}{times}" + (f": {quoted}" if quoted else "")
+        text = f"left out of {title!r}: {kind}"
+        if len(found) > 1:
+            text += f" ({len(found)} times)"
+        if quoted:
+            text += f": {quoted}"
         notes.append(Note("left out", text))
     return notes

@@ -47,7 +47,11 @@ class Pronouncer:
             if not word or not entry.spoken.strip():
                 raise DocumentError(f"a pronunciation needs a word and a spoken form, not {entry}", "pronounce")
             folds = any_case if entry.any_case is None else entry.any_case
-            forms, key = (self._folded, word.casefold()) if folds else (self._exact, word)
+            forms = self._exact
+            key = word
+            if folds:
+                forms = self._folded
+                key = word.casefold()
             if forms.setdefault(key, entry.spoken.strip()) != entry.spoken.strip():
                 raise DocumentError(f"{word!r} has two spoken forms in the pronunciation list", "pronounce")
             patterns[_pattern(word, folds)] = word

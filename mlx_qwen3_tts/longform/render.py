@@ -18,7 +18,7 @@ from ..errors import BookError
 from ..files import PartialPath, claimed, remove_partial
 from ..tts import Qwen3TTS
 from .assemble import Assembly, check_output
-from .check import ERROR_LIMIT, Recognizer
+from .check import find_recognizer
 from .container import find_format
 from .distributed import Team, collect
 from .document import Document
@@ -61,7 +61,10 @@ def folder_beside(target: str | Path, folder_format: str | None = None) -> Path:
     """
     path = Path(target)
     _, is_folder = find_format(path, folder_format)
-    folder = path.with_name((path.name if is_folder else path.stem) + FOLDER_SUFFIX)
+    name = path.stem
+    if is_folder:
+        name = path.name
+    folder = path.with_name(name + FOLDER_SUFFIX)
     try:
         PartialPath(folder).check()
     except (OSError, ValueError) as error:
@@ -97,10 +100,8 @@ class Renderer:
         self.tts = tts
         self.plan = plan
         self.folder = Path(folder)
-        self.options = options = BookOptions() if options is None else options
-        if check is None and check_limit is not None:
-            raise BookError("check_limit has no effect without check; leave it out", "check_limit", "check")
-        recognizer = None if check is None else Recognizer(check, ERROR_LIMIT if check_limit is None else check_limit)
+        self.options = options = options or BookOptions()
+        recognizer = find_recognizer(check, check_limit)
         self._builder = PartBuilder(tts, options, voices or {})
         for segment in plan.segments:
             self._builder.check(segment)
@@ -286,7 +287,7 @@ def render(
     on_progress: called with a Progress now and then. The others: see Renderer.
     Raises BookError, DocumentError, RequestError and AudioError.
     """
-    options = BookOptions() if options is None else options
+    options = options or BookOptions()
     check_output(Path(target), subtitles, folder_format)
     planned = book if isinstance(book, Plan) else plan_document(book, options, chapters)
     renderer = Renderer(

@@ -51,12 +51,14 @@ def split_sentences(text: str) -> list[str]:
 
 def sentence_ends(text: str) -> list[int]:
     """Return where the sentences of a text end, after the white space that follows each; the last is its length."""
+    if not text:
+        return []
     ends = []
     for match in END.finditer(text):
         end = _end_of(text, match)
         if end is not None and end < len(text):
             ends.append(end)
-    return [*ends, len(text)] if text else []
+    return [*ends, len(text)]
 
 
 def clause_ends(text: str) -> list[int]:
@@ -113,7 +115,9 @@ def _wide_end(text: str, match: re.Match[str]) -> int | None:
 def _after_space(text: str, start: int) -> int:
     """Return where the white space at a place in a text ends."""
     gap = GAP.match(text, start)
-    return start if gap is None else gap.end()
+    if gap is None:
+        return start
+    return gap.end()
 
 
 def _is_abbreviation(before: str, after: str) -> bool:

@@ -111,7 +111,10 @@ def check_subtitles(target: str | os.PathLike) -> None:
         raise BookError(f"cannot write {path}: subtitles' names end in {', '.join(SUBTITLE_FORMATS)}")
     if path.exists() and not path.is_file():
         raise BookError(f"cannot write {path}: it is not a regular file")
-    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+    place = path
+    if not path.exists():
+        place = path.resolve().parent
+    if not os.access(place, os.W_OK):
         raise BookError(f"cannot write {path}: the folder does not exist or is write-protected")
 
 

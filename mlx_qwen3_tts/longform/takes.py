@@ -93,7 +93,9 @@ class TakeStore:
                 is_whole = file.frames == take.samples and file.samplerate == self.sample_rate
         except (OSError, soundfile.SoundFileError, ValueError, TypeError, KeyError):
             return None
-        return take if is_whole and take.key == key else None
+        if not is_whole or take.key != key:
+            return None
+        return take
 
     def read_all(self, keys: Sequence[str]) -> dict[str, Take]:
         """Return the records of all takes that are there."""
@@ -157,4 +159,6 @@ def write_error(path: Path, error: Exception) -> BookError:
 def _take_from(record: dict[str, Any]) -> Take:
     """Return the take of a record. Raises TypeError and ValueError for any other object."""
     heard = record.get("heard")
-    return Take(**record | {"heard": None if heard is None else Heard(**heard)})
+    if heard is not None:
+        heard = Heard(**heard)
+    return Take(**record | {"heard": heard})
