@@ -67,9 +67,10 @@ def count_letters(text: str) -> int:
     for char in text:
         if char in string.digits:
             count += DIGIT_LETTERS
+        elif char.isalnum() and unicodedata.east_asian_width(char) in "WF":
+            count += WIDE_LETTERS
         elif char.isalnum():
-            is_wide = unicodedata.east_asian_width(char) in "WF"
-            count += WIDE_LETTERS if is_wide else 1
+            count += 1
     return count
 
 
@@ -92,9 +93,10 @@ def rate_problems(rates: Sequence[float]) -> list[str | None]:
     if len(rates) < MIN_CLIPS:
         return [None] * len(rates)
     median = float(np.median(rates))
-    return [
-        None
-        if median / MAX_FACTOR <= rate <= median * MAX_FACTOR
-        else f"the text does not fit: {rate:.1f} letters a second; this speaker's median is {median:.1f}"
-        for rate in rates
-    ]
+    return [_outlier_problem(rate, median) for rate in rates]
+
+
+def _outlier_problem(rate: float, median: float) -> str | None:
+    if median / MAX_FACTOR <= rate <= median * MAX_FACTOR:
+        return None
+    return f"the text does not fit: {rate:.1f} letters a second; this speaker's median is {median:.1f}"

@@ -73,8 +73,13 @@ def _read(source: Path, name: str | None) -> Iterator[Clip]:
         return
     if name is None:
         raise TrainingError(f"the speaker of {source} has no name: give name", "name")
-    metadata = source / METADATA if source.is_dir() else source
-    yield from _read_ljspeech(metadata, name) if metadata.exists() else _read_folder(source, name)
+    metadata = source
+    if source.is_dir():
+        metadata = source / METADATA
+    if metadata.exists():
+        yield from _read_ljspeech(metadata, name)
+    else:
+        yield from _read_folder(source, name)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -83,12 +88,14 @@ def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
         raise TrainingError(f"{path} is not a regular file: give {FORMATS}")
     try:
         with path.open("rb") as file:
+            encoding = "utf-8-sig"  # of the first line, which may begin with a byte order mark
             for number, line in enumerate(file, start=1):
                 where = f"{path}, line {number}"
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                    text = line.decode(encoding).strip()
                 except UnicodeDecodeError:
                     raise TrainingError(f"{where}: not UTF-8; convert the file first") from None
+                encoding = "utf-8"
                 if text:
                     yield where, text
     except OSError as error:
@@ -113,12 +120,15 @@ def _read_jsonl(path: Path, name: str | None) -> Iterator[Clip]:
         speaker = _string(data, "speaker", where) or name
         if speaker is None:
             raise TrainingError(f"{where}: speaker is missing: give one in each line, or name for all clips", "name")
+        ref_audio = None
+        if reference is not None:
+            ref_audio = _path(path, reference)
         yield Clip(
             audio=_path(path, audio),
             text=_string(data, "text", where) or "",
             language=_string(data, "language", where),
             speaker=speaker,
-            ref_audio=None if reference is None else _path(path, reference),
+            ref_audio=ref_audio,
             codes=_codes(data.get("audio_codes"), where),
             where=where,
             source=printable(audio),

@@ -71,11 +71,13 @@ class FineTuner:
         what such a run, or one that has ended, has left at `out`, which is an error otherwise.
         Raises TrainingError for invalid data and options, CheckpointError, DownloadError.
         """
+        known = "config.json"
         if what.lora is not None:
             require_mlx_lm()  # before the data is prepared, which may take long
+            known = "adapters.safetensors"
         self.what = what
         self.options = options
-        self.out = check_out(out, "config.json" if what.lora is None else "adapters.safetensors")
+        self.out = check_out(out, known)
         if mx.distributed.init().rank() == 0:  # the process that writes
             check_earlier_run(self.out, self.state_path, resume, overwrite)
         clips = read_clips(Path(data), what.name)
@@ -84,13 +86,9 @@ class FineTuner:
         self._source = directory.resolve()
         self.tts = load_for_training(model, self._source, dtype, what.lora is None)
         speaker_ids({clip.speaker for clip in clips}, self.tts.config)
-        prepared = prepare(
-            self.tts,
-            clips,
-            cache=cache_beside(Path(data)) if cache is None else Path(cache),
-            max_seconds=what.max_seconds,
-            progress=on_clip,
-        )
+        if cache is None:
+            cache = cache_beside(Path(data))
+        prepared = prepare(self.tts, clips, cache=Path(cache), max_seconds=what.max_seconds, progress=on_clip)
         self.voices = prepared.voices
         self.left_out: list[LeftOut] = prepared.left_out
         self.train, self.held_out = split(prepared.examples, what.held_out, options.seed)
@@ -219,7 +217,9 @@ def load_for_training(model: str | Path, directory: Path, dtype: str | None, ful
 
     Requests run without compiled functions and kept prefixes, since the weights change.
     """
-    engine = Engine.load(directory, "float32" if full else dtype, fused=False)
+    if full:
+        dtype = "float32"
+    engine = Engine.load(directory, dtype, fused=False)
     engine.functions = FrameFunctions(engine.talker, compiled=False)
     engine.prefixes = None
     if "speaker_encoder" in engine.network:
@@ -231,4 +231,6 @@ def compute_dtype(engine: Engine, dtype: str | None) -> mx.Dtype | None:
     """Return the type to compute in if all weights are trained; None for float32."""
     if dtype is None:
         dtype = "float32" if engine.worker.device.type == mx.cpu else "bfloat16"
-    return None if dtype == "float32" else getattr(mx, dtype)
+    if dtype == "float32":
+        return None
+    return getattr(mx, dtype)

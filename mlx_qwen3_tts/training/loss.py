@@ -102,12 +102,8 @@ def make_sequence(
     id has in generation; of a CustomVoice model, the name of a preset voice. Raises RequestError for a text, voice or
     language that the model does not take.
     """
-    request = Request(
-        text,
-        voice=voice if isinstance(voice, str) else VoiceClonePrompt(speaker_embedding=voice),
-        language=language,
-        non_streaming_mode=non_streaming_mode,
-    )
+    speaks: str | VoiceClonePrompt = voice if isinstance(voice, str) else VoiceClonePrompt(speaker_embedding=voice)
+    request = Request(text, voice=speaks, language=language, non_streaming_mode=non_streaming_mode)
     prompt = builder.build(request)
     speaker = prompt.speaker
     if speaker is None:

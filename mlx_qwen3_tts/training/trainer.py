@@ -264,7 +264,9 @@ class Trainer:
 
 def cast(parameter: mx.array, dtype: mx.Dtype) -> mx.array:
     """Return a parameter as `dtype`; packed integers stay as they are."""
-    return parameter.astype(dtype) if mx.issubdtype(parameter.dtype, mx.floating) else parameter
+    if not mx.issubdtype(parameter.dtype, mx.floating):
+        return parameter
+    return parameter.astype(dtype)
 
 
 def checkpointed_layer(layer: nn.Module, x: mx.array, cache: Cache, rotation: RotaryEmbedding) -> mx.array:
