@@ -89,7 +89,10 @@ class Session:
                 task.cancel()
             self._release()
             results = await asyncio.gather(reader, speaker, return_exceptions=True)
-            await self._close(GOING_AWAY if self._service.ending.is_set() else NORMAL)
+            code = NORMAL
+            if self._service.ending.is_set():
+                code = GOING_AWAY
+            await self._close(code)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
                 self._service.log(f"WS {NAME}: {fault(result, self._service.settings.log_text)}")

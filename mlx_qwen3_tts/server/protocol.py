@@ -57,8 +57,10 @@ class SpeechCall:
 
     def request(self, voice: str | VoiceClonePrompt | None, text: Any = None) -> Request:
         """Return the request in a voice that was found. text: in place of the call's. Raises RequestError."""
+        if text is None:
+            text = self.text
         return Request(
-            self.text if text is None else text,
+            text,
             voice=voice,
             instruct=self.instruct,
             sampling=Sampling(**self.sampling),
@@ -98,9 +100,7 @@ def parse_call(
     options = {name: given[name] for name in OPTIONS if name in given}
     if "max_new_tokens" in given:
         _add_max_new_tokens(given, options)
-    task_type = given.get("task_type")
-    if task_type is not None and task_type.lower() not in TASK_TYPES:
-        raise Problem(422, f"task_type must be one of {', '.join(MODEL_KINDS.values())}", "task_type")
+    task_type = _task_type(given)
     return SpeechCall(
         text=text,
         model=given.get("model") or None,
@@ -108,7 +108,7 @@ def parse_call(
         response_format=_one_of(given, "response_format", tuple(MEDIA_TYPES), default_format),
         speed=_speed(given),
         sse=_one_of(given, "stream_format", STREAM_FORMATS, "audio") == "sse",
-        task_type=None if task_type is None else TASK_TYPES[task_type.lower()],
+        task_type=task_type,
         instruct=given.get("instructions"),
         clip=clip,
         clip_text=clip_text,
@@ -198,6 +198,16 @@ def _one_of(given: Mapping[str, Any], name: str, values: tuple[str, ...], defaul
     return value
 
 
+def _task_type(given: Mapping[str, Any]) -> str | None:
+    """Return the kind of model as config.json has it, if one is named."""
+    name = given.get("task_type")
+    if name is None:
+        return None
+    if name.lower() not in TASK_TYPES:
+        raise Problem(422, f"task_type must be one of {', '.join(MODEL_KINDS.values())}", "task_type")
+    return TASK_TYPES[name.lower()]
+
+
 def _add_max_new_tokens(given: Mapping[str, Any], options: dict[str, Any]) -> None:
     """Set max_frames. The official max_new_tokens counts one more: its last code is never completed to a frame."""
     count = given["max_new_tokens"]
@@ -231,7 +241,9 @@ def _clip(given: Mapping[str, Any], settings: Settings) -> tuple[bytes | None, s
         clip = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise Problem(400, "ref_audio is not valid base64", "ref_audio") from None
-    return clip, None if timbre_only else text
+    if timbre_only:
+        return clip, None
+    return clip, text
 
 
 def too_large(name: str, settings: Settings) -> Problem:

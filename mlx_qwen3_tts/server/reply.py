@@ -52,7 +52,9 @@ class SpeechEncoder:
     async def write(self, chunk: AudioChunk) -> bytes:
         """Take a chunk; return the bytes that are ready, and with the last chunk all that are left."""
         encode = partial(self._encode, chunk.audio, chunk.is_final)
-        return await self._workers.fast(encode) if self._in_thread else encode()
+        if self._in_thread:
+            return await self._workers.fast(encode)
+        return encode()
 
     def _encode(self, audio: np.ndarray, is_final: bool) -> bytes:
         data = self._encoder.write(self._stretch.write(audio))

@@ -108,7 +108,9 @@ def host_name(host: str) -> str:
     except ValueError:
         return ""
     is_plain = parts.path == parts.query == parts.fragment == "" and parts.username is None
-    return (parts.hostname or "").rstrip(".") if is_plain else ""
+    if not is_plain:
+        return ""
+    return (parts.hostname or "").rstrip(".")
 
 
 def is_address(name: str) -> bool:

@@ -72,10 +72,10 @@ class Voices:
             name = self._settings.voice_aliases.get(name.lower(), name)
         is_preset = name is not None and any(match(name, served.speakers) for served in self._models.all)
         saved = None if name is None or is_preset else match(name, library_names())
-        is_clone = call.clip is not None or saved is not None
-        served = self._models.choose(
-            call.model, call.task_type, partial(self._suits, name, saved), "base" if is_clone else None
-        )
+        kind = None
+        if call.clip is not None or saved is not None:
+            kind = "base"
+        served = self._models.choose(call.model, call.task_type, partial(self._suits, name, saved), kind)
         if call.clip is not None:
             return served, None
         if name is None or saved is not None:
