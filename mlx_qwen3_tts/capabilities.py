@@ -33,7 +33,9 @@ def instructions(config: ModelConfig) -> str:
     """Return whether a request may have `instruct`: "required", "optional" or "none"."""
     if config.tts_model_type == "voice_design":
         return "required"
-    return "optional" if config.tts_model_type == "custom_voice" and config.tts_model_size != "0b6" else "none"
+    if config.tts_model_type == "custom_voice" and config.tts_model_size != "0b6":
+        return "optional"
+    return "none"
 
 
 def default_speaker(config: ModelConfig) -> str | None:

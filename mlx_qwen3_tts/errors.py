@@ -31,7 +31,7 @@ class Qwen3TTSError(Exception):
     def __init__(self, message: str, *arguments: str, about: str | None = None) -> None:
         super().__init__(message)
         self.arguments = arguments
-        self.about = about or (arguments[0] if arguments else None)
+        self.about = about or next(iter(arguments), None)
 
     def __str__(self) -> str:
         """Return the message as one printable line of limited length, whatever it quotes."""
@@ -43,7 +43,13 @@ class Qwen3TTSError(Exception):
 
 def printable(text: str) -> str:
     """Return `text` with control characters and line ends as escape sequences, which a terminal does not obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 class CheckpointError(Qwen3TTSError):

@@ -85,7 +85,9 @@ class PartialPath:
 def _stem(name: str) -> str:
     """Return the part of a target's name that its hidden sibling has: all of it, unless it is very long."""
     data = os.fsencode(name)
-    return name if len(data) <= MAX_STEM else data[:MAX_STEM].decode(errors="ignore")
+    if len(data) <= MAX_STEM:
+        return name
+    return data[:MAX_STEM].decode(errors="ignore")
 
 
 class WholeOrNothing(ABC):

@@ -67,7 +67,9 @@ def resolve(
 def hub_name(model: str | Path) -> str:
     """Return the hub id of a released checkpoint's short name, and any other name or directory as it is."""
     name = str(model)
-    return name if os.path.exists(os.path.expanduser(model)) else full_name(name)
+    if os.path.exists(os.path.expanduser(model)):
+        return name
+    return full_name(name)
 
 
 def _unknown(message: str, name: str) -> str:
@@ -103,7 +105,11 @@ def _download(hub_id: str, progress: bool, files: Sequence[str], revision: str |
 
         def __init__(self, *args: Any, **options: Any) -> None:
             options.pop("name", None)  # an argument of huggingface_hub's own bar
-            super().__init__(*args, **options | {"disable": None if progress else True, "leave": False})
+            options["leave"] = False
+            options["disable"] = None  # tqdm looks whether it writes to a terminal
+            if not progress:
+                options["disable"] = True
+            super().__init__(*args, **options)
 
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files), tqdm_class=Bar))

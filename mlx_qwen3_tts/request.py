@@ -211,4 +211,6 @@ class Request:
         """Frames in the first chunks, the last number for all further ones."""
         if self.chunk_frames is None:
             return CHUNK_FRAMES
-        return self.chunk_frames if isinstance(self.chunk_frames, Sequence) else (self.chunk_frames,)
+        if isinstance(self.chunk_frames, Sequence):
+            return self.chunk_frames
+        return (self.chunk_frames,)

@@ -39,7 +39,9 @@ class SynthesisTiming:
     @property
     def real_time_factor(self) -> float:
         """Seconds of work for one second of audio: below 1 is faster than real time."""
-        return self.total / self.audio_seconds if self.audio_seconds else float("inf")
+        if not self.audio_seconds:
+            return float("inf")
+        return self.total / self.audio_seconds
 
 
 @dataclass(frozen=True)

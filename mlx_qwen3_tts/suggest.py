@@ -11,7 +11,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like `name`, in any case, or None if none is like it."""
     by_folded = {one.casefold(): one for one in known}
     found = get_close_matches(name.casefold(), by_folded, n=1)
-    return by_folded[found[0]] if found else None
+    if not found:
+        return None
+    return by_folded[found[0]]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], rest: str) -> str:

@@ -186,13 +186,16 @@ class Qwen3TTS:
         if text is not None:
             silence = np.zeros(round(tail * self.sample_rate), np.float32)
             codes = self.codec.encode(np.concatenate([samples, silence]), self.sample_rate)
+        clip = ""
+        if isinstance(audio, str | os.PathLike):
+            clip = Path(audio).name
         return VoiceClonePrompt(
             speaker_embedding=self._embed_speaker(samples),
             ref_codes=codes,
             ref_text=text,
             provenance={
                 "model": self.name,
-                "clip": Path(audio).name if isinstance(audio, str | os.PathLike) else "",
+                "clip": clip,
                 "seconds": f"{len(samples) / self.sample_rate:.2f}",
             },
             warnings=warnings,

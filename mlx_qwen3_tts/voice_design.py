@@ -79,7 +79,9 @@ def reference_text(language: str | None, config: ModelConfig) -> str:
     Raises RequestError for a language that the model does not have, or that has no such text.
     """
     name = language_name(language, config).lower()
-    text = REFERENCE_TEXTS.get("english" if name == "auto" else name)
+    if name == "auto":
+        name = "english"
+    text = REFERENCE_TEXTS.get(name)
     if text is None:
         raise RequestError(f"there is no reference text in {name}: give one of two or three sentences")
     return text

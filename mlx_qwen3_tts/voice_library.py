@@ -36,7 +36,9 @@ def library_path(name: str) -> Path:
         raise VoiceError(f"invalid name {name!r} of a voice: use at most {MAX_NAME} letters, digits, spaces, - and _")
     path = library() / f"{name}.safetensors"
     apart = path.with_name(unicodedata.normalize("NFD", path.name))
-    return apart if os.path.exists(apart) and not os.path.exists(path) else path  # which take names of any length
+    if os.path.exists(apart) and not os.path.exists(path):  # os.path takes names of any length
+        return apart
+    return path
 
 
 def library_names() -> list[str]:

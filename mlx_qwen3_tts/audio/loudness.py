@@ -46,8 +46,9 @@ class LoudnessMeter:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - _LAST_BYTES))
             found = re.findall(rf"{re.escape(_INTEGRATED)}=(\S+)\n", log.read().decode())
-        value = float(found[-1]) if found else _GATE
-        return value if value > _GATE else None
+        if found and float(found[-1]) > _GATE:
+            return float(found[-1])
+        return None
 
 
 def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:

@@ -136,4 +136,6 @@ def trim_silence(audio: np.ndarray, rate: int, threshold: float = 0.01) -> np.nd
     padded = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
     loudness = np.sqrt(np.mean(np.square(padded, dtype=np.float64), axis=1))
     loud = np.flatnonzero(loudness > threshold * loudness.max())
-    return audio[loud[0] * block : (loud[-1] + 1) * block] if len(loud) else audio
+    if not len(loud):
+        return audio
+    return audio[loud[0] * block : (loud[-1] + 1) * block]

@@ -77,7 +77,9 @@ class ConversionOptions:
     def chosen_recipe(self) -> Recipe | None:
         """The recipe of `recipe` or `bits`; None if the weights are not quantized."""
         recipe = recipes.find(self.recipe, self.bits, self.group_size)
-        return recipe if recipe is not None and recipe.parts else None
+        if recipe is None or not recipe.parts:
+            return None
+        return recipe
 
     @property
     def stored_dtype(self) -> str | None:
@@ -93,7 +95,9 @@ class ConversionOptions:
 
     def measure_importance(self, source: Path) -> Importance:
         """Return the importance of the inputs of each layer; empty without calibration."""
-        return {} if self.importance is None else self.importance(source)
+        if self.importance is None:
+            return {}
+        return self.importance(source)
 
     @property
     def searches(self) -> bool:

@@ -228,6 +228,8 @@ def _matrix_scale(name: str, shape: tuple[int, ...]) -> float:
         gain = 4.0  # logits that differ
     elif ".conv2.conv." in name:
         gain = 0.4  # residual units that do not explode
+    elif is_transposed:
+        gain = 0.7
     else:
-        gain = 0.7 if is_transposed else 1.0
+        gain = 1.0
     return gain * np.sqrt(3 / fan_in)

@@ -259,5 +259,6 @@ def difference(
 
 def outcome(name: str, passed: bool, detail: str) -> Check:
     """Return a check that passed or failed."""
-    outcome = "pass" if passed else "fail"
-    return Check(name, outcome, detail)
+    if passed:
+        return Check(name, "pass", detail)
+    return Check(name, "fail", detail)

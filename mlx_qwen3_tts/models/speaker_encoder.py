@@ -47,7 +47,9 @@ class Res2NetBlock(nn.Module):
         first, *rest = mx.split(x, len(self.blocks) + 1, axis=-1)
         outputs = [first]
         for i, (block, part) in enumerate(zip(self.blocks, rest, strict=True)):
-            outputs.append(block(part + outputs[-1] if i else part))
+            if i:
+                part = part + outputs[-1]
+            outputs.append(block(part))
         return mx.concatenate(outputs, axis=-1)
 
 

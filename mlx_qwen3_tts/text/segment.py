@@ -96,8 +96,10 @@ def _find_end(text: str, previous: str, room: int) -> tuple[int, bool]:
     last_end = room + MAX_OVERRUN
     ends = [end for end in ends if end <= last_end]
     if not ends and len(text) > last_end:  # a very long sentence: end after a word, or anywhere
-        space = text.find(" ", first_end, last_end)
-        ends.append(space if space >= 0 else last_end)
+        end = text.find(" ", first_end, last_end)
+        if end < 0:
+            end = last_end
+        ends.append(end)
     if ends:
         return len(text[: min(ends)].rstrip()), True
     # White space at the end is held back: it may become a blank line, or the end of the text.
