@@ -95,6 +95,13 @@ def test_a_directory_is_not_a_text_file(run_cli, tmp_path):
     assert "cannot read" in last_line(run_cli("say", "-f", tmp_path, *MODEL, "-o", tmp_path / "a.wav"))
 
 
+def test_a_file_that_is_not_utf_8(run_cli, tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("Ça va.".encode("latin-1"))
+    line = last_line(run_cli("say", "-f", path, *MODEL, "-o", tmp_path / "a.wav"))
+    assert f"{path} is not UTF-8 from here on; convert it first" in line
+
+
 @pytest.mark.parametrize("argv", [[], ["-"], ["-f", "-"]])
 def test_a_pipe_needs_no_dash(run_cli, requests, tmp_path, monkeypatch, argv):
     reading, writing = os.pipe()

@@ -56,7 +56,7 @@ from .speaker import (
     from_library,
     model_for,
 )
-from .spoken_text import STANDARD_INPUT, settle_text, text_pieces
+from .spoken_text import STANDARD_INPUT, settle_text, source_of, text_pieces
 from .voices import list_voices
 
 DEFAULT_OUTPUT = "speech.wav"
@@ -134,7 +134,7 @@ def say(args: argparse.Namespace) -> None:
         return
     texts: Iterable[str | Iterator[str]] = [args.text]
     if pieces is not None:
-        texts = ParagraphSplitter(decode_pieces(pieces))
+        texts = ParagraphSplitter(decode_pieces(pieces, source_of(args)))
     output = open_target(tts, target, request)
     if args.batch is None:
         speak(tts, texts, request, output, args.stats)

@@ -51,6 +51,13 @@ def text_pieces(args: argparse.Namespace) -> Iterator[bytes] | None:
         raise RequestError(f"cannot read {args.file}: {reason}") from None
 
 
+def source_of(args: argparse.Namespace) -> str:
+    """Return what an error calls the text."""
+    if args.file in (None, STANDARD_INPUT):
+        return "the text"
+    return args.file
+
+
 def read_file(file: BinaryIO) -> Iterator[bytes]:
     """Yield a file, piece by piece. Raises RequestError."""
     with file:

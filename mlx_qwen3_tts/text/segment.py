@@ -16,20 +16,23 @@ MAX_PARAGRAPH = 2000  # characters: about two and a half minutes of speech, well
 MAX_OVERRUN = 500  # characters after MAX_PARAGRAPH in which a sentence may still end
 
 
-def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Decode UTF-8 that comes in pieces, which may end inside a character. Raises RequestError for other bytes."""
+def decode_pieces(pieces: Iterable[bytes], source: str = "the text") -> Iterator[str]:
+    """Decode UTF-8 that comes in pieces, which may end inside a character.
+
+    Raises RequestError for other bytes, which names the source.
+    """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     for piece in pieces:
-        yield from _decode(decoder, piece)
-    yield from _decode(decoder, b"", final=True)
+        yield from _decode(decoder, piece, source)
+    yield from _decode(decoder, b"", source, final=True)
 
 
-def _decode(decoder: codecs.IncrementalDecoder, piece: bytes, final: bool = False) -> Iterator[str]:
+def _decode(decoder: codecs.IncrementalDecoder, piece: bytes, source: str, final: bool = False) -> Iterator[str]:
     try:
         text = decoder.decode(piece, final)
     except UnicodeDecodeError as error:
         yield error.object[: error.start].decode("utf-8")  # the valid part is still spoken
-        raise RequestError("the text is not UTF-8 from here on; convert it first") from None
+        raise RequestError(f"{source} is not UTF-8 from here on; convert it first") from None
     yield text
 
 
