@@ -322,28 +322,31 @@ def test_a_long_word_is_given_soon_after_its_end(demo):
 
 @pytest.fixture
 def silence():
-    """A source of a few words, which is then silent until the test ends."""
+    """A source of a few words, which is then silent until the test ends; `is_silent` is set from then on."""
     ended = threading.Event()
 
     def source(words: int):
         for _ in range(words):
             yield "Hello "
+        source.is_silent.set()
         ended.wait(60)
 
+    source.is_silent = threading.Event()
     yield source
     ended.set()
 
 
 @pytest.fixture
 def interrupt():
-    """Heed SIGINT, which a shell's background job ignores; the value sends it when the test waits."""
+    """Heed SIGINT, which a shell's background job ignores; the value sends it soon after an event."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def soon() -> None:
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+    def send(event: threading.Event) -> None:
+        event.wait(20)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    yield soon
+    yield lambda event: threading.Thread(target=send, args=(event,)).start()
     signal.signal(signal.SIGINT, previous)
 
 
@@ -359,7 +362,7 @@ def no_rows_are_left(demo) -> None:
 def test_interrupt_while_the_source_is_silent(demo, silence, interrupt, kind, words):
     before = threading.active_count()
     began = time.monotonic()
-    interrupt()
+    interrupt(silence.is_silent)
     with pytest.raises(KeyboardInterrupt):
         if kind == "one":
             demo.synthesize(silence(words), seed=1, stop_runaway=False)
@@ -367,7 +370,7 @@ def test_interrupt_while_the_source_is_silent(demo, silence, interrupt, kind, wo
             demo.synthesize_batch([Request(silence(words), seed=1), Request("Hello", seed=1, max_frames=2)])
     assert time.monotonic() - began < 5
     no_rows_are_left(demo)
-    assert threading.active_count() <= before + 2, "the thread that waits for a batch's text, and the timer"
+    assert threading.active_count() <= before + 2, "the one that waits for a batch's text, and the one that interrupts"
 
 
 def test_closing_a_batch_while_a_source_is_silent(demo, silence):
