@@ -246,6 +246,8 @@ def test_help_of_other_commands(run_cli):
         (["say", "hello", "--langage=x"], "unknown option '--langage': did you mean --language?"),
         (["voices", "hello"], "unrecognized arguments: hello"),
         (["voices", "--delete", "me"], "unknown option '--delete'; `mlx-qwen3-tts voices --help` lists the options"),
+        (["say", "-r", "200", "hello"], "unknown option '-r': the model has a speed of its own; --instruct asks"),
+        (["say", "hello", "--speed=2"], "unknown option '--speed': the model has a speed of its own"),
         (["-v", "slt", "seven"], "options come after the command: mlx-qwen3-tts COMMAND -v ..."),
         (["--model", "demo", "voices"], "options come after the command: mlx-qwen3-tts COMMAND --model ..."),
         (["--debug", "say", "hi"], "options come after the command: mlx-qwen3-tts COMMAND --debug ..."),

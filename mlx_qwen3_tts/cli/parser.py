@@ -23,10 +23,15 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(add_help=False, **options)
         self._first: frozenset[str] | None = None
+        self._answers: dict[str, str] = {}
 
     def show_first(self, *names: str) -> None:
         """Let --help show these arguments only, and --help-all the others as well."""
         self._first = frozenset({*names, "help", "help_all"})
+
+    def answer(self, *options: str, text: str) -> None:
+        """Say what to do in place of options that other programs have."""
+        self._answers |= dict.fromkeys(options, text)
 
     def add_last_options(self, debug: bool = True) -> None:
         """Add the last group of options: help, and how errors are shown."""
@@ -77,6 +82,8 @@ class CommandParser(argparse.ArgumentParser):
         option = next((one.split("=")[0] for one in extra if one.startswith("-")), None)
         if option is None:
             self.error(f"unrecognized arguments: {' '.join(extra)}")
+        if option in self._answers:
+            self.error(f"unknown option {option!r}: {self._answers[option]}")
         known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
         near = nearest(option.lstrip("-"), [flag.lstrip("-") for flag in known])  # all of them begin alike
         guess = "" if near is None else f": did you mean --{near}?"

@@ -61,6 +61,7 @@ from .voices import list_voices
 
 DEFAULT_OUTPUT = "speech.wav"
 LIST = "?"  # as --voice
+OWN_SPEED = "the model has a speed of its own; --instruct asks 1.7B-CustomVoice for another, and `book` has --speed"
 
 # What --help shows; the rest is for --help-all.
 FIRST = (
@@ -104,6 +105,7 @@ def add_say(commands: Commands) -> argparse.ArgumentParser:
     add_options(details, Request, skip=["text", "voice", "language", "instruct", "seed"])
     add_sampling(parser)
     parser.show_first(*FIRST)
+    parser.answer("-r", "--rate", "--speed", text=OWN_SPEED)
     parser.set_defaults(run=say, usage_error=parser.error)
     return parser
 
